@@ -1,0 +1,30 @@
+//! Compiles `proto/sidelane/**` without protoc: stubs for `wire.rs`, and the descriptors that
+//! reflection serves. The descriptor set is kept as the compiler encoded it, because a round trip
+//! through `prost_types` drops custom options.
+
+use prost::Message;
+
+const FILES: [&str; 4] = [
+    "sidelane/routing/v1/routing.proto",
+    "sidelane/control/v1/membership.proto",
+    "sidelane/peer/v1/peer.proto",
+    "sidelane/admin/v1/mesh.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=sidelane");
+    let mut compiler = protox::Compiler::new(["."])?;
+    compiler.include_imports(true).include_source_info(true).open_files(FILES)?;
+    let encoded = compiler.encode_file_descriptor_set();
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.binpb"), &encoded)?;
+    let set = prost_types_set(&encoded)?;
+    tonic_prost_build::configure().build_transport(false).compile_fds(set)?;
+    Ok(())
+}
+
+fn prost_types_set(
+    encoded: &[u8],
+) -> Result<tonic_prost_build::FileDescriptorSet, prost::DecodeError> {
+    tonic_prost_build::FileDescriptorSet::decode(encoded)
+}

@@ -1,0 +1,7 @@
+//! What Sidelane's processes say to each other, in two layers: [`wire`] is generated from the
+//! `.proto` files and trusts nothing; [`model`] holds the validated types that everything else
+//! works with. `TryFrom<wire::…>` in `model` is the only way from one to the other, and each
+//! failure names the field.
+
+pub mod model;
+pub mod wire;
