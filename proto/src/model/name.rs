@@ -1,0 +1,140 @@
+//! Names: of nodes, services, networks and identities. They are shared by many tables, so a clone
+//! is one reference count, and a name that exists is well-formed.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use super::error::{FieldError, Problem};
+
+/// The longest name of a node or network, in bytes: a DNS name fits.
+pub const NODE_ID_LIMIT: usize = 253;
+/// The longest gRPC service name, in bytes.
+pub const SERVICE_NAME_LIMIT: usize = 255;
+/// The longest SPIFFE id, in bytes (SPIFFE-ID §2.3).
+pub const IDENTITY_LIMIT: usize = 2048;
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $field:literal, $limit:expr, $wanted:literal, $check:path) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Takes a name in, if it is well-formed.
+            ///
+            /// # Errors
+            /// Names what is wrong: empty, too long, or not of the form asked for.
+            pub fn new(text: &str) -> Result<Self, FieldError> {
+                if text.is_empty() {
+                    return Err(FieldError::new($field, Problem::Missing));
+                }
+                if text.len() > $limit {
+                    let problem = Problem::TooLong { length: text.len(), limit: $limit };
+                    return Err(FieldError::new($field, problem));
+                }
+                if !$check(text) {
+                    let problem = Problem::Malformed { given: text.to_owned(), wanted: $wanted };
+                    return Err(FieldError::new($field, problem));
+                }
+                Ok(Self(Arc::from(text)))
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, formatter)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = FieldError;
+
+            fn from_str(text: &str) -> Result<Self, FieldError> {
+                Self::new(text)
+            }
+        }
+    };
+}
+
+name_type!(
+    /// A node's name, unique in its network: letters, digits, `.`, `_`, `-`.
+    NodeId,
+    "node_id",
+    NODE_ID_LIMIT,
+    "a node id (letters, digits, `.`, `_`, `-`)",
+    is_plain
+);
+name_type!(
+    /// A network's name: meshes with different names do not see each other.
+    Network,
+    "network",
+    NODE_ID_LIMIT,
+    "a network name (letters, digits, `.`, `_`, `-`)",
+    is_plain
+);
+name_type!(
+    /// A fully qualified gRPC service name, `shop.v1.Orders`.
+    ServiceName,
+    "service",
+    SERVICE_NAME_LIMIT,
+    "a gRPC service name such as `shop.v1.Orders`",
+    is_service
+);
+name_type!(
+    /// A workload identity: a SPIFFE id.
+    Identity,
+    "identity",
+    IDENTITY_LIMIT,
+    "a SPIFFE id such as `spiffe://example.org/ns/shop/sa/orders`",
+    is_spiffe
+);
+
+fn is_plain(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// Dotted protobuf identifiers: each begins with a letter or `_`.
+pub(super) fn is_service(text: &str) -> bool {
+    text.split('.').all(is_identifier)
+}
+
+pub(super) fn is_identifier(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes
+        .next()
+        .is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn is_spiffe(text: &str) -> bool {
+    text.strip_prefix("spiffe://").is_some_and(|rest| {
+        let (domain, _) = rest.split_once('/').unwrap_or((rest, ""));
+        !domain.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic())
+    })
+}

@@ -1,0 +1,268 @@
+//! What control pushes: versions, whole states and changes, and what a sidecar asks to be told.
+
+use std::fmt;
+
+use super::endpoint::Endpoint;
+use super::error::{FieldError, Problem};
+use super::name::{NodeId, ServiceName};
+use super::node::Generation;
+use crate::wire::control::v1 as wire;
+
+/// The most services in one subscription request.
+pub const SUBSCRIBE_LIMIT: usize = 16_384;
+/// The most entries of one kind in one update.
+pub const UPDATE_LIMIT: usize = 262_144;
+/// The longest store id, in bytes.
+const STORE_ID_LIMIT: usize = 64;
+
+/// A place in a store's history. Two versions of different stores cannot be compared.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Version {
+    /// Which store counts.
+    pub store: String,
+    /// Grows by one with each change.
+    pub counter: u64,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}@{}", self.counter, self.store)
+    }
+}
+
+/// What a sidecar wants to know more, or no more.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Subscription {
+    /// Services to be told about from now on.
+    pub add: Vec<ServiceName>,
+    /// Services to be told about no more.
+    pub remove: Vec<ServiceName>,
+    /// All services, those to come included.
+    pub all: bool,
+}
+
+/// News of the mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// What is held once this is taken.
+    pub version: Version,
+    /// This is all there is; services not named here are no longer held.
+    pub full: bool,
+    /// Whole states: each replaces what was held of its service.
+    pub services: Vec<ServiceState>,
+    /// Endpoints that are new or changed.
+    pub upserts: Vec<Endpoint>,
+    /// Endpoints that left.
+    pub removals: Vec<Removal>,
+}
+
+/// All that is known of one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceState {
+    /// The service.
+    pub service: ServiceName,
+    /// Some node offered it once.
+    pub ever_seen: bool,
+    /// Who offers it now.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// An endpoint that left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// The service.
+    pub service: ServiceName,
+    /// Whose offer it was.
+    pub node: NodeId,
+    /// Only this generation left.
+    pub generation: Generation,
+}
+
+impl TryFrom<wire::Version> for Version {
+    type Error = FieldError;
+
+    fn try_from(version: wire::Version) -> Result<Self, FieldError> {
+        if version.store_id.is_empty() {
+            return Err(FieldError::new("store_id", Problem::Missing));
+        }
+        if version.store_id.len() > STORE_ID_LIMIT {
+            let problem = Problem::TooLong {
+                length: version.store_id.len(),
+                limit: STORE_ID_LIMIT,
+            };
+            return Err(FieldError::new("store_id", problem));
+        }
+        Ok(Self {
+            store: version.store_id,
+            counter: version.counter,
+        })
+    }
+}
+
+impl From<&Version> for wire::Version {
+    fn from(version: &Version) -> Self {
+        Self {
+            store_id: version.store.clone(),
+            counter: version.counter,
+        }
+    }
+}
+
+impl TryFrom<wire::Subscribe> for Subscription {
+    type Error = FieldError;
+
+    fn try_from(subscribe: wire::Subscribe) -> Result<Self, FieldError> {
+        Ok(Self {
+            add: names(&subscribe.services, "services")?,
+            remove: names(&subscribe.unsubscribe, "unsubscribe")?,
+            all: subscribe.all,
+        })
+    }
+}
+
+impl From<&Subscription> for wire::Subscribe {
+    fn from(subscription: &Subscription) -> Self {
+        let text =
+            |names: &[ServiceName]| names.iter().map(|name| name.as_str().to_owned()).collect();
+        Self {
+            services: text(&subscription.add),
+            unsubscribe: text(&subscription.remove),
+            all: subscription.all,
+        }
+    }
+}
+
+impl TryFrom<wire::Update> for Update {
+    type Error = FieldError;
+
+    fn try_from(update: wire::Update) -> Result<Self, FieldError> {
+        let version = update
+            .version
+            .ok_or_else(|| FieldError::new("version", Problem::Missing))?;
+        Ok(Self {
+            version: version
+                .try_into()
+                .map_err(|error: FieldError| error.within("version"))?,
+            full: update.full,
+            services: each(update.services, "services")?,
+            upserts: each(update.upserts, "upserts")?,
+            removals: each(update.removals, "removals")?,
+        })
+    }
+}
+
+impl From<&Update> for wire::Update {
+    fn from(update: &Update) -> Self {
+        Self {
+            version: Some((&update.version).into()),
+            full: update.full,
+            services: update.services.iter().map(Into::into).collect(),
+            upserts: update.upserts.iter().map(Into::into).collect(),
+            removals: update.removals.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::ServiceState> for ServiceState {
+    type Error = FieldError;
+
+    fn try_from(state: wire::ServiceState) -> Result<Self, FieldError> {
+        let service = ServiceName::new(&state.service)?;
+        let endpoints: Vec<Endpoint> = each(state.endpoints, "endpoints")?;
+        let mut nodes = std::collections::HashSet::with_capacity(endpoints.len());
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            if endpoint.offer.service != service {
+                let text = format!(
+                    "the state is of {service}, the endpoint of {}",
+                    endpoint.offer.service
+                );
+                let path = format!("endpoints[{index}].service");
+                return Err(FieldError::new(path, Problem::Contradiction(text)));
+            }
+            if !nodes.insert(endpoint.node.clone()) {
+                let problem = Problem::Duplicate {
+                    given: endpoint.node.to_string(),
+                };
+                return Err(FieldError::new(
+                    format!("endpoints[{index}].node_id"),
+                    problem,
+                ));
+            }
+        }
+        Ok(Self {
+            service,
+            ever_seen: state.ever_seen,
+            endpoints,
+        })
+    }
+}
+
+impl From<&ServiceState> for wire::ServiceState {
+    fn from(state: &ServiceState) -> Self {
+        Self {
+            service: state.service.as_str().to_owned(),
+            ever_seen: state.ever_seen,
+            endpoints: state.endpoints.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::Removal> for Removal {
+    type Error = FieldError;
+
+    fn try_from(removal: wire::Removal) -> Result<Self, FieldError> {
+        Ok(Self {
+            service: ServiceName::new(&removal.service)?,
+            node: NodeId::new(&removal.node_id)?,
+            generation: Generation::from_wire(removal.generation, "generation")?,
+        })
+    }
+}
+
+impl From<&Removal> for wire::Removal {
+    fn from(removal: &Removal) -> Self {
+        Self {
+            service: removal.service.as_str().to_owned(),
+            node_id: removal.node.as_str().to_owned(),
+            generation: removal.generation.number(),
+        }
+    }
+}
+
+fn names(texts: &[String], field: &str) -> Result<Vec<ServiceName>, FieldError> {
+    if texts.len() > SUBSCRIBE_LIMIT {
+        let problem = Problem::TooMany {
+            count: texts.len(),
+            limit: SUBSCRIBE_LIMIT,
+        };
+        return Err(FieldError::new(field, problem));
+    }
+    texts
+        .iter()
+        .enumerate()
+        .map(|(index, text)| {
+            ServiceName::new(text)
+                .map_err(|error| FieldError::new(format!("{field}[{index}]"), error.problem))
+        })
+        .collect()
+}
+
+fn each<From, To>(items: Vec<From>, field: &str) -> Result<Vec<To>, FieldError>
+where
+    To: TryFrom<From, Error = FieldError>,
+{
+    if items.len() > UPDATE_LIMIT {
+        let problem = Problem::TooMany {
+            count: items.len(),
+            limit: UPDATE_LIMIT,
+        };
+        return Err(FieldError::new(field, problem));
+    }
+    items
+        .into_iter()
+        .enumerate()
+        .map(|(index, item)| {
+            To::try_from(item).map_err(|error| error.within(format_args!("{field}[{index}]")))
+        })
+        .collect()
+}

@@ -1,0 +1,32 @@
+//! Routing rules: what kind of traffic a service is, where it may be reached, and in which lane
+//! it travels.
+//!
+//! A [`Rule`] is data that can be a constant; a [`RouteTable`] is all rules that a program was
+//! compiled with. The (class, lane) pairs that go together are known to
+//! [`sidelane_proto::model::matrix`] alone, and a constant rule with another pair does not
+//! compile:
+//!
+//! ```
+//! use sidelane::routing::{ConnectionClass, Lane, MethodRule, RouteTable, Rule, rule};
+//!
+//! const ORDERS: Rule = rule("shop.v1.Orders", ConnectionClass::Internal, Lane::GENERAL);
+//! static RULES: &[Rule] = &[ORDERS];
+//! static ROUTES: RouteTable = RouteTable::new(RULES);
+//! assert_eq!(ROUTES.rules().next().unwrap().service, "shop.v1.Orders");
+//! ```
+//!
+//! ```compile_fail
+//! use sidelane::routing::{ConnectionClass, Lane, Rule, rule};
+//!
+//! const WRONG: Rule = rule("a.B", ConnectionClass::Internal, Lane::INGRESS_DATA);
+//! # fn main() { let _ = WRONG; }
+//! ```
+
+mod services;
+mod table;
+
+pub use services::PREDEFINED;
+pub use sidelane_proto::model::{
+    CallPath, Category, ConnectionClass, Lane, LoadBalancing, MethodRule, PathError, Rule,
+};
+pub use table::{RouteTable, rule};
