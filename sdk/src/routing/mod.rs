@@ -9,7 +9,13 @@
 //! ```
 //! use sidelane::routing::{ConnectionClass, Lane, MethodRule, RouteTable, Rule, rule};
 //!
-//! const ORDERS: Rule = rule("shop.v1.Orders", ConnectionClass::Internal, Lane::GENERAL);
+//! const ORDERS: Rule = {
+//!     const METHODS: &[MethodRule] = &[MethodRule::unary("GetOrder").idempotent()];
+//!     let (class, lane) = (ConnectionClass::Internal, Lane::GENERAL);
+//!     let mut orders = rule("shop.v1.Orders", class, lane, METHODS, "orders.rs");
+//!     orders.persistent = true;
+//!     orders
+//! };
 //! static RULES: &[Rule] = &[ORDERS];
 //! static ROUTES: RouteTable = RouteTable::new(RULES);
 //! assert_eq!(ROUTES.rules().next().unwrap().service, "shop.v1.Orders");
@@ -18,7 +24,7 @@
 //! ```compile_fail
 //! use sidelane::routing::{ConnectionClass, Lane, Rule, rule};
 //!
-//! const WRONG: Rule = rule("a.B", ConnectionClass::Internal, Lane::INGRESS_DATA);
+//! const WRONG: Rule = rule("a.B", ConnectionClass::Internal, Lane::INGRESS_DATA, &[], "here");
 //! # fn main() { let _ = WRONG; }
 //! ```
 

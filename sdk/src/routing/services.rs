@@ -1,7 +1,5 @@
 //! The predefined services: those that most systems have, with the rules that suit them.
 
-use std::borrow::Cow;
-
 use sidelane_proto::model::{Category, ConnectionClass, Lane, LoadBalancing, Rule};
 
 use super::table::rule;
@@ -14,12 +12,11 @@ const fn predefined(
     persistent: bool,
     load_balancing: LoadBalancing,
 ) -> Rule {
-    let mut predefined = rule(service, class, lane);
+    let mut predefined = rule(service, class, lane, &[], "sidelane::routing::PREDEFINED");
     predefined.category = category;
     predefined.secure = secure;
     predefined.persistent = persistent;
     predefined.load_balancing = Some(load_balancing);
-    predefined.origin = Cow::Borrowed("sidelane::routing::PREDEFINED");
     predefined
 }
 

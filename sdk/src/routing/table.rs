@@ -40,13 +40,20 @@ impl RouteTable {
     }
 }
 
-/// A rule for constants: this service, class and lane, nothing else demanded. Its other fields
-/// are public.
+/// A rule for constants: this service, class and lane, these methods, nothing else demanded.
+/// `origin` says where it was written, for `explain`. Its other fields are public and can be set
+/// in the same constant.
 ///
 /// # Panics
 /// At compile time, where it is used in a constant: the class and the lane do not go together.
 #[must_use]
-pub const fn rule(service: &'static str, class: ConnectionClass, lane: Lane) -> Rule {
+pub const fn rule(
+    service: &'static str,
+    class: ConnectionClass,
+    lane: Lane,
+    methods: &'static [MethodRule],
+    origin: &'static str,
+) -> Rule {
     assert!(
         class.allows(lane),
         "this class and this lane do not go together"
@@ -60,8 +67,8 @@ pub const fn rule(service: &'static str, class: ConnectionClass, lane: Lane) -> 
         persistent: false,
         load_balancing: None,
         timeout: None,
-        methods: Cow::Borrowed(const { &[] as &[MethodRule] }),
-        origin: Cow::Borrowed("constant"),
+        methods: Cow::Borrowed(methods),
+        origin: Cow::Borrowed(origin),
     }
 }
 
