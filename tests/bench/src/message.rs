@@ -1,0 +1,126 @@
+//! The call that every pair carries: `sidelane.test.v1.Echo/Unary`, as bytes on the wire. It is
+//! built once and cloned for each call, and must never cost a call an encoding: what is measured
+//! is the way, not the message.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE};
+use http::uri::InvalidUri;
+use http::{Method, Request, Uri, Version};
+use std::net::SocketAddr;
+
+use crate::body::MessageBody;
+
+/// The service of the call, as a sidecar's `--serve` names it.
+pub(crate) const SERVICE: &str = "sidelane.test.v1.Echo";
+
+/// The method that is called; the echo server answers `UNIMPLEMENTED` to every other.
+pub(crate) const PATH: &str = "/sidelane.test.v1.Echo/Unary";
+
+/// The content type of both directions.
+pub(crate) const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+
+/// The longest payload, in bytes: with its protobuf and gRPC prefixes it stays below 4 MiB, which
+/// is the longest message that gRPC servers accept by default.
+pub(crate) const LONGEST_PAYLOAD: u32 = 4 * 1024 * 1024 - 64;
+
+/// A gRPC frame: one flag byte (not compressed), the length as a big-endian u32, and a
+/// `UnaryRequest` with nothing but its payload, which is field 1 of the response too. So the
+/// bytes that come back are a correct `UnaryResponse`.
+pub(crate) fn frame(payload: u32) -> Bytes {
+    let mut message = BytesMut::new();
+    if payload > 0 {
+        message.put_u8(0x0a);
+        put_varint(&mut message, payload);
+        for index in 0..payload {
+            // Bytes that differ from their neighbours, so that a lost or doubled piece is seen.
+            message.put_u8(index.to_le_bytes()[0] ^ index.to_le_bytes()[1]);
+        }
+    }
+    let mut frame = BytesMut::with_capacity(message.len() + 5);
+    frame.put_u8(0);
+    // `payload` is a u32 below `LONGEST_PAYLOAD`, and the prefix adds at most six bytes.
+    frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    frame.extend_from_slice(&message);
+    frame.freeze()
+}
+
+fn put_varint(into: &mut BytesMut, mut value: u32) {
+    while value >= 0x80 {
+        into.put_u8(value.to_le_bytes()[0] | 0x80);
+        value >>= 7;
+    }
+    into.put_u8(value.to_le_bytes()[0]);
+}
+
+/// One call to one address, ready to be sent any number of times.
+pub(crate) struct EchoCall {
+    uri: Uri,
+    headers: HeaderMap,
+    frame: Bytes,
+}
+
+impl EchoCall {
+    /// A call that goes to `target` with `frame` as its only message.
+    pub(crate) fn new(target: SocketAddr, frame: Bytes) -> Result<Self, InvalidUri> {
+        let mut headers = HeaderMap::with_capacity(2);
+        headers.insert(CONTENT_TYPE, GRPC);
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        Ok(Self {
+            uri: Uri::try_from(format!("http://{target}{PATH}"))?,
+            headers,
+            frame,
+        })
+    }
+
+    /// The message, which is also what must come back.
+    pub(crate) fn frame(&self) -> &Bytes {
+        &self.frame
+    }
+
+    /// A request of its own for one call.
+    pub(crate) fn request(&self) -> Request<MessageBody> {
+        let mut request = Request::new(MessageBody::once(self.frame.clone()));
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_flag_length_tag_length_payload() {
+        let bytes = frame(300);
+        assert_eq!(bytes[0], 0, "not compressed");
+        assert_eq!(bytes[1..5], 303_u32.to_be_bytes());
+        assert_eq!(bytes[5..8], [0x0a, 0xac, 0x02], "field 1, 300 bytes");
+        assert_eq!(bytes.len(), 5 + 3 + 300);
+    }
+
+    #[test]
+    fn an_empty_payload_is_an_empty_message() {
+        assert_eq!(frame(0).as_ref(), [0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_longest_payload_stays_below_what_grpc_servers_accept() {
+        assert!(frame(LONGEST_PAYLOAD).len() < 4 * 1024 * 1024);
+    }
+
+    #[test]
+    fn a_request_is_a_grpc_call_to_the_echo_service() {
+        let call = EchoCall::new(SocketAddr::from(([127, 0, 0, 1], 80)), frame(3)).unwrap();
+        let request = call.request();
+        assert_eq!(
+            request.uri(),
+            "http://127.0.0.1:80/sidelane.test.v1.Echo/Unary"
+        );
+        assert_eq!(request.method(), Method::POST);
+        assert_eq!(request.headers()[TE], "trailers");
+        assert!(PATH.starts_with(&format!("/{SERVICE}/")));
+    }
+}

@@ -1,0 +1,168 @@
+//! A way from the load generator to the echo server, with the processes that it consists of and
+//! what they cost. Pairs are started before the first round and stopped after the last; between
+//! them a pair must never change.
+
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::accounting::{ProcessorTime, Size};
+use crate::args::Kind;
+use crate::call;
+use crate::load;
+use crate::mesh;
+use crate::message::EchoCall;
+use crate::process::Process;
+
+/// From readiness to the first good answer: connections are dialled, membership has arrived.
+const FIRST_CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Between two tries of the first call.
+const TRY_INTERVAL: Duration = Duration::from_millis(25);
+
+/// What a process does for its pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Part {
+    /// Answers the calls.
+    Echo,
+    /// Carries the calls: these are what is compared.
+    Proxy,
+    /// Is needed, but not in the way of a call.
+    Control,
+}
+
+/// One process of a pair.
+pub(crate) struct Member {
+    /// Its part.
+    pub(crate) part: Part,
+    /// The process.
+    pub(crate) process: Process,
+}
+
+/// One way, ready to be measured once [`Pair::start`] has returned.
+pub(crate) struct Pair {
+    /// Which one.
+    pub(crate) kind: Kind,
+    /// In the order in which they were started.
+    pub(crate) members: Vec<Member>,
+    // Logs and state; removed with the pair.
+    directory: TempDir,
+}
+
+impl Pair {
+    /// A pair without processes.
+    pub(crate) fn new(kind: Kind) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("sidelane-bench-").tempdir();
+        let directory = directory.context("cannot make a temporary directory")?;
+        Ok(Self {
+            kind,
+            members: Vec::new(),
+            directory,
+        })
+    }
+
+    /// Starts its processes and returns where calls go in. What has been started when it fails
+    /// belongs to the pair all the same.
+    pub(crate) async fn start(&mut self, sidelane: Option<&Path>) -> Result<SocketAddr> {
+        let echo = self.add(Part::Echo, "echo server", &["echo"]).await?;
+        match (self.kind, sidelane) {
+            (Kind::Direct, _) => Ok(echo),
+            (Kind::Bare, _) => {
+                let upstream = echo.to_string();
+                let arguments = ["bare", "--upstream", &upstream];
+                let callee = self.add(Part::Proxy, "callee's proxy", &arguments).await?;
+                let upstream = callee.to_string();
+                let arguments = ["bare", "--upstream", &upstream];
+                self.add(Part::Proxy, "caller's proxy", &arguments).await
+            }
+            (Kind::Sidelane, Some(program)) => {
+                mesh::start(program, self.directory.path(), echo, &mut self.members).await
+            }
+            (Kind::Sidelane, None) => bail!("the sidelane program is not known"),
+        }
+    }
+
+    async fn add(
+        &mut self,
+        part: Part,
+        name: &'static str,
+        subcommand: &[&str],
+    ) -> Result<SocketAddr> {
+        let (process, address) = Process::own(name, subcommand).await?;
+        self.members.push(Member { part, process });
+        Ok(address)
+    }
+
+    /// Calls until one call is answered byte for byte, at most [`FIRST_CALL_LIMIT`].
+    pub(crate) async fn first_call(
+        &mut self,
+        call: &Arc<EchoCall>,
+        target: SocketAddr,
+    ) -> Result<()> {
+        let deadline = Instant::now() + FIRST_CALL_LIMIT;
+        loop {
+            self.must_live()?;
+            let attempt = async {
+                let mut senders = load::connect(target, 1).await?;
+                let sender = senders.first_mut().context("no connection")?;
+                anyhow::Ok(call::compare(sender, call).await?)
+            };
+            let reason = match tokio::time::timeout_at(deadline, attempt).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => format!("{error:#}"),
+                Err(_) => "no answer".to_owned(),
+            };
+            if Instant::now() >= deadline {
+                bail!(
+                    "no call to {target} in {FIRST_CALL_LIMIT:?}: {reason}{}",
+                    self.log_tails()
+                );
+            }
+            tokio::time::sleep(TRY_INTERVAL).await;
+        }
+    }
+
+    fn log_tails(&self) -> String {
+        let tail = |member: &Member| match member.process.log_tail() {
+            text if text.is_empty() => text,
+            text => format!("\n{}{text}", member.process.name),
+        };
+        self.members.iter().map(tail).collect()
+    }
+
+    /// An error if one of its processes has ended.
+    pub(crate) fn must_live(&mut self) -> Result<()> {
+        self.members
+            .iter_mut()
+            .try_for_each(|member| member.process.must_live())
+    }
+
+    /// The processor time of each member, in order.
+    pub(crate) fn processor_times(&self) -> Result<Vec<ProcessorTime>> {
+        self.members
+            .iter()
+            .map(|member| ProcessorTime::of(member.process.pid))
+            .collect()
+    }
+
+    /// The memory of each member, in order.
+    pub(crate) fn sizes(&self) -> Result<Vec<Size>> {
+        self.members
+            .iter()
+            .map(|member| Size::of(member.process.pid))
+            .collect()
+    }
+
+    /// Ends its processes, the last first, and removes what they wrote.
+    pub(crate) async fn stop(self) {
+        for member in self.members.into_iter().rev() {
+            member.process.stop().await;
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The results: what `--json` writes and the table shows. Figures of a round are as measured,
+//! figures of a pair are medians of its rounds, and a ratio is taken within each round before
+//! its median is; field names carry their units and are what other programs rely on.
+
+use serde::Serialize;
+
+use crate::args::{Kind, Run};
+use crate::pair::Part;
+use crate::statistics::{Latency, median};
+
+/// One run of the benchmark.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    /// What was asked for.
+    pub(crate) settings: Settings,
+    /// Where it ran.
+    pub(crate) machine: Machine,
+    /// In the order direct, bare, sidelane.
+    pub(crate) pairs: Vec<PairReport>,
+    /// Sidelane to bare; absent unless both ran.
+    pub(crate) sidelane_to_bare: Option<Ratios>,
+    /// Failed calls of all pairs and rounds.
+    pub(crate) failed: u64,
+}
+
+impl Report {
+    /// Puts the pairs together and compares them.
+    pub(crate) fn new(settings: Settings, machine: Machine, pairs: Vec<PairReport>) -> Self {
+        let pair = |kind| pairs.iter().find(|pair| pair.pair == kind);
+        let sidelane_to_bare = pair(Kind::Sidelane)
+            .zip(pair(Kind::Bare))
+            .map(|(sidelane, bare)| Ratios::of(&sidelane.rounds, &bare.rounds));
+        let failed = pairs.iter().map(PairReport::failed).sum();
+        Self {
+            settings,
+            machine,
+            pairs,
+            sidelane_to_bare,
+            failed,
+        }
+    }
+}
+
+/// What was asked for.
+#[derive(Debug, Serialize)]
+pub(crate) struct Settings {
+    calls: u64,
+    single_calls: u64,
+    connections: u32,
+    in_flight: u32,
+    payload_bytes: u32,
+    rounds: u32,
+}
+
+impl Settings {
+    /// From the command line.
+    pub(crate) fn of(run: &Run) -> Self {
+        Self {
+            calls: run.calls(),
+            single_calls: run.single_calls,
+            connections: run.connections,
+            in_flight: run.in_flight,
+            payload_bytes: run.payload,
+            rounds: run.rounds,
+        }
+    }
+}
+
+/// Where it ran.
+#[derive(Debug, Serialize)]
+pub(crate) struct Machine {
+    /// Processors that this program may use.
+    pub(crate) processors: usize,
+    /// The kernel's release.
+    pub(crate) kernel: String,
+    /// Whether this program was built with optimisation; if not, its figures mean nothing.
+    pub(crate) optimised: bool,
+}
+
+impl Machine {
+    /// This one.
+    pub(crate) fn here() -> Self {
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Self {
+            processors: std::thread::available_parallelism().map_or(0, usize::from),
+            kernel: kernel.trim().to_owned(),
+            optimised: !cfg!(debug_assertions),
+        }
+    }
+}
+
+/// One pair's results.
+#[derive(Debug, Serialize)]
+pub(crate) struct PairReport {
+    /// Which one.
+    pub(crate) pair: Kind,
+    /// Medians of the rounds.
+    pub(crate) median: Figures,
+    /// Its processes, and last the load generator.
+    pub(crate) processes: Vec<ProcessReport>,
+    /// Each round, in the order in which they ran.
+    pub(crate) rounds: Vec<Round>,
+}
+
+impl PairReport {
+    /// The rounds of one pair with their medians; `None` without rounds.
+    pub(crate) fn new(
+        pair: Kind,
+        rounds: Vec<Round>,
+        processes: Vec<ProcessReport>,
+    ) -> Option<Self> {
+        let of = |figure: fn(&Figures) -> f64| median(rounds.iter().map(|r| figure(&r.figures)));
+        let latencies = |figure: fn(&Figures) -> Latency| {
+            Latency::median(
+                &rounds
+                    .iter()
+                    .map(|r| figure(&r.figures))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        let median = Figures {
+            calls_per_second: of(|figures| figures.calls_per_second)?,
+            proxies_cpu_us_per_call: of(|figures| figures.proxies_cpu_us_per_call)?,
+            loaded: latencies(|figures| figures.loaded)?,
+            single: latencies(|figures| figures.single)?,
+        };
+        Some(Self {
+            pair,
+            median,
+            processes,
+            rounds,
+        })
+    }
+
+    /// Failed calls of all rounds.
+    pub(crate) fn failed(&self) -> u64 {
+        self.rounds.iter().map(|round| round.failed).sum()
+    }
+
+    /// A sum over the two proxies.
+    pub(crate) fn proxies(&self, figure: fn(&Memory) -> u64) -> u64 {
+        let proxies = self
+            .processes
+            .iter()
+            .filter(|process| process.part == Some(Part::Proxy));
+        proxies.map(|proxy| figure(&proxy.memory)).sum()
+    }
+}
+
+/// One round of one pair.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Round {
+    /// What was measured.
+    #[serde(flatten)]
+    pub(crate) figures: Figures,
+    /// Calls that were answered as they should be.
+    pub(crate) answered: u64,
+    /// Calls that were not.
+    pub(crate) failed: u64,
+    /// What the first of those said.
+    pub(crate) first_failure: Option<String>,
+}
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Figures {
+    /// Answered calls a second, with `in_flight` at once.
+    pub(crate) calls_per_second: f64,
+    /// Processor time of both proxies for a call, in microseconds; 0 without proxies.
+    pub(crate) proxies_cpu_us_per_call: f64,
+    /// With `in_flight` calls at once.
+    pub(crate) loaded: Latency,
+    /// With one call at a time.
+    pub(crate) single: Latency,
+}
+
+/// One process of a pair.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ProcessReport {
+    /// What it is.
+    pub(crate) name: &'static str,
+    /// Its part; `null` for the load generator.
+    pub(crate) part: Option<Part>,
+    /// Threads after the last round.
+    pub(crate) threads: u64,
+    /// Processor time for a call, in microseconds, median of the rounds.
+    pub(crate) cpu_us_per_call: f64,
+    /// Its memory.
+    pub(crate) memory: Memory,
+}
+
+/// Memory in KiB.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Memory {
+    /// Resident after the first call, before any load.
+    pub(crate) idle_kib: u64,
+    /// Resident at the end of a round, connections still open: the most of all rounds.
+    pub(crate) loaded_kib: u64,
+    /// The most the kernel has ever seen (`VmHWM`).
+    pub(crate) peak_kib: u64,
+}
+
+/// Ratios of one pair to another.
+#[derive(Debug, Serialize)]
+pub(crate) struct Ratios {
+    /// Processor time of both proxies for a call.
+    pub(crate) cpu_per_call: Ratio,
+    /// Calls a second.
+    pub(crate) calls_per_second: Ratio,
+    /// 99th percentile with `in_flight` calls at once.
+    pub(crate) loaded_p99: Ratio,
+    /// Mean with one call at a time.
+    pub(crate) single_mean: Ratio,
+}
+
+impl Ratios {
+    fn of(one: &[Round], other: &[Round]) -> Self {
+        let ratio = |figure: fn(&Figures) -> f64| {
+            let pairs = one.iter().zip(other);
+            Ratio::of(pairs.map(|(one, other)| figure(&one.figures) / figure(&other.figures)))
+        };
+        Self {
+            cpu_per_call: ratio(|figures| figures.proxies_cpu_us_per_call),
+            calls_per_second: ratio(|figures| figures.calls_per_second),
+            loaded_p99: ratio(|figures| figures.loaded.p99_us),
+            single_mean: ratio(|figures| figures.single.mean_us),
+        }
+    }
+}
+
+/// One ratio in each round, and their median.
+#[derive(Debug, Serialize)]
+pub(crate) struct Ratio {
+    /// Of the rounds below; `null` without one that could be divided.
+    pub(crate) median: Option<f64>,
+    /// In the order of the rounds.
+    pub(crate) rounds: Vec<f64>,
+}
+
+impl Ratio {
+    /// A round whose divisor was 0 has no ratio.
+    fn of(rounds: impl Iterator<Item = f64>) -> Self {
+        let rounds: Vec<f64> = rounds.filter(|ratio| ratio.is_finite()).collect();
+        Self {
+            median: median(rounds.iter().copied()),
+            rounds,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    fn round(cpu: f64, calls_per_second: f64, failed: u64) -> Round {
+        let latency = Latency {
+            mean_us: 100.0,
+            p50_us: 90.0,
+            p99_us: 300.0,
+        };
+        Round {
+            figures: Figures {
+                calls_per_second,
+                proxies_cpu_us_per_call: cpu,
+                loaded: latency,
+                single: latency,
+            },
+            answered: 1000 - failed,
+            failed,
+            first_failure: (failed > 0).then(|| "grpc-status 14: nobody".to_owned()),
+        }
+    }
+
+    fn pair(kind: Kind, cpus: [f64; 3], failed: u64) -> PairReport {
+        let rounds = cpus.map(|cpu| round(cpu, 1e6 / cpu, 0)).into_iter();
+        let mut rounds: Vec<Round> = rounds.collect();
+        rounds[1].failed = failed;
+        let process = |name, part, idle_kib| ProcessReport {
+            name,
+            part,
+            threads: 1,
+            cpu_us_per_call: 5.0,
+            memory: Memory {
+                idle_kib,
+                loaded_kib: 2 * idle_kib,
+                peak_kib: 3 * idle_kib,
+            },
+        };
+        let processes = vec![
+            process("echo server", Some(Part::Echo), 3000),
+            process("callee's proxy", Some(Part::Proxy), 4096),
+            process("caller's proxy", Some(Part::Proxy), 2048),
+            process("load generator", None, 9000),
+        ];
+        PairReport::new(kind, rounds, processes).unwrap()
+    }
+
+    /// A report as three rounds could have made it.
+    pub(crate) fn report(failed: u64) -> Report {
+        let run = crate::args::Args::try_parse_from(["sidelane-bench"])
+            .unwrap()
+            .run;
+        let machine = Machine {
+            processors: 2,
+            kernel: "6.1".to_owned(),
+            optimised: true,
+        };
+        let pairs = vec![
+            pair(Kind::Bare, [10.0, 20.0, 40.0], 0),
+            pair(Kind::Sidelane, [11.0, 26.0, 48.0], failed),
+        ];
+        Report::new(Settings::of(&run), machine, pairs)
+    }
+
+    #[test]
+    fn ratios_are_taken_by_round_before_their_median() {
+        let ratio = report(0).sidelane_to_bare.unwrap().cpu_per_call;
+        assert_eq!(ratio.rounds, [1.1, 1.3, 1.2]);
+        assert_eq!(
+            ratio.median,
+            Some(1.2),
+            "26/20, the ratio of the medians, would be 1.3"
+        );
+    }
+
+    #[test]
+    fn a_ratio_to_nothing_is_left_out() {
+        let ratio = Ratio::of([f64::INFINITY, 2.0, f64::NAN].into_iter());
+        assert_eq!((ratio.median, ratio.rounds), (Some(2.0), vec![2.0]));
+    }
+
+    #[test]
+    fn memory_of_a_pair_is_that_of_its_proxies() {
+        assert_eq!(report(0).pairs[0].proxies(|memory| memory.idle_kib), 6144);
+    }
+
+    #[test]
+    fn failures_are_summed() {
+        assert_eq!(report(3).failed, 3);
+    }
+
+    #[test]
+    fn the_json_keeps_its_names() {
+        let json = serde_json::to_value(report(0)).unwrap();
+        assert_eq!(json["settings"]["payload_bytes"], 128);
+        assert_eq!(json["machine"]["processors"], 2);
+        assert_eq!(json["failed"], 0);
+        assert_eq!(json["sidelane_to_bare"]["cpu_per_call"]["median"], 1.2);
+        let bare = &json["pairs"][0];
+        assert_eq!(bare["pair"], "bare");
+        assert_eq!(bare["median"]["proxies_cpu_us_per_call"], 20.0);
+        assert_eq!(bare["median"]["loaded"]["p99_us"], 300.0);
+        assert_eq!(bare["median"]["single"]["mean_us"], 100.0);
+        assert_eq!(bare["rounds"][2]["calls_per_second"], 25_000.0);
+        assert_eq!(bare["rounds"][2]["answered"], 1000);
+        assert_eq!(bare["processes"][1]["part"], "proxy");
+        assert_eq!(bare["processes"][1]["memory"]["peak_kib"], 3 * 4096);
+        assert_eq!(bare["processes"][3]["part"], serde_json::Value::Null);
+    }
+}
