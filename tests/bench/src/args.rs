@@ -23,7 +23,8 @@ const LARGE: u32 = 16 * 1024;
 ///
 /// All three run at once as separate single-threaded processes on 127.0.0.1 and are measured in
 /// turn, so that a machine that drifts drifts for all of them. Linux only: costs come from /proc.
-/// Exit code 1 if a call failed.
+/// For figures to keep, build this and `sidelane` with `--profile dist`. Exit code 1 if a call
+/// failed.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {

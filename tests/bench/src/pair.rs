@@ -51,20 +51,18 @@ pub(crate) struct Pair {
     pub(crate) kind: Kind,
     /// In the order in which they were started.
     pub(crate) members: Vec<Member>,
-    // Logs and state; removed with the pair.
-    directory: TempDir,
+    // Logs and state of programs that have any; removed with the pair.
+    directory: Option<TempDir>,
 }
 
 impl Pair {
     /// A pair without processes.
-    pub(crate) fn new(kind: Kind) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("sidelane-bench-").tempdir();
-        let directory = directory.context("cannot make a temporary directory")?;
-        Ok(Self {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self {
             kind,
             members: Vec::new(),
-            directory,
-        })
+            directory: None,
+        }
     }
 
     /// Starts its processes and returns where calls go in. What has been started when it fails
@@ -82,7 +80,10 @@ impl Pair {
                 self.add(Part::Proxy, "caller's proxy", &arguments).await
             }
             (Kind::Sidelane, Some(program)) => {
-                mesh::start(program, self.directory.path(), echo, &mut self.members).await
+                let directory = tempfile::Builder::new().prefix("sidelane-bench-").tempdir();
+                let directory = directory.context("cannot make a temporary directory")?;
+                let directory = self.directory.insert(directory).path();
+                mesh::start(program, directory, echo, &mut self.members).await
             }
             (Kind::Sidelane, None) => bail!("the sidelane program is not known"),
         }

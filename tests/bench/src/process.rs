@@ -1,6 +1,7 @@
 //! The processes that are measured: started with what they need, watched while they start, ended
 //! with the benchmark. A process that ends by itself is an error that shows the end of its log;
-//! none may outlive its owner.
+//! none may outlive its owner. (If the owner itself is killed by SIGKILL, its own kind leave by
+//! themselves, see `parent`; other programs then stay, which only `unsafe` could prevent.)
 
 use anyhow::{Context as _, Result, bail};
 use std::fs::File;

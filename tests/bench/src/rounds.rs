@@ -8,13 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::accounting::{ProcessorTime, Size};
-use crate::args::Run;
+use crate::args::{Kind, Run};
 use crate::load::{self, Load};
 use crate::message::{self, EchoCall};
-use crate::pair::Pair;
-use crate::pair::Part;
+use crate::pair::{Pair, Part};
 use crate::report::{Figures, Machine, Memory, PairReport, ProcessReport, Report, Round, Settings};
-use crate::statistics::{microseconds, number};
+use crate::statistics::{median, microseconds, number};
 
 /// Calls for each one in flight before a reading: connections, windows and allocators have
 /// settled after a few.
@@ -22,9 +21,44 @@ const WARM_UP: u64 = 8;
 
 /// Runs the benchmark. The pairs are the caller's, who stops them however this ends.
 pub(crate) async fn run(settings: &Run, pairs: &mut Vec<Pair>) -> Result<Report> {
+    let mut courses = start(settings, pairs).await?;
+    for round in 0..settings.rounds {
+        for turn in 0..courses.len() {
+            let index = (turn + round as usize) % courses.len();
+            let (pair, course) = (&mut pairs[index], &mut courses[index]);
+            let title = format!(
+                "round {} of {}: {:8}",
+                round + 1,
+                settings.rounds,
+                pair.kind.name()
+            );
+            let result = course.round(pair, settings).await;
+            // A process that has ended is why everything else failed, so it is told first.
+            let result = pair
+                .must_live()
+                .and(result)
+                .with_context(|| title.clone())?;
+            let (speed, failed) = (result.figures.calls_per_second, result.failed);
+            eprintln!("{title} {speed:9.0} calls/s, {failed} failed");
+            course.rounds.push(result);
+        }
+    }
+    let courses = courses.into_iter().zip(pairs);
+    let reports = courses
+        .map(|(course, pair)| course.report(pair))
+        .collect::<Result<_>>()?;
+    Ok(Report::new(
+        Settings::of(settings),
+        Machine::here(),
+        reports,
+    ))
+}
+
+/// Starts all pairs, so that each is there, idle, while another is measured.
+async fn start(settings: &Run, pairs: &mut Vec<Pair>) -> Result<Vec<Course>> {
     let kinds = settings.kinds();
-    let sidelane = kinds.contains(&crate::args::Kind::Sidelane);
-    let sidelane = if sidelane {
+    let wanted = kinds.contains(&Kind::Sidelane);
+    let sidelane = if wanted {
         Some(settings.sidelane()?)
     } else {
         None
@@ -33,39 +67,12 @@ pub(crate) async fn run(settings: &Run, pairs: &mut Vec<Pair>) -> Result<Report>
     let mut courses = Vec::new();
     for kind in kinds {
         eprintln!("starting {}", kind.name());
-        pairs.push(Pair::new(kind)?);
+        pairs.push(Pair::new(kind));
         let pair = pairs.last_mut().context("no pair")?;
         let course = Course::start(pair, sidelane.as_deref(), &frame).await;
         courses.push(course.with_context(|| format!("cannot start {}", kind.name()))?);
     }
-    for round in 0..settings.rounds {
-        for turn in 0..courses.len() {
-            let index = (turn + round as usize) % courses.len();
-            let (pair, course) = (&mut pairs[index], &mut courses[index]);
-            let name = pair.kind.name();
-            let result = course.round(pair, settings).await;
-            let result = result.and_then(|result| pair.must_live().map(|()| result));
-            let result = result.with_context(|| format!("round {} of {name}", round + 1))?;
-            eprintln!(
-                "round {} of {}: {name:8} {:9.0} calls/s, {} failed",
-                round + 1,
-                settings.rounds,
-                result.figures.calls_per_second,
-                result.failed
-            );
-            course.rounds.push(result);
-        }
-    }
-    let reports = courses
-        .into_iter()
-        .zip(pairs)
-        .map(|(course, pair)| course.report(pair));
-    let reports = reports.collect::<Result<Vec<_>>>()?;
-    Ok(Report::new(
-        Settings::of(settings),
-        Machine::here(),
-        reports,
-    ))
+    Ok(courses)
 }
 
 /// What has been gathered of one pair.
@@ -173,7 +180,7 @@ impl Course {
                 name,
                 part,
                 threads: size.threads,
-                cpu_us_per_call: crate::statistics::median(costs).unwrap_or_default(),
+                cpu_us_per_call: median(costs).unwrap_or_default(),
                 memory,
             }
         });
