@@ -27,7 +27,7 @@ pub(crate) async fn run(settings: &Run, pairs: &mut Vec<Pair>) -> Result<Report>
             let index = (turn + round as usize) % courses.len();
             let (pair, course) = (&mut pairs[index], &mut courses[index]);
             let title = format!(
-                "round {} of {}: {:8}",
+                "round {} of {}: {}",
                 round + 1,
                 settings.rounds,
                 pair.kind.name()
@@ -39,7 +39,7 @@ pub(crate) async fn run(settings: &Run, pairs: &mut Vec<Pair>) -> Result<Report>
                 .and(result)
                 .with_context(|| title.clone())?;
             let (speed, failed) = (result.figures.calls_per_second, result.failed);
-            eprintln!("{title} {speed:9.0} calls/s, {failed} failed");
+            eprintln!("{title:24} {speed:9.0} calls/s, {failed} failed");
             course.rounds.push(result);
         }
     }
@@ -141,7 +141,8 @@ impl Course {
         let proxies = proxies.filter(|(member, _)| member.part == Part::Proxy);
         let figures = Figures {
             calls_per_second: busy.calls_per_second(),
-            proxies_cpu_us_per_call: proxies.map(|(_, cost)| cost).sum(),
+            // Not `sum`: that of no proxies would be -0.
+            proxies_cpu_us_per_call: proxies.fold(0.0, |sum, (_, cost)| sum + cost),
             loaded: busy.latency,
             single: single.latency,
         };
