@@ -1,0 +1,255 @@
+//! The server: accepts, bounds, finds the page, answers.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::page::{AdminRequest, AdminResponse, Found, Pages};
+use super::query;
+
+/// Connections at once; further ones wait in the kernel's backlog. Probes, a scraper and some
+/// people fit many times.
+pub const CONNECTION_LIMIT: usize = 64;
+/// How long a client may take for its headers, and then for its body; also how long a connection
+/// may be idle. Keeps slow clients from holding connections.
+pub const READ_TIME: Duration = Duration::from_secs(5);
+/// The size of a request's headers, in bytes.
+pub const HEADER_LIMIT: usize = 16 * 1024;
+/// The size of a request's body, in bytes.
+pub const BODY_LIMIT: usize = 64 * 1024;
+/// How long a connection may last. Keeps clients that never read their answers from holding
+/// connections.
+pub const CONNECTION_AGE: Duration = Duration::from_secs(60);
+/// How long the answer that is under way may take when the server or the connection ends.
+pub const LAST_ANSWER_TIME: Duration = Duration::from_secs(2);
+/// The pause after a failed accept: the usual cause, too many open files, does not pass at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The times, so that tests need not wait for the real ones.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub(super) read: Duration,
+    pub(super) age: Duration,
+    pub(super) last_answer: Duration,
+}
+
+/// Serves `pages` until `shutdown` resolves. Then it accepts no more, lets answers under way
+/// finish for [`LAST_ANSWER_TIME`], and returns.
+pub async fn serve(listener: TcpListener, pages: Pages, shutdown: impl Future<Output = ()>) {
+    let times = Times {
+        read: READ_TIME,
+        age: CONNECTION_AGE,
+        last_answer: LAST_ANSWER_TIME,
+    };
+    serve_within(times, listener, pages, shutdown).await;
+}
+
+pub(super) async fn serve_within(
+    times: Times,
+    listener: TcpListener,
+    pages: Pages,
+    shutdown: impl Future<Output = ()>,
+) {
+    let pages = Arc::new(pages);
+    let (stop, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(ended) = connections.join_next() => report(ended),
+            accepted = listener.accept(), if connections.len() < CONNECTION_LIMIT => match accepted {
+                Ok((stream, peer)) => {
+                    let pages = Arc::clone(&pages);
+                    connections.spawn(connection(times, stream, peer, pages, stopped.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "admin listener cannot accept");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    stop.send_replace(true);
+    while let Some(ended) = connections.join_next().await {
+        report(ended);
+    }
+}
+
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "an admin page failed");
+    }
+}
+
+async fn connection(
+    times: Times,
+    stream: TcpStream,
+    peer: SocketAddr,
+    pages: Arc<Pages>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let service = service_fn(|request| {
+        let pages = Arc::clone(&pages);
+        async move { Ok::<_, Infallible>(answer(times, &pages, peer, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(times.read)
+        .max_header_size(HEADER_LIMIT)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        _ = stopped.wait_for(|stopped| *stopped) => None,
+        () = sleep(times.age) => None,
+    };
+    let ended = match ended {
+        Some(ended) => Ok(ended),
+        None => {
+            connection.as_mut().graceful_shutdown();
+            timeout(times.last_answer, connection).await
+        }
+    };
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "admin connection ended"),
+        Err(_) => tracing::debug!(%peer, "admin connection cut: its answer was not read in time"),
+    }
+}
+
+async fn answer(
+    times: Times,
+    pages: &Pages,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let method = match request.method() {
+        &Method::HEAD => Method::GET,
+        other => other.clone(),
+    };
+    let handler = match pages.find(&method, request.uri().path()) {
+        Found::Page(handler) => handler,
+        Found::OtherMethods(methods) => {
+            let text = format!("{method} is not for this page; use {methods}\n");
+            let mut response = written(refusal(StatusCode::METHOD_NOT_ALLOWED, text));
+            if let Ok(methods) = HeaderValue::try_from(methods) {
+                response.headers_mut().insert(header::ALLOW, methods);
+            }
+            return response;
+        }
+        Found::Nothing => {
+            let text = format!("no such page; there are {}\n", pages.known());
+            return written(refusal(StatusCode::NOT_FOUND, text));
+        }
+    };
+    match read(times, method, peer, request).await {
+        Ok(request) => written(handler(request).await),
+        Err(refusal) => {
+            // Part of the request may still be on its way, and must not be taken for the next one.
+            let mut response = written(refusal);
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
+    }
+}
+
+/// Reads a request whole, or says why not.
+async fn read(
+    times: Times,
+    method: Method,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Result<AdminRequest, AdminResponse> {
+    if method != Method::GET && is_cross_origin(&request) {
+        return Err(refusal(
+            StatusCode::FORBIDDEN,
+            "a web page of another origin cannot use this page\n",
+        ));
+    }
+    let Some(query) = query::pairs(request.uri().query().unwrap_or_default()) else {
+        return Err(refusal(
+            StatusCode::BAD_REQUEST,
+            "the query has a broken percent-escape, or is not UTF-8\n",
+        ));
+    };
+    let path = request.uri().path().to_owned();
+    let body = body(times, request.into_body()).await?;
+    Ok(AdminRequest {
+        method,
+        path,
+        query,
+        body,
+        peer,
+    })
+}
+
+async fn body(times: Times, body: Incoming) -> Result<Bytes, AdminResponse> {
+    let too_large = || {
+        let text = format!("the body is larger than {BODY_LIMIT} bytes\n");
+        refusal(StatusCode::PAYLOAD_TOO_LARGE, text)
+    };
+    if body.size_hint().lower() > BODY_LIMIT as u64 {
+        return Err(too_large());
+    }
+    match timeout(times.read, Limited::new(body, BODY_LIMIT).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(refusal(
+            StatusCode::BAD_REQUEST,
+            format!("the body cannot be read: {error}\n"),
+        )),
+        Err(_) => Err(refusal(
+            StatusCode::REQUEST_TIMEOUT,
+            "the body took too long\n",
+        )),
+    }
+}
+
+/// Browsers name the origin of the page that makes them post; other clients name none.
+fn is_cross_origin(request: &Request<Incoming>) -> bool {
+    let text = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+    match (text(header::ORIGIN), text(header::HOST)) {
+        (None, _) => false,
+        (Some(origin), Some(host)) => origin.strip_prefix(b"http://") != Some(host),
+        (Some(_), None) => true,
+    }
+}
+
+fn refusal(status: StatusCode, text: impl Into<Bytes>) -> AdminResponse {
+    AdminResponse::text(text).with_status(status)
+}
+
+fn written(page: AdminResponse) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(page.body));
+    *response.status_mut() = page.status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(page.content_type),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}

@@ -1,0 +1,318 @@
+//! The server over real sockets, spoken to byte by byte where a client library would be too kind.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::server::{Times, serve_within};
+use super::*;
+use crate::fetch;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+struct Server {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    async fn start(pages: Pages) -> Self {
+        Self::start_within(READ_TIME, CONNECTION_AGE, pages).await
+    }
+
+    async fn start_within(read: Duration, age: Duration, pages: Pages) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let times = Times {
+            read,
+            age,
+            last_answer: LAST_ANSWER_TIME,
+        };
+        let task = tokio::spawn(serve_within(times, listener, pages, async {
+            stopped.await.unwrap();
+        }));
+        Self {
+            address,
+            stop: Some(stop),
+            task,
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Sends bytes and reads until the server closes.
+    async fn raw(&self, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        rest(&mut stream).await
+    }
+
+    async fn stop(mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+        self.task.await.unwrap();
+    }
+}
+
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    // A reset after the answer is as good an end as any.
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8(answer).unwrap()
+}
+
+fn pages() -> Pages {
+    Pages::new()
+        .get("/livez", |_| async { AdminResponse::text("alive\n") })
+        .get("/echo", |request| async move {
+            AdminResponse::json(&serde_json::json!({
+                "method": request.method.as_str(),
+                "path": request.path,
+                "for": request.parameter("for"),
+                "pairs": request.query,
+                "loopback": request.peer.ip().is_loopback(),
+            }))
+        })
+        .get("/fails", |_| async { panic!("as this test wants it") })
+        .post("/drain", |request| async move {
+            AdminResponse::text(format!("{} bytes\n", request.body.len()))
+                .with_status(StatusCode::ACCEPTED)
+        })
+}
+
+#[tokio::test]
+async fn pages_answer_and_hear_their_query() {
+    let server = Server::start(pages()).await;
+    let alive = fetch::get(&server.url("/livez"), LIMIT).await.unwrap();
+    assert_eq!(
+        (alive.status, alive.text().as_str()),
+        (StatusCode::OK, "alive\n")
+    );
+    let echo = fetch::get(&server.url("/echo?for=in%20bound&x="), LIMIT)
+        .await
+        .unwrap();
+    assert_eq!(
+        serde_json::from_slice::<serde_json::Value>(&echo.body).unwrap(),
+        serde_json::json!({
+            "method": "GET",
+            "path": "/echo",
+            "for": "in bound",
+            "pairs": [["for", "in bound"], ["x", ""]],
+            "loopback": true,
+        })
+    );
+    let drain = fetch::post(&server.url("/drain"), Bytes::from_static(b"now"), LIMIT).await;
+    let drain = drain.unwrap();
+    assert_eq!(
+        (drain.status, drain.text().as_str()),
+        (StatusCode::ACCEPTED, "3 bytes\n")
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_there_names_what_is() {
+    let server = Server::start(pages()).await;
+    let missing = fetch::get(&server.url("/healthz"), LIMIT).await.unwrap();
+    assert_eq!(missing.status, StatusCode::NOT_FOUND);
+    assert_eq!(
+        missing.text(),
+        "no such page; there are GET /livez, GET /echo, GET /fails, POST /drain\n"
+    );
+    let wrong = server
+        .raw(b"GET /drain HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await;
+    assert!(
+        wrong.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"),
+        "{wrong}"
+    );
+    assert!(wrong.contains("\r\nallow: POST\r\n"), "{wrong}");
+    assert!(
+        wrong.ends_with("GET is not for this page; use POST\n"),
+        "{wrong}"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn head_is_get_without_the_body() {
+    let server = Server::start(pages()).await;
+    let head = server
+        .raw(b"HEAD /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(head.contains("\r\ncontent-length: 6\r\n"), "{head}");
+    assert!(head.ends_with("\r\n\r\n"), "{head}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn bounds_are_kept() {
+    let server = Server::start(pages()).await;
+    let large = Bytes::from(vec![b'x'; BODY_LIMIT]);
+    let fits = fetch::post(&server.url("/drain"), large, LIMIT)
+        .await
+        .unwrap();
+    assert_eq!(fits.text(), "65536 bytes\n");
+
+    let declared = b"POST /drain HTTP/1.1\r\nhost: x\r\ncontent-length: 65537\r\n\r\n";
+    let refused = server.raw(declared).await;
+    assert!(
+        refused.starts_with("HTTP/1.1 413 Payload Too Large\r\n"),
+        "{refused}"
+    );
+    assert!(
+        refused.ends_with("the body is larger than 65536 bytes\n"),
+        "{refused}"
+    );
+
+    let mut chunked =
+        b"POST /drain HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n10001\r\n".to_vec();
+    chunked.extend(vec![b'x'; BODY_LIMIT + 1]);
+    chunked.extend(b"\r\n0\r\n\r\n");
+    let refused = server.raw(&chunked).await;
+    assert!(
+        refused.starts_with("HTTP/1.1 413 Payload Too Large\r\n"),
+        "{refused}"
+    );
+
+    let long = format!(
+        "GET /livez HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n",
+        "x".repeat(HEADER_LIMIT)
+    );
+    let refused = server.raw(long.as_bytes()).await;
+    assert!(refused.starts_with("HTTP/1.1 431 "), "{refused}");
+
+    let broken = server
+        .raw(b"GET /echo?a=%zz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await;
+    assert!(
+        broken.starts_with("HTTP/1.1 400 Bad Request\r\n"),
+        "{broken}"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn slow_clients_are_cut_off() {
+    let server = Server::start_within(Duration::from_millis(50), CONNECTION_AGE, pages()).await;
+    server.raw(b"GET /livez HTTP/1.1\r\nhost").await;
+    let body = server
+        .raw(b"POST /drain HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n12")
+        .await;
+    assert!(
+        body.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
+        "{body}"
+    );
+    // A connection that was used and is idle since.
+    let idle = server.raw(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(idle.ends_with("alive\n"), "{idle}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn connections_end_with_age() {
+    let server = Server::start_within(READ_TIME, Duration::from_millis(50), pages()).await;
+    let started = tokio::time::Instant::now();
+    server.raw(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(
+        started.elapsed() < READ_TIME,
+        "it ended by age, not by idleness"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn connections_above_the_limit_wait_for_a_place() {
+    let server = Server::start(pages()).await;
+    let mut held = Vec::new();
+    for _ in 0..CONNECTION_LIMIT {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream
+            .write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let mut first = [0];
+        stream.read_exact(&mut first).await.unwrap();
+        held.push(stream);
+    }
+    let mut late = TcpStream::connect(server.address).await.unwrap();
+    late.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut first = [0];
+    let waits = tokio::time::timeout(Duration::from_millis(100), late.read(&mut first)).await;
+    assert!(waits.is_err(), "it was served above the limit");
+    held.pop();
+    assert!(rest(&mut late).await.ends_with("alive\n"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_that_panics_takes_only_its_connection_along() {
+    let server = Server::start(pages()).await;
+    assert!(matches!(
+        fetch::get(&server.url("/fails"), LIMIT).await,
+        Err(fetch::FetchError::NotHttp { .. })
+    ));
+    assert_eq!(
+        fetch::get(&server.url("/livez"), LIMIT)
+            .await
+            .unwrap()
+            .text(),
+        "alive\n"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn pages_of_another_origin_cannot_act() {
+    let server = Server::start(pages()).await;
+    let post = |origin: &str| {
+        format!(
+            "POST /drain HTTP/1.1\r\nhost: h:1\r\norigin: {origin}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        )
+    };
+    let foreign = server.raw(post("http://evil.example").as_bytes()).await;
+    assert!(
+        foreign.starts_with("HTTP/1.1 403 Forbidden\r\n"),
+        "{foreign}"
+    );
+    let opaque = server.raw(post("null").as_bytes()).await;
+    assert!(opaque.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{opaque}");
+    let own = server.raw(post("http://h:1").as_bytes()).await;
+    assert!(own.starts_with("HTTP/1.1 202 Accepted\r\n"), "{own}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_end_lets_the_answer_under_way_finish() {
+    let (entered, entry) = oneshot::channel::<()>();
+    let (release, released) = oneshot::channel::<()>();
+    let once = std::sync::Mutex::new(Some((entered, released)));
+    let pages = Pages::new().get("/slow", move |_| {
+        let (entered, released) = once.lock().unwrap().take().unwrap();
+        async move {
+            entered.send(()).unwrap();
+            released.await.unwrap();
+            AdminResponse::text("finished\n")
+        }
+    });
+    let mut server = Server::start(pages).await;
+    let url = server.url("/slow");
+    let client = tokio::spawn(async move { fetch::get(&url, LIMIT).await });
+    entry.await.unwrap();
+    server.stop.take().unwrap().send(()).unwrap();
+    release.send(()).unwrap();
+    assert_eq!(client.await.unwrap().unwrap().text(), "finished\n");
+    server.task.await.unwrap();
+    assert!(TcpStream::connect(server.address).await.is_err());
+}

@@ -1,0 +1,152 @@
+//! The process's log: to stderr, as text for people at a terminal and as JSON lines for
+//! programs. Set up once, before anything that logs; it never writes to stdout, which belongs to
+//! what a command prints.
+
+use std::io::{self, IsTerminal};
+use std::str::FromStr;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, Registry, fmt};
+
+use crate::settings::nearest;
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// A log that cannot be set up.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// A level that is none.
+    #[error(
+        "{given:?} is not a log level; the levels are off, error, warn, info, debug, trace; the nearest is {nearest}"
+    )]
+    UnknownLevel {
+        /// As it was written.
+        given: String,
+        /// The most similar one.
+        nearest: &'static str,
+    },
+    /// A directive for no target.
+    #[error("{0:?} has no target before the `=`; write sidelane_sidecar=debug, or only debug")]
+    NoTarget(String),
+    /// Two levels without target, or two for the same target.
+    #[error("{0} has two levels; give it one")]
+    Twice(String),
+    /// This process has a log already.
+    #[error("the log is set up already")]
+    Already,
+}
+
+/// What is logged: a level for everything, and levels for targets, which begin with a crate's name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Levels(Targets);
+
+/// Reads `info`, or `info,sidelane_sidecar=debug`. Without a level for everything, only the named
+/// targets are logged.
+impl FromStr for Levels {
+    type Err = LogError;
+
+    fn from_str(text: &str) -> Result<Self, LogError> {
+        let mut targets = Targets::new();
+        let mut seen = Vec::new();
+        for directive in text.split(',').map(str::trim) {
+            let (target, word) = match directive.split_once('=') {
+                Some((target, word)) => (target.trim(), word.trim()),
+                None => ("", directive),
+            };
+            if target.is_empty() && directive.contains('=') {
+                return Err(LogError::NoTarget(directive.to_owned()));
+            }
+            if seen.contains(&target) {
+                let whom = if target.is_empty() {
+                    "everything"
+                } else {
+                    target
+                };
+                return Err(LogError::Twice(whom.to_owned()));
+            }
+            seen.push(target);
+            let level = level(word)?;
+            targets = match target {
+                "" => targets.with_default(level),
+                target => targets.with_target(target, level),
+            };
+        }
+        Ok(Self(targets))
+    }
+}
+
+fn level(word: &str) -> Result<LevelFilter, LogError> {
+    let known = LEVELS.iter().find(|level| level.eq_ignore_ascii_case(word));
+    known
+        .and_then(|level| level.parse().ok())
+        .ok_or_else(|| LogError::UnknownLevel {
+            given: word.to_owned(),
+            nearest: nearest(word, LEVELS).unwrap_or_default(),
+        })
+}
+
+/// Sets up the log of this process, with levels as [`Levels`] reads them.
+///
+/// # Errors
+/// An unknown level; a second call.
+pub fn init(levels: &str) -> Result<(), LogError> {
+    let Levels(targets) = levels.parse()?;
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = if io::stderr().is_terminal() {
+        fmt::layer().with_writer(io::stderr).boxed()
+    } else {
+        fmt::layer()
+            .with_writer(io::stderr)
+            .json()
+            .flatten_event(true)
+            .boxed()
+    };
+    let subscriber = tracing_subscriber::registry().with(layer.with_filter(targets));
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Already)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracing::Level;
+
+    #[test]
+    fn levels_go_by_target() {
+        let Levels(targets) = "info, sidelane_sidecar=debug".parse().unwrap();
+        assert!(targets.would_enable("hyper", &Level::INFO));
+        assert!(!targets.would_enable("hyper", &Level::DEBUG));
+        assert!(targets.would_enable("sidelane_sidecar::pool", &Level::DEBUG));
+        let Levels(targets) = "OFF".parse().unwrap();
+        assert!(!targets.would_enable("sidelane_sidecar", &Level::ERROR));
+    }
+
+    #[test]
+    fn wrong_levels_are_named() {
+        let cases = [
+            (
+                "inof",
+                "\"inof\" is not a log level; the levels are off, error, warn, info, debug, trace; the nearest is info",
+            ),
+            (
+                "info,a=degub",
+                "\"degub\" is not a log level; the levels are off, error, warn, info, debug, trace; the nearest is debug",
+            ),
+            (
+                "=info",
+                "\"=info\" has no target before the `=`; write sidelane_sidecar=debug, or only debug",
+            ),
+            ("info,debug", "everything has two levels; give it one"),
+            ("a=info,a=debug", "a has two levels; give it one"),
+        ];
+        for (text, message) in cases {
+            assert_eq!(
+                text.parse::<Levels>().unwrap_err().to_string(),
+                message,
+                "for {text:?}"
+            );
+        }
+        assert!("".parse::<Levels>().is_err());
+        assert!("info,".parse::<Levels>().is_err());
+    }
+}
