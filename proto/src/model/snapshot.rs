@@ -12,6 +12,9 @@ use crate::wire::control::v1 as wire;
 pub const SUBSCRIBE_LIMIT: usize = 16_384;
 /// The most entries of one kind in one update.
 pub const UPDATE_LIMIT: usize = 262_144;
+/// The largest update, in bytes as encoded. Above what a mesh of 65,536 endpoints with rules of
+/// usual length needs; a sidecar sets its decoder to this, because gRPC's default is 4 MiB.
+pub const UPDATE_BYTES_LIMIT: usize = 64 << 20;
 /// The longest store id, in bytes.
 const STORE_ID_LIMIT: usize = 64;
 
