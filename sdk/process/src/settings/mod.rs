@@ -11,6 +11,7 @@
 //! - Paths are relative to the working directory, also those in the file.
 
 mod arguments;
+mod common;
 mod environment;
 mod error;
 mod file;
@@ -25,6 +26,9 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
+pub use common::{
+    CONFIG, LOG, Listener, TRUST, Trust, apart, log, not_built, open_to_others, trust,
+};
 pub use environment::Environment;
 pub use error::{
     FileError, FileProblem, InvalidSetting, MissingSetting, SettingsError, UsageError,
@@ -34,14 +38,3 @@ pub use nearest::nearest;
 pub use resolve::{Loaded, Start, load};
 pub use resolved::{Item, Origin, Settings};
 pub use table::{Flag, Kind, Program};
-
-/// The flag that names the YAML file. A program that lists it in its table reads one.
-pub const CONFIG: Flag = Flag::single("config", "FILE", "A YAML file with any of these settings");
-
-/// The flag that both programs share for what is logged; see [`crate::logs::init`].
-pub const LOG: Flag = Flag::single(
-    "log",
-    "LEVEL",
-    "What is logged: off, error, warn, info, debug or trace, and TARGET=LEVEL after commas",
-)
-.or("info");
