@@ -1,0 +1,168 @@
+//! The control plane's configuration: the sole reader of flags, environment and files of this
+//! program. (The fixed source's file is data, not configuration: the source reads it.) Read once,
+//! before anything else runs; a setting that cannot be followed is refused, never ignored.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sidelane_process::address;
+use sidelane_process::settings::{
+    self, Environment, Flag, LOG, Listener, Program, Settings, SettingsError, Start, TRUST, Trust,
+    value,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// The shortest lease. Below it, a pause that every machine has now and then (a page fault storm,
+/// a stopped virtual machine) would remove healthy nodes.
+pub const LEASE_MINIMUM: Duration = Duration::from_secs(1);
+/// The longest lease. Above it, nodes that died stay in everybody's hubs for no use.
+pub const LEASE_MAXIMUM: Duration = Duration::from_secs(60 * 60);
+
+const LISTEN: Flag =
+    Flag::single("listen", "ADDRESS", "gRPC: membership and admin").or("127.0.0.1:15010");
+const ADMIN: Flag = Flag::single("admin", "ADDRESS", "Admin pages over HTTP").or("127.0.0.1:15014");
+const DATA: Flag = Flag::single(
+    "data",
+    "FOLDER",
+    "What must survive a restart; for one control only",
+)
+.or("./state");
+const FIXED: Flag = Flag::single(
+    "fixed",
+    "FILE",
+    "A YAML file with endpoints that always exist; read again when it changes",
+);
+const LEASE: Flag = Flag::single(
+    "lease",
+    "DURATION",
+    "A node not heard of for so long is removed",
+)
+.or("10s");
+const GRACE: Flag = Flag::single(
+    "grace",
+    "DURATION",
+    "How long streams may take when it ends",
+)
+.or("10s");
+
+/// The table of all flags, and what `--help` says of the program.
+pub const PROGRAM: Program = Program {
+    name: "sidelane-control",
+    version: env!("CARGO_PKG_VERSION"),
+    about: "Sidelane's control plane: knows the nodes of the mesh and tells the sidecars.",
+    flags: &[
+        LISTEN,
+        ADMIN,
+        DATA,
+        FIXED,
+        LEASE,
+        TRUST,
+        GRACE,
+        settings::CONFIG,
+        LOG,
+    ],
+};
+
+/// Everything that a control plane is told from outside. Networks are no setting: nodes name
+/// theirs, and control keeps them apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `--listen`.
+    pub listen: SocketAddr,
+    /// `--admin`.
+    pub admin: SocketAddr,
+    /// `--data`.
+    pub data: PathBuf,
+    /// `--fixed`, if there is one. That it exists is for the source to find out.
+    pub fixed: Option<PathBuf>,
+    /// `--lease`, from [`LEASE_MINIMUM`] to [`LEASE_MAXIMUM`].
+    pub lease: Duration,
+    /// `--trust`.
+    pub trust: Trust,
+    /// `--grace`.
+    pub grace: Duration,
+    /// `--log`, as [`sidelane_process::logs::init`] takes it.
+    pub log: String,
+}
+
+/// A configuration, how it came about, and what should be logged about it once there is a log.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Value and origin of every setting; [`Settings::describe`] is for `/config`.
+    pub settings: Settings,
+    /// One sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads the configuration. `arguments` come without the program's name; `read_file` is
+    /// [`settings::read_file`] outside tests.
+    ///
+    /// # Errors
+    /// The first setting that cannot be followed.
+    pub fn load(
+        arguments: impl IntoIterator<Item = impl Into<OsString>>,
+        environment: &Environment,
+        read_file: impl Fn(&Path) -> io::Result<String>,
+    ) -> Result<Start<Loaded>, SettingsError> {
+        let loaded = match settings::load(&PROGRAM, arguments, environment, read_file)? {
+            Start::Run(loaded) => loaded,
+            Start::Print(text) => return Ok(Start::Print(text)),
+        };
+        let settings::Loaded {
+            settings,
+            mut warnings,
+        } = loaded;
+        let config = Self {
+            listen: settings.value(&LISTEN, address::listen_tcp)?,
+            admin: settings.value(&ADMIN, address::listen_tcp)?,
+            data: settings.value(&DATA, str::parse::<PathBuf>)?,
+            fixed: settings.optional(&FIXED, str::parse::<PathBuf>)?,
+            lease: settings.value(&LEASE, lease)?,
+            trust: settings::trust(&settings)?,
+            grace: settings.value(&GRACE, value::duration)?,
+            log: settings::log(&settings)?,
+        };
+        let listeners = config.listeners(&settings);
+        settings::apart(&listeners)?;
+        warnings.extend(settings::open_to_others(&listeners));
+        Ok(Start::Run(Loaded {
+            config,
+            settings,
+            warnings,
+        }))
+    }
+
+    fn listeners<'a>(&self, settings: &'a Settings) -> Vec<Listener<'a>> {
+        let listener = |flag, address, allows| {
+            Some(Listener {
+                item: settings.item(flag)?,
+                address,
+                allows,
+            })
+        };
+        let all = [
+            listener(&LISTEN, self.listen, "join the mesh as any node"),
+            listener(&ADMIN, self.admin, "see the whole mesh"),
+        ];
+        all.into_iter().flatten().collect()
+    }
+}
+
+fn lease(text: &str) -> Result<Duration, String> {
+    let lease = value::duration(text).map_err(|error| error.to_string())?;
+    if lease < LEASE_MINIMUM {
+        return Err("too short; the least is 1s, or healthy nodes would be removed".to_owned());
+    }
+    if lease > LEASE_MAXIMUM {
+        return Err("too long; the most is 1h, or dead nodes would stay for ever".to_owned());
+    }
+    Ok(lease)
+}

@@ -1,0 +1,197 @@
+//! The sidecar's configuration: the sole reader of flags, environment and files of this program.
+//! Read once, before anything else runs. What can be wrong with it is wrong here, with the flag,
+//! the value and its origin named; no later stage meets a setting that it cannot follow, and none
+//! is ever ignored.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sidelane_process::address::{self, DialAddress, HostPort, ListenAddress};
+use sidelane_process::settings::{
+    self, Environment, Listener, Settings, SettingsError, Start, Trust, value,
+};
+use sidelane_proto::model::{Locality, Network, NodeId, ServiceName};
+
+mod read;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use table::PROGRAM;
+use table::{
+    ADMIN, ADVERTISE, CONTROL, DATA, EXTERNAL, GRACE, INTERNAL, LOCALITY, NETWORK, NODE, OUTBOUND,
+    REQUIRE_RULES, UNKNOWN,
+};
+
+/// Everything that a sidecar is told from outside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// `--node`. If absent, an id is made once and kept in `data`.
+    pub node: Option<NodeId>,
+    /// `--control`: at least one address.
+    pub control: Vec<HostPort>,
+    /// `--network`.
+    pub network: Network,
+    /// `--serve`: every service at most once.
+    pub serve: Vec<Serve>,
+    /// `--outbound`: at least one address.
+    pub outbound: Vec<ListenAddress>,
+    /// `--internal`.
+    pub internal: SocketAddr,
+    /// `--external`; `None` if it is off.
+    pub external: Option<SocketAddr>,
+    /// `--admin`.
+    pub admin: SocketAddr,
+    /// `--advertise`.
+    pub advertise: Option<Advertise>,
+    /// `--trust`.
+    pub trust: Trust,
+    /// `--data`. By default `$XDG_STATE_HOME/sidelane/NODE`, else
+    /// `~/.local/state/sidelane/NODE`, else `sidelane/NODE` below `$TMPDIR` or `/tmp`. A sidecar
+    /// without `--node` is known by its first outbound address there.
+    pub data: PathBuf,
+    /// `--locality`; empty if absent.
+    pub locality: Locality,
+    /// `--unknown`.
+    pub unknown: Unknown,
+    /// `--require-rules`.
+    pub require_rules: bool,
+    /// `--grace`.
+    pub grace: Duration,
+    /// `--log`, as [`sidelane_process::logs::init`] takes it.
+    pub log: String,
+}
+
+/// Local services that listen at one address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serve {
+    /// At least one.
+    pub services: Vec<ServiceName>,
+    /// Where they listen.
+    pub address: DialAddress,
+}
+
+/// What peers are told to dial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertise {
+    /// A name or an IP address, IPv6 without brackets.
+    pub host: String,
+    /// If absent, the port that the listener got.
+    pub port: Option<u16>,
+}
+
+/// What happens to calls to services that no rule and no endpoint knows. `passthrough` comes with
+/// redirection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// They fail with `UNKNOWN_SERVICE`.
+    Refuse,
+}
+
+/// A configuration, how it came about, and what should be logged about it once there is a log.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Value and origin of every setting; [`Settings::describe`] is for `/config`.
+    pub settings: Settings,
+    /// One sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads the configuration. `arguments` come without the program's name; `read_file` is
+    /// [`settings::read_file`] outside tests.
+    ///
+    /// # Errors
+    /// The first setting that cannot be followed.
+    pub fn load(
+        arguments: impl IntoIterator<Item = impl Into<OsString>>,
+        environment: &Environment,
+        read_file: impl Fn(&Path) -> io::Result<String>,
+    ) -> Result<Start<Loaded>, SettingsError> {
+        let loaded = match settings::load(&PROGRAM, arguments, environment, read_file)? {
+            Start::Run(loaded) => loaded,
+            Start::Print(text) => return Ok(Start::Print(text)),
+        };
+        let settings::Loaded {
+            mut settings,
+            mut warnings,
+        } = loaded;
+        read::refuse_what_is_not_built(&settings)?;
+        let node = settings.optional(&NODE, read::node)?;
+        let outbound = read::outbound(&settings)?;
+        warnings.extend(read::derive_data(
+            &mut settings,
+            environment,
+            node.as_ref(),
+            &outbound,
+        )?);
+        let config = Self {
+            node,
+            outbound,
+            control: settings.list(&CONTROL, read::control)?,
+            network: settings.value(&NETWORK, read::network)?,
+            serve: read::serve(&settings)?,
+            internal: settings.value(&INTERNAL, address::listen_tcp)?,
+            external: settings.value(&EXTERNAL, read::external)?,
+            admin: settings.value(&ADMIN, address::listen_tcp)?,
+            advertise: settings.optional(&ADVERTISE, read::advertise)?,
+            trust: settings::trust(&settings)?,
+            data: settings.value(&DATA, str::parse::<PathBuf>)?,
+            locality: settings
+                .optional(&LOCALITY, read::locality)?
+                .unwrap_or_default(),
+            unknown: settings.value(&UNKNOWN, read::unknown)?,
+            require_rules: settings.switch(&REQUIRE_RULES)?,
+            grace: settings.value(&GRACE, value::duration)?,
+            log: settings::log(&settings)?,
+        };
+        let listeners = config.listeners(&settings);
+        settings::apart(&listeners)?;
+        read::refuse_loops(&settings, &config, &listeners)?;
+        warnings.extend(settings::open_to_others(&listeners));
+        Ok(Start::Run(Loaded {
+            config,
+            settings,
+            warnings,
+        }))
+    }
+
+    /// The TCP listeners, each with the setting that names it.
+    fn listeners<'a>(&self, settings: &'a Settings) -> Vec<Listener<'a>> {
+        let outbound = settings.items(&OUTBOUND).iter().zip(&self.outbound);
+        let outbound = outbound.filter_map(|(item, address)| match address {
+            ListenAddress::Tcp(address) => Some(Listener {
+                item,
+                address: *address,
+                allows: "call in this node's name",
+            }),
+            ListenAddress::Unix(_) => None,
+        });
+        let single = |flag, address: Option<SocketAddr>, allows| {
+            Some(Listener {
+                item: settings.item(flag)?,
+                address: address?,
+                allows,
+            })
+        };
+        let others = [
+            single(
+                &INTERNAL,
+                Some(self.internal),
+                "call its services, as any node",
+            ),
+            single(
+                &EXTERNAL,
+                self.external,
+                "call its external services, as any node",
+            ),
+            single(&ADMIN, Some(self.admin), "drain this node"),
+        ];
+        outbound.chain(others.into_iter().flatten()).collect()
+    }
+}

@@ -1,0 +1,232 @@
+//! Readers of the sidecar's single settings, and the rules between several of them. Each says what
+//! would fit; the flag, the value and its origin are put in front by the settings.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use sidelane_process::address::{self, AddressError, DialAddress, HostPort, ListenAddress};
+use sidelane_process::settings::{
+    self, Environment, InvalidSetting, Item, Listener, Settings, value,
+};
+use sidelane_proto::model::node::OFFERS_LIMIT;
+use sidelane_proto::model::{Locality, Network, NodeId, ServiceName};
+
+use super::table::{DATA, IDENTITY, OTLP, OUTBOUND, SAMPLING, SERVE, TOKEN_FILE};
+use super::{Advertise, Config, Serve, Unknown};
+
+pub(super) fn refuse_what_is_not_built(settings: &Settings) -> Result<(), InvalidSetting> {
+    let identity = "without identity, a node is what it says that it is; remove this setting";
+    let token = "trust mode disabled needs no token; remove this setting";
+    let traces = "no traces leave this program; remove this setting";
+    let reasons = [
+        (IDENTITY, identity),
+        (TOKEN_FILE, token),
+        (OTLP, traces),
+        (SAMPLING, traces),
+    ];
+    reasons
+        .iter()
+        .try_for_each(|(flag, reason)| settings::not_built(settings, flag, reason))
+}
+
+/// The id also names a folder, so it cannot be one that means another folder.
+pub(super) fn node(text: &str) -> Result<NodeId, String> {
+    if text.bytes().all(|byte| byte == b'.') {
+        return Err("a node's name needs more than dots".to_owned());
+    }
+    NodeId::new(text).map_err(|error| error.problem.to_string())
+}
+
+pub(super) fn network(text: &str) -> Result<Network, String> {
+    Network::new(text).map_err(|error| error.problem.to_string())
+}
+
+pub(super) fn control(text: &str) -> Result<HostPort, String> {
+    if text == "auto" {
+        return Err("not built yet: name the addresses of control, HOST:PORT,…".to_owned());
+    }
+    text.parse()
+        .map_err(|error: AddressError| error.to_string())
+}
+
+pub(super) fn outbound(settings: &Settings) -> Result<Vec<ListenAddress>, InvalidSetting> {
+    let mut addresses: Vec<ListenAddress> = Vec::new();
+    for item in settings.items(&OUTBOUND) {
+        let address = item.parse(str::parse)?;
+        let any_port = matches!(address, ListenAddress::Tcp(address) if address.port() == 0);
+        if !any_port && addresses.contains(&address) {
+            return Err(item.refuse("is there twice; keep one of them"));
+        }
+        addresses.push(address);
+    }
+    Ok(addresses)
+}
+
+pub(super) fn external(text: &str) -> Result<Option<SocketAddr>, AddressError> {
+    if text == "off" {
+        Ok(None)
+    } else {
+        address::listen_tcp(text).map(Some)
+    }
+}
+
+pub(super) fn advertise(text: &str) -> Result<Advertise, String> {
+    // A bare IPv6 address has colons, too, but no port.
+    let (host, port) = match text.parse::<HostPort>() {
+        Ok(HostPort { host, port }) => (host, Some(port)),
+        Err(AddressError::NoPort(_)) => (
+            address::host(text).map_err(|error| error.to_string())?,
+            None,
+        ),
+        Err(error) => return Err(error.to_string()),
+    };
+    if host.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified()) {
+        return Err("no peer can dial an unspecified address; name one that they can".to_owned());
+    }
+    Ok(Advertise { host, port })
+}
+
+pub(super) fn locality(text: &str) -> Result<Locality, &'static str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let good = |part: &str| !part.is_empty() && part.bytes().all(plain);
+    match text.split_once('/') {
+        Some((region, zone)) if good(region) && good(zone) => Ok(Locality {
+            region: Arc::from(region),
+            zone: Arc::from(zone),
+        }),
+        _ => Err("not a locality; write REGION/ZONE, such as eu-central/eu-central-1a"),
+    }
+}
+
+pub(super) fn unknown(text: &str) -> Result<Unknown, String> {
+    let choices = [("refuse", Some(Unknown::Refuse)), ("passthrough", None)];
+    value::choice(text, &choices).map_err(|error| error.to_string())?.ok_or_else(|| {
+        "not built yet: a call that was dialled has no other destination to go on to; leave it at \
+         refuse, the default"
+            .to_owned()
+    })
+}
+
+/// Reads `--serve`; the same service twice is an error that names both.
+pub(super) fn serve(settings: &Settings) -> Result<Vec<Serve>, InvalidSetting> {
+    let mut served: Vec<(ServiceName, &Item)> = Vec::new();
+    let mut read = Vec::new();
+    for item in settings.items(&SERVE) {
+        let serve = item.parse(serve_item)?;
+        for service in &serve.services {
+            if let Some((_, first)) = served.iter().find(|(known, _)| known == service) {
+                return Err(item.refuse(format!("{service} is served by {first} already")));
+            }
+            served.push((service.clone(), item));
+        }
+        if served.len() > OFFERS_LIMIT {
+            return Err(item.refuse(format!("more than {OFFERS_LIMIT} services; use more nodes")));
+        }
+        read.push(serve);
+    }
+    Ok(read)
+}
+
+fn serve_item(text: &str) -> Result<Serve, String> {
+    let Some((names, address)) = text.split_once('=') else {
+        return Err("write SERVICE=ADDRESS, such as shop.v1.Orders=127.0.0.1:50051".to_owned());
+    };
+    let service = |name: &str| {
+        ServiceName::new(name.trim()).map_err(|error| format!("a service {}", error.problem))
+    };
+    Ok(Serve {
+        services: names.split(',').map(service).collect::<Result<_, _>>()?,
+        address: address
+            .trim()
+            .parse()
+            .map_err(|error| format!("the address {address:?} {error}"))?,
+    })
+}
+
+/// A local service that is one of our own listeners would make calls go round in circles.
+pub(super) fn refuse_loops(
+    settings: &Settings,
+    config: &Config,
+    listeners: &[Listener<'_>],
+) -> Result<(), InvalidSetting> {
+    for (item, serve) in settings.items(&SERVE).iter().zip(&config.serve) {
+        let own = match &serve.address {
+            DialAddress::Tcp(target) => listeners
+                .iter()
+                .find(|listener| is_at(target, listener.address))
+                .map(|listener| listener.item.to_string()),
+            DialAddress::Unix(path) => config
+                .outbound
+                .contains(&ListenAddress::Unix(path.clone()))
+                .then(|| format!("--outbound unix:{}", path.display())),
+        };
+        if let Some(own) = own {
+            return Err(item.refuse(format!("leads back to this sidecar: {own} listens there")));
+        }
+    }
+    Ok(())
+}
+
+fn is_at(target: &HostPort, listener: SocketAddr) -> bool {
+    let ip = match target.host.as_str() {
+        "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
+        host => host.parse().ok(),
+    };
+    target.port == listener.port()
+        && ip.is_some_and(|ip: IpAddr| {
+            ip == listener.ip() || (listener.ip().is_unspecified() && ip.is_loopback())
+        })
+}
+
+/// Gives `--data` its default, and says so where it will not last.
+pub(super) fn derive_data(
+    settings: &mut Settings,
+    environment: &Environment,
+    node: Option<&NodeId>,
+    outbound: &[ListenAddress],
+) -> Result<Option<String>, InvalidSetting> {
+    if settings.item(&DATA).is_some() {
+        return Ok(None);
+    }
+    let folder = match (node, outbound.first(), settings.item(&OUTBOUND)) {
+        (Some(node), ..) => node.to_string(),
+        (None, Some(ListenAddress::Tcp(address)), Some(item)) if address.port() == 0 => {
+            return Err(item.refuse(
+                "with any free port there is nothing to know this node by after a restart; name \
+                 it with --node, or its folder with --data",
+            ));
+        }
+        (None, first, _) => {
+            let first = first.map(ToString::to_string).unwrap_or_default();
+            let plain = |c: char| {
+                if c.is_ascii_alphanumeric() || c == '.' {
+                    c
+                } else {
+                    '-'
+                }
+            };
+            format!("sidecar-{}", first.chars().map(plain).collect::<String>())
+        }
+    };
+    let absolute = |name: &str| {
+        environment
+            .get(name)
+            .and_then(|value| value.to_str())
+            .filter(|path| path.starts_with('/'))
+    };
+    let state = match (absolute("XDG_STATE_HOME"), absolute("HOME")) {
+        (Some(state), _) => Some(state.to_owned()),
+        (None, Some(home)) => Some(format!("{}/.local/state", home.trim_end_matches('/'))),
+        (None, None) => None,
+    };
+    let lasting = state.is_some();
+    let state = state.unwrap_or_else(|| absolute("TMPDIR").unwrap_or("/tmp").to_owned());
+    let data = format!("{}/sidelane/{folder}", state.trim_end_matches('/'));
+    settings.derive(&DATA, &data);
+    Ok((!lasting).then(|| {
+        format!(
+            "neither XDG_STATE_HOME nor HOME names a folder: the node's id and snapshot go to \
+             {data}, which may not outlive a restart; name a folder with --data"
+        )
+    }))
+}

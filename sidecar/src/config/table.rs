@@ -1,0 +1,105 @@
+//! The table of the sidecar's flags: names, shapes, defaults and help, in the order of the help.
+
+use sidelane_process::settings::{self, Flag, LOG, Program, TRUST};
+
+pub(super) const NODE: Flag = Flag::single(
+    "node",
+    "NAME",
+    "This node's name; made once and kept with --data if absent",
+);
+pub(super) const CONTROL: Flag = Flag::list(
+    "control",
+    "HOST:PORT,…",
+    "Where control is; several are tried in turn",
+)
+.or("127.0.0.1:15010");
+pub(super) const NETWORK: Flag =
+    Flag::single("network", "NAME", "The mesh that this node belongs to").or("default");
+pub(super) const SERVE: Flag = Flag::pairs(
+    "serve",
+    "SERVICE[,SERVICE]=ADDRESS",
+    "Local services and where they listen: host:port or unix:/path",
+);
+pub(super) const OUTBOUND: Flag = Flag::list(
+    "outbound",
+    "ADDRESS,…",
+    "Where local apps call: host:port, unix:/path or both",
+)
+.or("127.0.0.1:15001");
+pub(super) const INTERNAL: Flag =
+    Flag::single("internal", "ADDRESS", "Where peers call, class Internal").or("127.0.0.1:15006");
+pub(super) const EXTERNAL: Flag = Flag::single(
+    "external",
+    "ADDRESS|off",
+    "Where peers call, class External",
+)
+.or("off");
+pub(super) const ADMIN: Flag =
+    Flag::single("admin", "ADDRESS", "Admin pages over HTTP").or("127.0.0.1:15000");
+pub(super) const ADVERTISE: Flag = Flag::single(
+    "advertise",
+    "HOST[:PORT]",
+    "What peers dial; if absent the bound address, or the local one of the way to control",
+);
+pub(super) const IDENTITY: Flag =
+    Flag::single("identity", "SPIFFE-ID", "Who this node is; not built yet");
+pub(super) const TOKEN_FILE: Flag = Flag::single(
+    "token-file",
+    "FILE",
+    "The token to join with; not built yet",
+);
+pub(super) const DATA: Flag = Flag::single(
+    "data",
+    "FOLDER",
+    "Snapshot, node id and generation; if absent, sidelane/NODE below the user's state folder",
+);
+pub(super) const LOCALITY: Flag = Flag::single("locality", "REGION/ZONE", "Where this node stands");
+pub(super) const UNKNOWN: Flag = Flag::single(
+    "unknown",
+    "refuse|passthrough",
+    "Calls to services that nobody knows; passthrough is not built yet",
+)
+.or("refuse");
+pub(super) const REQUIRE_RULES: Flag = Flag::switch(
+    "require-rules",
+    "Refuse calls to services without a rule of their own",
+);
+pub(super) const GRACE: Flag = Flag::single(
+    "grace",
+    "DURATION",
+    "How long calls in flight may take when it ends",
+)
+.or("30s");
+pub(super) const OTLP: Flag = Flag::single("otlp", "URL", "Where traces go; not built yet");
+pub(super) const SAMPLING: Flag =
+    Flag::single("sampling", "RATIO", "How many traces; not built yet");
+
+/// The table of all flags, and what `--help` says of the program.
+pub const PROGRAM: Program = Program {
+    name: "sidelane-sidecar",
+    version: env!("CARGO_PKG_VERSION"),
+    about: "Sidelane's data plane: stands beside a service and carries its gRPC calls.",
+    flags: &[
+        NODE,
+        CONTROL,
+        NETWORK,
+        SERVE,
+        OUTBOUND,
+        INTERNAL,
+        EXTERNAL,
+        ADMIN,
+        ADVERTISE,
+        TRUST,
+        IDENTITY,
+        TOKEN_FILE,
+        DATA,
+        LOCALITY,
+        UNKNOWN,
+        REQUIRE_RULES,
+        GRACE,
+        OTLP,
+        SAMPLING,
+        settings::CONFIG,
+        LOG,
+    ],
+};

@@ -1,0 +1,533 @@
+//! Every flag in its three spellings, and every refusal by its exact text.
+
+use super::*;
+
+const HOME: (&str, &str) = ("HOME", "/home/me");
+
+fn start(
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+    file: &str,
+) -> Result<Start<Loaded>, SettingsError> {
+    let environment = Environment::new([HOME].iter().chain(variables).copied());
+    Config::load(arguments, &environment, |_: &Path| Ok(file.to_owned()))
+}
+
+fn run(start: Start<Loaded>) -> Loaded {
+    match start {
+        Start::Run(loaded) => loaded,
+        Start::Print(text) => panic!("printed {text}"),
+    }
+}
+
+fn loaded(arguments: &[&str]) -> Loaded {
+    run(start(arguments, &[], "").unwrap())
+}
+
+fn error(arguments: &[&str]) -> String {
+    start(arguments, &[], "").unwrap_err().to_string()
+}
+
+#[test]
+fn nothing_given_is_a_good_configuration() {
+    let Loaded {
+        config, warnings, ..
+    } = loaded(&[]);
+    assert_eq!(
+        config,
+        Config {
+            node: None,
+            control: vec!["127.0.0.1:15010".parse().unwrap()],
+            network: Network::new("default").unwrap(),
+            serve: vec![],
+            outbound: vec!["127.0.0.1:15001".parse().unwrap()],
+            internal: "127.0.0.1:15006".parse().unwrap(),
+            external: None,
+            admin: "127.0.0.1:15000".parse().unwrap(),
+            advertise: None,
+            trust: Trust::Disabled,
+            data: "/home/me/.local/state/sidelane/sidecar-127.0.0.1-15001".into(),
+            locality: Locality::default(),
+            unknown: Unknown::Refuse,
+            require_rules: false,
+            grace: Duration::from_secs(30),
+            log: "info".to_owned(),
+        }
+    );
+    assert_eq!(warnings, [""; 0]);
+}
+
+/// Every flag that can be set to something: the flag, a text, and what the file says for it.
+const EVERY: [(&str, &str, &str); 15] = [
+    ("node", "orders-1", "orders-1"),
+    ("control", "c1:15010,c2:15010", "[c1:15010, c2:15010]"),
+    ("network", "lab", "lab"),
+    (
+        "serve",
+        "shop.v1.Orders,shop.v1.Carts=unix:/run/o.sock",
+        "{\"shop.v1.Orders,shop.v1.Carts\": unix:/run/o.sock}",
+    ),
+    (
+        "outbound",
+        "127.0.0.1:1,unix:/run/s.sock",
+        "[127.0.0.1:1, unix:/run/s.sock]",
+    ),
+    ("internal", "127.0.0.1:2", "127.0.0.1:2"),
+    ("external", "127.0.0.1:3", "127.0.0.1:3"),
+    ("admin", "127.0.0.1:4", "127.0.0.1:4"),
+    ("advertise", "orders.lab:15006", "orders.lab:15006"),
+    ("trust", "disabled", "disabled"),
+    ("data", "/var/lib/sidelane", "/var/lib/sidelane"),
+    (
+        "locality",
+        "eu-central/eu-central-1a",
+        "eu-central/eu-central-1a",
+    ),
+    ("unknown", "refuse", "refuse"),
+    ("grace", "1500ms", "1500ms"),
+    (
+        "log",
+        "warn,sidelane_sidecar=debug",
+        "warn,sidelane_sidecar=debug",
+    ),
+];
+
+#[test]
+fn every_flag_has_three_spellings() {
+    let expected = Config {
+        node: Some(NodeId::new("orders-1").unwrap()),
+        control: vec!["c1:15010".parse().unwrap(), "c2:15010".parse().unwrap()],
+        network: Network::new("lab").unwrap(),
+        serve: vec![Serve {
+            services: vec![
+                ServiceName::new("shop.v1.Orders").unwrap(),
+                ServiceName::new("shop.v1.Carts").unwrap(),
+            ],
+            address: DialAddress::Unix("/run/o.sock".into()),
+        }],
+        outbound: vec![
+            ListenAddress::Tcp("127.0.0.1:1".parse().unwrap()),
+            ListenAddress::Unix("/run/s.sock".into()),
+        ],
+        internal: "127.0.0.1:2".parse().unwrap(),
+        external: Some("127.0.0.1:3".parse().unwrap()),
+        admin: "127.0.0.1:4".parse().unwrap(),
+        advertise: Some(Advertise {
+            host: "orders.lab".to_owned(),
+            port: Some(15006),
+        }),
+        trust: Trust::Disabled,
+        data: "/var/lib/sidelane".into(),
+        locality: Locality {
+            region: "eu-central".into(),
+            zone: "eu-central-1a".into(),
+        },
+        unknown: Unknown::Refuse,
+        require_rules: true,
+        grace: Duration::from_millis(1500),
+        log: "warn,sidelane_sidecar=debug".to_owned(),
+    };
+
+    let mut arguments = vec!["--require-rules".to_owned()];
+    let mut variables = vec![("SIDELANE_REQUIRE_RULES".to_owned(), "true".to_owned())];
+    let mut file = "require-rules: true\n".to_owned();
+    for (flag, text, yaml) in EVERY {
+        arguments.extend([format!("--{flag}"), text.to_owned()]);
+        variables.push((format!("SIDELANE_{}", flag.to_uppercase()), text.to_owned()));
+        file.push_str(&format!("{flag}: {yaml}\n"));
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let variables: Vec<(&str, &str)> = variables
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+
+    let by_flag = run(start(&arguments, &[], "").unwrap());
+    assert_eq!(by_flag.config, expected);
+    let by_variable = run(start(&[], &variables, "").unwrap());
+    assert_eq!(by_variable.config, expected);
+    let by_file = run(start(&["--config", "mesh.yaml"], &[], &file).unwrap());
+    assert_eq!(by_file.config, expected);
+
+    for (line, (flag, ..)) in EVERY.iter().enumerate() {
+        let origin = |loaded: &Loaded| loaded.settings.describe()[flag]["origin"].clone();
+        assert_eq!(origin(&by_flag), "command line");
+        assert_eq!(
+            origin(&by_variable),
+            format!("SIDELANE_{}", flag.to_uppercase()).as_str()
+        );
+        assert_eq!(origin(&by_file), format!("mesh.yaml:{}", line + 2).as_str());
+    }
+}
+
+#[test]
+fn the_table_is_the_contract() {
+    let names: Vec<&str> = PROGRAM.flags.iter().map(|flag| flag.name).collect();
+    assert_eq!(
+        names,
+        [
+            "node",
+            "control",
+            "network",
+            "serve",
+            "outbound",
+            "internal",
+            "external",
+            "admin",
+            "advertise",
+            "trust",
+            "identity",
+            "token-file",
+            "data",
+            "locality",
+            "unknown",
+            "require-rules",
+            "grace",
+            "otlp",
+            "sampling",
+            "config",
+            "log",
+        ]
+    );
+}
+
+#[test]
+fn what_cannot_take_effect_is_refused_with_the_reason() {
+    let cases: [(&[&str], &str); 8] = [
+        (
+            &["--control", "auto"],
+            "--control \"auto\" (command line): not built yet: name the addresses of control, HOST:PORT,…",
+        ),
+        (
+            &["--trust", "strict"],
+            "--trust \"strict\" (command line): identity is not built yet, so no peer could prove who it is; leave it at disabled, the default",
+        ),
+        (
+            &["--trust", "permissive"],
+            "--trust \"permissive\" (command line): identity is not built yet, so no peer could prove who it is; leave it at disabled, the default",
+        ),
+        (
+            &["--identity", "spiffe://a/ns/b/sa/c"],
+            "--identity \"spiffe://a/ns/b/sa/c\" (command line): not built yet: without identity, a node is what it says that it is; remove this setting",
+        ),
+        (
+            &["--token-file", "orders-1.token"],
+            "--token-file \"orders-1.token\" (command line): not built yet: trust mode disabled needs no token; remove this setting",
+        ),
+        (
+            &["--unknown", "passthrough"],
+            "--unknown \"passthrough\" (command line): not built yet: a call that was dialled has no other destination to go on to; leave it at refuse, the default",
+        ),
+        (
+            &["--otlp", "http://127.0.0.1:4317"],
+            "--otlp \"http://127.0.0.1:4317\" (command line): not built yet: no traces leave this program; remove this setting",
+        ),
+        (
+            &["--sampling", "0.1"],
+            "--sampling \"0.1\" (command line): not built yet: no traces leave this program; remove this setting",
+        ),
+    ];
+    for (arguments, message) in cases {
+        assert_eq!(error(arguments), message);
+    }
+}
+
+#[test]
+fn wrong_values_are_refused_with_what_fits() {
+    let long = "x".repeat(254);
+    let cases: [(&[&str], &str); 25] = [
+        (
+            &["--node", "or ders"],
+            "--node \"or ders\" (command line): `or ders` is not a node id (letters, digits, `.`, `_`, `-`)",
+        ),
+        (
+            &["--node", ".."],
+            "--node \"..\" (command line): a node's name needs more than dots",
+        ),
+        (
+            &["--node", &long],
+            &format!("--node {long:?} (command line): has 254 bytes, at most 253 are allowed"),
+        ),
+        (
+            &["--network", "a/b"],
+            "--network \"a/b\" (command line): `a/b` is not a network name (letters, digits, `.`, `_`, `-`)",
+        ),
+        (
+            &["--control", "c1"],
+            "--control \"c1\" (command line): has no port; write c1:PORT",
+        ),
+        (
+            &["--control", "c1:15010,http://c2:15010"],
+            "--control \"http://c2:15010\" (command line): has a scheme; write only the host and the port: c2:15010",
+        ),
+        (
+            &["--control", "c1:0"],
+            "--control \"c1:0\" (command line): port 0 cannot be dialled; name the port that the other side listens on",
+        ),
+        (
+            &["--serve", "shop.v1.Orders"],
+            "--serve \"shop.v1.Orders\" (command line): write SERVICE=ADDRESS, such as shop.v1.Orders=127.0.0.1:50051",
+        ),
+        (
+            &["--serve", "/shop.v1.Orders=127.0.0.1:50051"],
+            "--serve \"/shop.v1.Orders=127.0.0.1:50051\" (command line): a service `/shop.v1.Orders` is not a gRPC service name such as `shop.v1.Orders`",
+        ),
+        (
+            &["--serve", "a.A,=127.0.0.1:50051"],
+            "--serve \"a.A,=127.0.0.1:50051\" (command line): a service is missing",
+        ),
+        (
+            &["--serve", "a.A=50051"],
+            "--serve \"a.A=50051\" (command line): the address \"50051\" has no host; write 127.0.0.1:50051, or 0.0.0.0:50051 for every interface",
+        ),
+        (
+            &["--serve", "a.A,a.B=h:1", "--serve", "a.B=h:2"],
+            "--serve \"a.B=h:2\" (command line): a.B is served by --serve \"a.A,a.B=h:1\" (command line) already",
+        ),
+        (
+            &["--serve", "a.A,a.A=h:1"],
+            "--serve \"a.A,a.A=h:1\" (command line): a.A is served by --serve \"a.A,a.A=h:1\" (command line) already",
+        ),
+        (
+            &["--serve", "a.A=localhost:15001"],
+            "--serve \"a.A=localhost:15001\" (command line): leads back to this sidecar: --outbound \"127.0.0.1:15001\" (default) listens there",
+        ),
+        (
+            &[
+                "--outbound",
+                "unix:/run/s.sock",
+                "--serve",
+                "a.A=unix:/run/s.sock",
+            ],
+            "--serve \"a.A=unix:/run/s.sock\" (command line): leads back to this sidecar: --outbound unix:/run/s.sock listens there",
+        ),
+        (
+            &["--outbound", "unix:/run/s.sock,unix:/run/s.sock"],
+            "--outbound \"unix:/run/s.sock\" (command line): is there twice; keep one of them",
+        ),
+        (
+            &["--internal", "unix:/run/s.sock"],
+            "--internal \"unix:/run/s.sock\" (command line): must be a TCP address; a unix socket cannot be used here",
+        ),
+        (
+            &["--external", "on"],
+            "--external \"on\" (command line): has no port; write on:PORT",
+        ),
+        (
+            &["--admin", "127.0.0.1:15001"],
+            "--admin \"127.0.0.1:15001\" (command line): --outbound \"127.0.0.1:15001\" (default) listens there, too; give each its own",
+        ),
+        (
+            &["--advertise", "0.0.0.0:15006"],
+            "--advertise \"0.0.0.0:15006\" (command line): no peer can dial an unspecified address; name one that they can",
+        ),
+        (
+            &["--trust", "stric"],
+            "--trust \"stric\" (command line): must be one of strict, permissive, disabled; the nearest is strict",
+        ),
+        (
+            &["--unknown", "refused"],
+            "--unknown \"refused\" (command line): must be one of refuse, passthrough; the nearest is refuse",
+        ),
+        (
+            &["--locality", "eu-central"],
+            "--locality \"eu-central\" (command line): not a locality; write REGION/ZONE, such as eu-central/eu-central-1a",
+        ),
+        (
+            &["--grace", "30"],
+            "--grace \"30\" (command line): has no unit; write 30s for seconds or 30ms for milliseconds",
+        ),
+        (
+            &["--log", "verbose"],
+            "--log \"verbose\" (command line): \"verbose\" is not a log level; the levels are off, error, warn, info, debug, trace; the nearest is error",
+        ),
+    ];
+    for (arguments, message) in cases {
+        assert_eq!(error(arguments), message);
+    }
+}
+
+#[test]
+fn a_service_named_twice_in_the_file_names_both_lines() {
+    let file = "serve:\n  a.A: h:1\n  a.B: h:2\n  a.A: h:3\n";
+    assert_eq!(
+        start(&["--config", "mesh.yaml"], &[], file)
+            .unwrap_err()
+            .to_string(),
+        "--serve \"a.A=h:3\" (mesh.yaml:4): a.A is served by --serve \"a.A=h:1\" (mesh.yaml:2) already"
+    );
+}
+
+#[test]
+fn external_is_off_unless_given() {
+    assert_eq!(loaded(&["--external", "off"]).config.external, None);
+    let given = loaded(&["--external", "127.0.0.1:0"]).config.external;
+    assert_eq!(given, Some("127.0.0.1:0".parse().unwrap()));
+}
+
+#[test]
+fn advertised_hosts_may_leave_the_port_out() {
+    let advertised = |text: &str| {
+        let Advertise { host, port } = loaded(&["--advertise", text]).config.advertise.unwrap();
+        (host, port)
+    };
+    assert_eq!(advertised("orders.lab"), ("orders.lab".to_owned(), None));
+    assert_eq!(
+        advertised("10.0.0.7:15006"),
+        ("10.0.0.7".to_owned(), Some(15006))
+    );
+    for bare in ["::1", "[::1]"] {
+        assert_eq!(advertised(bare), ("::1".to_owned(), None));
+    }
+    assert_eq!(
+        advertised("[fd00::7]:15006"),
+        ("fd00::7".to_owned(), Some(15006))
+    );
+}
+
+#[test]
+fn data_goes_below_the_state_folder() {
+    let data = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let environment = Environment::new(variables.iter().copied());
+        run(Config::load(arguments, &environment, |_: &Path| Ok(String::new())).unwrap())
+    };
+    let path = |arguments: &[&str], variables: &[(&str, &str)]| {
+        data(arguments, variables).config.data.display().to_string()
+    };
+    let node = ["--node", "orders-1"];
+    let state = ("XDG_STATE_HOME", "/state/");
+    assert_eq!(path(&node, &[state, HOME]), "/state/sidelane/orders-1");
+    assert_eq!(
+        path(&node, &[HOME]),
+        "/home/me/.local/state/sidelane/orders-1"
+    );
+    assert_eq!(
+        path(&node, &[("XDG_STATE_HOME", "relative"), HOME]),
+        "/home/me/.local/state/sidelane/orders-1",
+        "the XDG specification wants relative paths ignored"
+    );
+    assert_eq!(
+        path(&["--outbound", "unix:/run/a.sock"], &[HOME]),
+        "/home/me/.local/state/sidelane/sidecar-unix--run-a.sock"
+    );
+    assert_eq!(path(&["--data", "here"], &[HOME]), "here");
+
+    let homeless = data(&node, &[("TMPDIR", "/scratch")]);
+    assert_eq!(
+        homeless.config.data,
+        Path::new("/scratch/sidelane/orders-1")
+    );
+    assert_eq!(
+        homeless.warnings,
+        [
+            "neither XDG_STATE_HOME nor HOME names a folder: the node's id and snapshot go to \
+          /scratch/sidelane/orders-1, which may not outlive a restart; name a folder with --data"
+        ]
+    );
+    assert_eq!(
+        data(&node, &[]).config.data,
+        Path::new("/tmp/sidelane/orders-1")
+    );
+    assert_eq!(
+        homeless.settings.describe()["data"],
+        serde_json::json!({ "value": "/scratch/sidelane/orders-1", "origin": "default" })
+    );
+}
+
+#[test]
+fn a_nameless_node_on_any_port_must_name_its_folder() {
+    let any = ["--outbound", "127.0.0.1:0"];
+    assert_eq!(
+        error(&any),
+        "--outbound \"127.0.0.1:0\" (command line): with any free port there is nothing to know \
+         this node by after a restart; name it with --node, or its folder with --data"
+    );
+    loaded(&[any[0], any[1], "--node", "orders-1"]);
+    loaded(&[any[0], any[1], "--data", "here"]);
+}
+
+#[test]
+fn listeners_beyond_loopback_are_told() {
+    let arguments = [
+        "--outbound",
+        "0.0.0.0:15001,unix:/run/s.sock",
+        "--internal",
+        "10.0.0.7:15006",
+        "--external",
+        "10.0.0.7:15443",
+        "--admin",
+        "[::]:15000",
+    ];
+    let told = |flag: &str, text: &str, what: &str| {
+        format!(
+            "--{flag} {text:?} (command line) is not loopback: with trust disabled, whoever \
+             reaches it can {what}"
+        )
+    };
+    assert_eq!(
+        loaded(&arguments).warnings,
+        [
+            told("outbound", "0.0.0.0:15001", "call in this node's name"),
+            told(
+                "internal",
+                "10.0.0.7:15006",
+                "call its services, as any node"
+            ),
+            told(
+                "external",
+                "10.0.0.7:15443",
+                "call its external services, as any node"
+            ),
+            told("admin", "[::]:15000", "drain this node"),
+        ]
+    );
+}
+
+#[test]
+fn the_file_is_read_from_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sidecar.yaml");
+    std::fs::write(
+        &path,
+        "node: orders-1\nserve:\n  shop.v1.Orders: 127.0.0.1:50051\n",
+    )
+    .unwrap();
+    let arguments = ["--config", path.to_str().unwrap()];
+    let environment = Environment::new([HOME]);
+    let start = Config::load(arguments, &environment, settings::read_file).unwrap();
+    let Loaded {
+        config, settings, ..
+    } = run(start);
+    assert_eq!(config.serve[0].address.to_string(), "127.0.0.1:50051");
+    let origin = settings.describe()["serve"]["origin"].clone();
+    assert_eq!(origin, format!("{}:3", path.display()).as_str());
+
+    let missing = folder.path().join("gone.yaml");
+    let arguments = ["--config", missing.to_str().unwrap()];
+    let error = Config::load(arguments, &environment, settings::read_file).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "cannot read {} (named by --config, command line): there is no such file; paths are \
+             relative to the working directory",
+            missing.display()
+        )
+    );
+}
+
+#[test]
+fn help_names_every_flag() {
+    let Start::Print(help) = start(&["--help"], &[], "").unwrap() else {
+        panic!("ran")
+    };
+    for flag in PROGRAM.flags {
+        assert!(help.contains(&format!("\n  --{}", flag.name)), "{help}");
+    }
+    let Start::Print(version) = start(&["--version"], &[], "").unwrap() else {
+        panic!("ran")
+    };
+    assert_eq!(
+        version,
+        format!("sidelane-sidecar {}", env!("CARGO_PKG_VERSION"))
+    );
+}
