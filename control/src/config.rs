@@ -91,15 +91,7 @@ pub struct Config {
 }
 
 /// A configuration, how it came about, and what should be logged about it once there is a log.
-#[derive(Debug)]
-pub struct Loaded {
-    /// The configuration.
-    pub config: Config,
-    /// Value and origin of every setting; [`Settings::describe`] is for `/config`.
-    pub settings: Settings,
-    /// One sentence each.
-    pub warnings: Vec<String>,
-}
+pub type Loaded = settings::Loaded<Config>;
 
 impl Config {
     /// Reads the configuration. `arguments` come without the program's name; `read_file` is
@@ -112,14 +104,11 @@ impl Config {
         environment: &Environment,
         read_file: impl Fn(&Path) -> io::Result<String>,
     ) -> Result<Start<Loaded>, SettingsError> {
-        let loaded = match settings::load(&PROGRAM, arguments, environment, read_file)? {
-            Start::Run(loaded) => loaded,
-            Start::Print(text) => return Ok(Start::Print(text)),
-        };
-        let settings::Loaded {
-            settings,
-            mut warnings,
-        } = loaded;
+        settings::load(&PROGRAM, arguments, environment, read_file)?
+            .and_then(|loaded| Self::read(loaded.settings, loaded.warnings))
+    }
+
+    fn read(settings: Settings, mut warnings: Vec<String>) -> Result<Loaded, SettingsError> {
         let config = Self {
             listen: settings.value(&LISTEN, address::listen_tcp)?,
             admin: settings.value(&ADMIN, address::listen_tcp)?,
@@ -133,11 +122,11 @@ impl Config {
         let listeners = config.listeners(&settings);
         settings::apart(&listeners)?;
         warnings.extend(settings::open_to_others(&listeners));
-        Ok(Start::Run(Loaded {
+        Ok(Loaded {
             config,
             settings,
             warnings,
-        }))
+        })
     }
 
     fn listeners<'a>(&self, settings: &'a Settings) -> Vec<Listener<'a>> {

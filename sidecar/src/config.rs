@@ -92,15 +92,7 @@ pub enum Unknown {
 }
 
 /// A configuration, how it came about, and what should be logged about it once there is a log.
-#[derive(Debug)]
-pub struct Loaded {
-    /// The configuration.
-    pub config: Config,
-    /// Value and origin of every setting; [`Settings::describe`] is for `/config`.
-    pub settings: Settings,
-    /// One sentence each.
-    pub warnings: Vec<String>,
-}
+pub type Loaded = settings::Loaded<Config>;
 
 impl Config {
     /// Reads the configuration. `arguments` come without the program's name; `read_file` is
@@ -113,14 +105,15 @@ impl Config {
         environment: &Environment,
         read_file: impl Fn(&Path) -> io::Result<String>,
     ) -> Result<Start<Loaded>, SettingsError> {
-        let loaded = match settings::load(&PROGRAM, arguments, environment, read_file)? {
-            Start::Run(loaded) => loaded,
-            Start::Print(text) => return Ok(Start::Print(text)),
-        };
-        let settings::Loaded {
-            mut settings,
-            mut warnings,
-        } = loaded;
+        settings::load(&PROGRAM, arguments, environment, read_file)?
+            .and_then(|loaded| Self::read(loaded.settings, loaded.warnings, environment))
+    }
+
+    fn read(
+        mut settings: Settings,
+        mut warnings: Vec<String>,
+        environment: &Environment,
+    ) -> Result<Loaded, SettingsError> {
         read::refuse_what_is_not_built(&settings)?;
         let node = settings.optional(&NODE, read::node)?;
         let outbound = read::outbound(&settings)?;
@@ -154,11 +147,11 @@ impl Config {
         settings::apart(&listeners)?;
         read::refuse_loops(&settings, &config, &listeners)?;
         warnings.extend(settings::open_to_others(&listeners));
-        Ok(Start::Run(Loaded {
+        Ok(Loaded {
             config,
             settings,
             warnings,
-        }))
+        })
     }
 
     /// The TCP listeners, each with the setting that names it.

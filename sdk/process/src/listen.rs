@@ -147,7 +147,9 @@ pub fn unix(path: &Path, flag: &str) -> Result<UnixSocket, ListenError> {
     })
 }
 
-/// Removes what a dead process left at `path`, and nothing else.
+/// Removes what a dead process left at `path`, and nothing else. Two processes that start on one
+/// path within the microseconds between our `bind` and `listen` can still take each other for
+/// dead; the one that loses hears nothing, and its end leaves the other's file alone.
 fn clear(path: &Path, flag: &str) -> Result<(), Refusal> {
     let refused = |error| Refusal::of(error, flag);
     match fs::symlink_metadata(path) {

@@ -24,10 +24,25 @@ pub enum Start<T> {
     Print(String),
 }
 
-/// Settings, and what should be logged about them once there is a log.
+impl<T> Start<T> {
+    /// Goes on with what it would run with; a text to print stays one.
+    ///
+    /// # Errors
+    /// What `read` says.
+    pub fn and_then<U, E>(self, read: impl FnOnce(T) -> Result<U, E>) -> Result<Start<U>, E> {
+        match self {
+            Self::Run(value) => read(value).map(Start::Run),
+            Self::Print(text) => Ok(Start::Print(text)),
+        }
+    }
+}
+
+/// Settings, what a program made of them, and what should be logged about them once there is a log.
 #[derive(Debug)]
-pub struct Loaded {
-    /// The settings.
+pub struct Loaded<C = ()> {
+    /// The typed configuration; nothing yet when it comes from [`load`].
+    pub config: C,
+    /// Value and origin of every setting; [`Settings::describe`] is for `/config`.
     pub settings: Settings,
     /// One sentence each.
     pub warnings: Vec<String>,
@@ -63,6 +78,7 @@ pub fn load(
         }
     }
     Ok(Start::Run(Loaded {
+        config: (),
         settings,
         warnings: warnings(program, environment),
     }))
