@@ -1,0 +1,286 @@
+//! Picks an endpoint for one call, and explains what it would pick. Standard mode (a node is
+//! named) is that node or an error, never another one, and leaves the rotation alone; load-balancer
+//! mode goes by the hub's strategy. `pick`, `peek` and `candidates` go through the same functions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use sidelane_proto::model::{Endpoint, NodeId};
+
+use super::departed::Departure;
+use super::eligible::{Agreement, Candidate, Kind, Reach, Tally, Tier, Unfit, Wanted};
+use super::error::{Counts, NAMED_IN_ERRORS, PickError};
+use super::hub::Hub;
+use super::strategy::Strategy;
+
+/// Where a call goes.
+#[derive(Debug)]
+pub struct Pick {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// Held for as long as the call lasts.
+    pub in_flight: InFlight,
+}
+
+/// Counts as one call in flight on one generation of an endpoint, until it is dropped.
+#[derive(Debug)]
+#[must_use = "dropped, it no longer counts"]
+pub struct InFlight(Arc<AtomicU64>);
+
+/// What load-balancer mode sees of a hub for one call.
+struct View {
+    /// Slots that this call has tried, each once.
+    tried: Vec<usize>,
+    reach: Result<Reach, PickError>,
+}
+
+impl Hub {
+    /// Picks the endpoint for a call. `random` is any 64 bits; only [`Strategy::Random`] looks at
+    /// them.
+    ///
+    /// # Errors
+    /// [`PickError`] says what stands in the way; nothing has changed then.
+    pub fn pick(
+        &mut self,
+        wanted: &Wanted<'_>,
+        random: u64,
+        now: Instant,
+    ) -> Result<Pick, PickError> {
+        let slot = self.choose(wanted, random)?;
+        // A call that names its node must not take the turn that others wait for.
+        if wanted.node.is_none() {
+            self.rotation.pass(slot);
+        }
+        let held = &mut self.held[slot];
+        held.last_picked = Some(now);
+        Ok(Pick {
+            endpoint: Arc::clone(&held.endpoint),
+            in_flight: InFlight::new(&held.in_flight),
+        })
+    }
+
+    /// What [`Hub::pick`] would pick now; nothing changes.
+    ///
+    /// # Errors
+    /// As [`Hub::pick`].
+    pub fn peek(&self, wanted: &Wanted<'_>, random: u64) -> Result<Arc<Endpoint>, PickError> {
+        let slot = self.choose(wanted, random)?;
+        Ok(Arc::clone(&self.held[slot].endpoint))
+    }
+
+    /// Every endpoint, and why the call cannot go there. Takes time for each endpoint: meant for
+    /// explanations, not for calls.
+    #[must_use]
+    pub fn candidates(&self, wanted: &Wanted<'_>) -> Vec<Candidate> {
+        let view = self.view(wanted);
+        let verdict = |slot: usize| {
+            let kind = self.rotation.kind(slot);
+            if let Some(node) = wanted.node {
+                if self.held[slot].endpoint.node.as_str() != node {
+                    return Err(Unfit::NotNamed);
+                }
+                return kind.suits(wanted);
+            }
+            kind.suits(wanted)?;
+            if view.tried.contains(&slot) {
+                return Err(Unfit::Tried);
+            }
+            match view.reach {
+                Ok(reach) => kind.open(wanted, reach),
+                Err(_) => Err(Unfit::MustBeNamed),
+            }
+        };
+        let candidate = |slot: usize| {
+            let held = &self.held[slot];
+            Candidate {
+                endpoint: Arc::clone(&held.endpoint),
+                unfit: verdict(slot).err(),
+                in_flight: held.in_flight.load(Ordering::Relaxed),
+                up_since: held.up_since,
+                closed_since: held.closed_since,
+                last_picked: held.last_picked,
+            }
+        };
+        (0..self.held.len()).map(candidate).collect()
+    }
+
+    fn choose(&self, wanted: &Wanted<'_>, random: u64) -> Result<usize, PickError> {
+        if let Some(node) = wanted.node {
+            return self.named(node, wanted);
+        }
+        let View { tried, reach } = self.view(wanted);
+        let reach = reach?;
+        let open = |kind: &Kind| kind.open(wanted, reach).is_ok();
+        let slot = match self.strategy {
+            Strategy::Random => self.rotation.at_random(open, &tried, random),
+            Strategy::RoundRobin | Strategy::None => {
+                self.rotation.first(open, |slot| tried.contains(&slot))
+            }
+        };
+        // A reach is given only where somebody is left within it.
+        slot.ok_or(PickError::Empty)
+    }
+
+    /// Standard mode. Suspects and ghosts are tried: there is no other to go to.
+    fn named(&self, name: &str, wanted: &Wanted<'_>) -> Result<usize, PickError> {
+        let Some(&slot) = self.index.get(name) else {
+            return Err(self.not_held(name));
+        };
+        let kind = self.rotation.kind(slot);
+        let Err(unfit) = kind.suits(wanted) else {
+            return Ok(slot);
+        };
+        let endpoint = &self.held[slot].endpoint;
+        Err(match unfit {
+            Unfit::Draining => PickError::NodeGone {
+                node: endpoint.node.clone(),
+                generation: endpoint.generation,
+                why: Departure::Draining,
+            },
+            unfit => {
+                let mut counts = Counts::default();
+                counts.add(unfit, 1);
+                self.unsuited(Some(slot), counts, wanted)
+            }
+        })
+    }
+
+    fn not_held(&self, name: &str) -> PickError {
+        match self.departed.get(name) {
+            Some((node, left)) => PickError::NodeGone {
+                node: node.clone(),
+                generation: left.generation,
+                why: left.why,
+            },
+            None => PickError::UnknownNode {
+                node: name.to_owned(),
+                known: self.some_nodes(|_| true),
+                count: self.held.len(),
+            },
+        }
+    }
+
+    fn view(&self, wanted: &Wanted<'_>) -> View {
+        let mut tried: Vec<usize> = wanted
+            .exclude
+            .iter()
+            .filter_map(|node| self.index.get(node).copied())
+            .collect();
+        tried.sort_unstable();
+        tried.dedup();
+        let reach = self.reach(wanted, &tried);
+        View { tried, reach }
+    }
+
+    /// Down to which tier load-balancer mode may go for this call, or why it finds nobody.
+    fn reach(&self, wanted: &Wanted<'_>, tried: &[usize]) -> Result<Reach, PickError> {
+        if self.held.is_empty() {
+            return Err(PickError::Empty);
+        }
+        if self.strategy == Strategy::None {
+            self.check_single()?;
+        }
+        let mut all = Tally::default();
+        let mut others = Counts::default();
+        for (kind, count) in self.rotation.kinds() {
+            match kind.suits(wanted) {
+                Ok(()) => all.add(kind.tier, count),
+                Err(unfit) => others.add(unfit, count),
+            }
+        }
+        let mut been = Tally::default();
+        for slot in tried {
+            let kind = self.rotation.kind(*slot);
+            if kind.suits(wanted).is_ok() {
+                been.add(kind.tier, 1);
+            }
+        }
+        match (all.reach(been), been.total()) {
+            (Some(reach), _) => Ok(reach),
+            (None, 0) => Err(self.unsuited(None, others, wanted)),
+            (None, tried) => Err(PickError::AllTried {
+                tried,
+                counts: others,
+            }),
+        }
+    }
+
+    /// For strategy NONE: is it clear without a name which endpoint is meant? One that drains does
+    /// not count: while a single node is handed over to its successor, both are there.
+    fn check_single(&self) -> Result<(), PickError> {
+        let stays = |kind: &Kind| kind.tier != Tier::Draining;
+        let kinds = self.rotation.kinds().filter(|(kind, _)| stays(kind));
+        let count: usize = kinds.map(|(_, count)| count).sum();
+        if count < 2 {
+            return Ok(());
+        }
+        let some = self.some_nodes(|slot| stays(self.rotation.kind(slot)));
+        Err(PickError::MustNameNode { count, some })
+    }
+
+    /// Why none of the endpoints (or not the named one) suits a call.
+    fn unsuited(&self, named: Option<usize>, counts: Counts, wanted: &Wanted<'_>) -> PickError {
+        let closed = counts.draining + counts.unhealthy;
+        if closed == 0 && counts.no_address > 0 {
+            return PickError::NoAddress {
+                class: wanted.class,
+                count: counts.no_address,
+            };
+        }
+        let example = named.or_else(|| {
+            let other = |kind: &Kind| kind.suits(wanted) == Err(Unfit::OtherRule);
+            let mut kinds = self.rotation.kinds().map(|(kind, _)| kind);
+            self.rotation.any_of(kinds.find(|kind| other(kind))?)
+        });
+        if closed == 0
+            && let Some(slot) = example
+            && let (Some(ours), Some(rule)) =
+                (wanted.agreement, &self.held[slot].endpoint.offer.rule)
+        {
+            return PickError::RulesMismatch {
+                count: counts.other_rule,
+                node: self.held[slot].endpoint.node.clone(),
+                theirs: format!("{} ({})", agreement_text(rule.agreement()), rule.origin),
+                ours: agreement_text(ours),
+            };
+        }
+        PickError::NoneHealthy {
+            node: named.map(|slot| self.held[slot].endpoint.node.clone()),
+            counts,
+        }
+    }
+
+    fn some_nodes(&self, which: impl Fn(usize) -> bool) -> Vec<NodeId> {
+        (0..self.held.len())
+            .filter(|slot| which(*slot))
+            .take(NAMED_IN_ERRORS)
+            .map(|slot| self.held[slot].endpoint.node.clone())
+            .collect()
+    }
+}
+
+impl InFlight {
+    fn new(count: &Arc<AtomicU64>) -> Self {
+        // Relaxed: a figure, by which nothing else is ordered.
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+
+    /// How many calls are in flight there, this one included.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn agreement_text((class, lane, secure): Agreement) -> String {
+    let secure = if secure { "secure" } else { "not secure" };
+    format!("class {class}, lane `{lane}`, {secure}")
+}

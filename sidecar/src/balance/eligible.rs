@@ -1,0 +1,229 @@
+//! Which endpoints can take a call, and why the others cannot. There is one set of functions for
+//! it, used by the pick and by what explains a pick, so that the two cannot disagree. Nothing here
+//! changes anything.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use sidelane_proto::model::{ConnectionClass, Endpoint, Health, Lane, NodeId};
+
+/// What two nodes must agree on before one calls the other: class, lane and secure.
+pub type Agreement = (ConnectionClass, Lane, bool);
+
+/// What a call demands of an endpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Standard mode: exactly this node, never another one.
+    pub node: Option<&'a str>,
+    /// The class in which the endpoint will be dialled; it needs an address for it.
+    pub class: ConnectionClass,
+    /// The caller's own rule, where it has one. An endpoint that was compiled with another is
+    /// not called: the call would travel in a lane or class that one of the two does not expect.
+    pub agreement: Option<Agreement>,
+    /// Nodes that this call has already tried; a few at most. They bind load-balancer mode only:
+    /// with a named node there is no other to go to, and whether to try it again is for the
+    /// caller to say.
+    pub exclude: &'a [NodeId],
+}
+
+/// An endpoint as a call sees it.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// Why the call cannot go there; `None` if it can.
+    pub unfit: Option<Unfit>,
+    /// Calls in flight on this generation.
+    pub in_flight: u64,
+    /// When this generation came up.
+    pub up_since: Instant,
+    /// When its channel turned out closed, unless it is ready again.
+    pub closed_since: Option<Instant>,
+    /// When it was last picked, in either mode.
+    pub last_picked: Option<Instant>,
+}
+
+/// Why a call cannot go to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unfit {
+    /// Another node was named.
+    NotNamed,
+    /// The strategy is NONE, there are several endpoints, and no node was named.
+    MustBeNamed,
+    /// It was compiled with another rule for this service.
+    OtherRule,
+    /// It has no address for the call's class.
+    NoAddress,
+    /// It is about to leave.
+    Draining,
+    /// It says so itself.
+    Unhealthy,
+    /// This call has tried it already.
+    Tried,
+    /// Suspect, while enough others are healthy.
+    Suspect,
+    /// Its channel is closed, while others are ready.
+    NotReady,
+}
+
+/// How good an endpoint is, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Tier {
+    /// Healthy, and its channel is not known to be closed.
+    Healthy,
+    /// Not heard of, but its lease runs; its channel is not known to be closed.
+    Suspect,
+    /// A ghost: healthy or suspect for control, but we have seen its channel closed.
+    NotReady,
+    Draining,
+    Unhealthy,
+}
+
+/// All of an endpoint that decides if it can take a call. Endpoints of one kind are eligible
+/// together or not at all, except for those already tried, so a pick looks at kinds first. There
+/// can be 5 x 4 x 17 of them; a real hub has two or three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Kind {
+    pub(super) tier: Tier,
+    internal: bool,
+    external: bool,
+    agreement: Option<Agreement>,
+}
+
+/// Down to which tier a call may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    Healthy,
+    Suspect,
+    NotReady,
+}
+
+/// How many endpoints that suit a call are in each tier that can take calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Tally {
+    pub(super) healthy: usize,
+    pub(super) suspect: usize,
+    pub(super) not_ready: usize,
+}
+
+impl<'a> Wanted<'a> {
+    /// A call in load-balancer mode that has no rule of its own and has tried nobody yet.
+    #[must_use]
+    pub const fn any(class: ConnectionClass) -> Self {
+        Self {
+            node: None,
+            class,
+            agreement: None,
+            exclude: &[],
+        }
+    }
+
+    /// The same call in standard mode.
+    #[must_use]
+    pub const fn at(mut self, node: &'a str) -> Self {
+        self.node = Some(node);
+        self
+    }
+}
+
+impl Kind {
+    pub(super) fn of(endpoint: &Endpoint, ready: bool) -> Self {
+        let tier = match (endpoint.offer.health, ready) {
+            (Health::Healthy, true) => Tier::Healthy,
+            (Health::Suspect, true) => Tier::Suspect,
+            (Health::Healthy | Health::Suspect, false) => Tier::NotReady,
+            (Health::Draining, _) => Tier::Draining,
+            (Health::Unhealthy, _) => Tier::Unhealthy,
+        };
+        let has = |class| endpoint.addresses.of(class).is_some();
+        Self {
+            tier,
+            internal: has(ConnectionClass::Internal),
+            external: has(ConnectionClass::External),
+            agreement: endpoint.offer.rule.as_ref().map(|rule| rule.agreement()),
+        }
+    }
+
+    /// Could a call go to endpoints of this kind, if there were nothing better? Both modes ask
+    /// this. An endpoint that brings no rule agrees with every caller.
+    pub(super) fn suits(&self, wanted: &Wanted<'_>) -> Result<(), Unfit> {
+        if let (Some(ours), Some(theirs)) = (wanted.agreement, self.agreement)
+            && ours != theirs
+        {
+            return Err(Unfit::OtherRule);
+        }
+        let address = match wanted.class {
+            ConnectionClass::Internal => self.internal,
+            ConnectionClass::External => self.external,
+        };
+        match self.tier {
+            _ if !address => Err(Unfit::NoAddress),
+            Tier::Draining => Err(Unfit::Draining),
+            Tier::Unhealthy => Err(Unfit::Unhealthy),
+            Tier::Healthy | Tier::Suspect | Tier::NotReady => Ok(()),
+        }
+    }
+
+    /// Is this kind among those from which load-balancer mode picks?
+    pub(super) fn open(&self, wanted: &Wanted<'_>, reach: Reach) -> Result<(), Unfit> {
+        self.suits(wanted)?;
+        match (self.tier, reach) {
+            (Tier::Suspect, Reach::Healthy) => Err(Unfit::Suspect),
+            (Tier::NotReady, Reach::Healthy | Reach::Suspect) => Err(Unfit::NotReady),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, tier: Tier, count: usize) {
+        match tier {
+            Tier::Healthy => self.healthy += count,
+            Tier::Suspect => self.suspect += count,
+            Tier::NotReady => self.not_ready += count,
+            Tier::Draining | Tier::Unhealthy => {}
+        }
+    }
+
+    pub(super) const fn total(self) -> usize {
+        self.healthy + self.suspect + self.not_ready
+    }
+
+    /// Down to which tier a call may go; `None` if it has tried all. `self` are all that suit it,
+    /// `tried` those of them that it has tried.
+    ///
+    /// Suspects count when nobody healthy is left, and also when the healthy are fewer than half
+    /// (the panic threshold): after a restart of control everybody is suspect for a moment, and
+    /// the first to be heard of again must not take the load of all. Those whose channel we have
+    /// seen closed ourselves are no help against load: they are the last resort, once no ready
+    /// endpoint is left to try.
+    pub(super) fn reach(self, tried: Self) -> Option<Reach> {
+        let panic = self.healthy * 2 < self.total();
+        if self.healthy > tried.healthy && !panic {
+            Some(Reach::Healthy)
+        } else if self.healthy + self.suspect > tried.healthy + tried.suspect {
+            Some(Reach::Suspect)
+        } else if self.not_ready > tried.not_ready {
+            Some(Reach::NotReady)
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::NotNamed => "another node was named",
+            Self::MustBeNamed => "strategy NONE: the call must name a node",
+            Self::OtherRule => "compiled with another rule",
+            Self::NoAddress => "no address for this class",
+            Self::Draining => "draining",
+            Self::Unhealthy => "unhealthy",
+            Self::Tried => "already tried by this call",
+            Self::Suspect => "suspect, and enough others are healthy",
+            Self::NotReady => "its channel is closed, and others are ready",
+        })
+    }
+}

@@ -1,0 +1,22 @@
+//! Picks the endpoint that a call goes to, among those that offer its service. It stands between
+//! policy, which may ask again with what was already tried, and the pool, which holds the
+//! connections. It is pure: it never opens a socket, reads a clock or draws a random number; time
+//! and chance come in as arguments.
+
+mod choose;
+mod departed;
+mod eligible;
+mod error;
+mod hub;
+mod rotation;
+mod strategy;
+
+pub use choose::{InFlight, Pick};
+pub use departed::Departure;
+pub use eligible::{Agreement, Candidate, Unfit, Wanted};
+pub use error::{Counts, NAMED_IN_ERRORS, PickError};
+pub use hub::{Counters, Down, Gone, Hub, Up};
+pub use strategy::{NotBuiltYet, Strategy};
+
+#[cfg(test)]
+mod tests;
