@@ -1,0 +1,198 @@
+//! The command line's connection to the control plane: its gRPC port, the service
+//! `sidelane.admin.v1.Mesh`. Each question has a time limit, and an error says which address was
+//! asked and how somebody would come to answer there.
+
+use std::fmt::Write as _;
+use std::future::Future;
+use std::time::Duration;
+
+use sidelane_process::address::HostPort;
+use sidelane_process::settings::Settings;
+use sidelane_proto::wire::admin::v1 as wire;
+use sidelane_proto::wire::admin::v1::mesh_client::MeshClient;
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
+
+use super::Failure;
+use super::arguments::CONTROL;
+
+/// How long one address may take to accept a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// How long control may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// The largest answer that is read, in bytes: 10,000 endpoints with their rules fit several times.
+const ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// The control plane could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ControlError {
+    /// Nobody at any of the addresses.
+    #[error(
+        "no control plane answers at {}; start one with `sidelane control --listen {}`, or say \
+         where it is with --control HOST:PORT", listed(tried), tried.first().map_or("HOST:PORT", |(address, _)| address.as_str())
+    )]
+    Unreachable {
+        /// Each address, and what happened there.
+        tried: Vec<(String, String)>,
+    },
+    /// An answer that is an error.
+    #[error("control at {address} answered {what} with {code:?}: {message}{advice}")]
+    Refused {
+        /// Who answered.
+        address: String,
+        /// What was asked.
+        what: &'static str,
+        /// The gRPC status.
+        code: tonic::Code,
+        /// The status's message.
+        message: String,
+        /// What to try.
+        advice: &'static str,
+    },
+    /// No answer.
+    #[error("control at {address} did not answer {what} within {} s", limit.as_secs())]
+    Silent {
+        /// Who was asked.
+        address: String,
+        /// What was asked.
+        what: &'static str,
+        /// The time that it had.
+        limit: Duration,
+    },
+}
+
+/// A control plane that answers.
+pub(crate) struct Control {
+    address: String,
+    client: MeshClient<Channel>,
+}
+
+/// The addresses that `--control` names.
+pub(crate) fn addresses(settings: &Settings) -> Result<Vec<String>, Failure> {
+    let items = settings.items(&CONTROL).iter();
+    items
+        .map(|item| {
+            if item.text() == "auto" {
+                return Err(item
+                    .refuse("control is not looked for in the network here; write its HOST:PORT"));
+            }
+            item.parse(str::parse::<HostPort>)
+                .map(|address| address.to_string())
+        })
+        .collect::<Result<_, _>>()
+        .map_err(Failure::from)
+}
+
+/// Connects to the first of these addresses where somebody answers.
+pub(crate) async fn connect(addresses: &[String]) -> Result<Control, ControlError> {
+    let mut tried = Vec::new();
+    for address in addresses {
+        match dial(address).await {
+            Ok(channel) => {
+                let client = MeshClient::new(channel).max_decoding_message_size(ANSWER_BYTES);
+                let address = address.clone();
+                return Ok(Control { address, client });
+            }
+            Err(why) => tried.push((address.clone(), why)),
+        }
+    }
+    Err(ControlError::Unreachable { tried })
+}
+
+impl Control {
+    /// The nodes that control knows in one network, or in all where it is empty.
+    pub(crate) async fn list_nodes(
+        &mut self,
+        network: &str,
+    ) -> Result<wire::ListNodesResponse, ControlError> {
+        let network = network.to_owned();
+        let asked = self.client.list_nodes(wire::ListNodesRequest { network });
+        answered(&self.address, "ListNodes", ANSWER_LIMIT, asked).await
+    }
+
+    /// The services that nodes offer in one network, or in all where it is empty.
+    pub(crate) async fn list_services(
+        &mut self,
+        network: &str,
+    ) -> Result<wire::ListServicesResponse, ControlError> {
+        let network = network.to_owned();
+        let request = wire::ListServicesRequest { network };
+        let asked = self.client.list_services(request);
+        answered(&self.address, "ListServices", ANSWER_LIMIT, asked).await
+    }
+
+    /// Waits until every connected sidecar has acknowledged a revision; 0 is the newest.
+    pub(crate) async fn wait_revision(
+        &mut self,
+        revision: u64,
+        limit: Duration,
+    ) -> Result<wire::WaitRevisionResponse, ControlError> {
+        let request = wire::WaitRevisionRequest {
+            revision,
+            timeout_ms: u32::try_from(limit.as_millis()).unwrap_or(u32::MAX),
+        };
+        let asked = self.client.wait_revision(request);
+        // Control says itself when the wait is over; this is for one that does not.
+        answered(&self.address, "WaitRevision", limit + ANSWER_LIMIT, asked).await
+    }
+}
+
+async fn dial(address: &str) -> Result<Channel, String> {
+    let endpoint =
+        Endpoint::from_shared(format!("http://{address}")).map_err(|error| reason(&error))?;
+    match timeout(CONNECT_LIMIT, endpoint.connect()).await {
+        Ok(dialled) => dialled.map_err(|error| reason(&error)),
+        Err(_) => Err(format!("no answer within {} s", CONNECT_LIMIT.as_secs())),
+    }
+}
+
+async fn answered<T>(
+    address: &str,
+    what: &'static str,
+    limit: Duration,
+    asked: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, ControlError> {
+    let address = address.to_owned();
+    match timeout(limit, asked).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => {
+            let advice = if status.code() == tonic::Code::Unimplemented {
+                "; is this control's gRPC port (--listen), and is control as new as this command?"
+            } else {
+                ""
+            };
+            Err(ControlError::Refused {
+                address,
+                what,
+                code: status.code(),
+                message: status.message().to_owned(),
+                advice,
+            })
+        }
+        Err(_) => Err(ControlError::Silent {
+            address,
+            what,
+            limit,
+        }),
+    }
+}
+
+/// The innermost reason, which is the operating system's: "Connection refused".
+fn reason(error: &tonic::transport::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+fn listed(tried: &[(String, String)]) -> String {
+    let mut text = String::new();
+    for (index, (address, why)) in tried.iter().enumerate() {
+        let separator = if index == 0 { "" } else { ", nor at " };
+        // Writing into a String cannot fail.
+        let _ = write!(text, "{separator}{address} ({why})");
+    }
+    text
+}

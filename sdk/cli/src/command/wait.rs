@@ -1,0 +1,237 @@
+//! `sidelane wait`: for what an app's start or a deployment has to wait for. Either a sidecar is
+//! ready, or every sidecar has taken over a revision of what control knows. Whoever waits in vain
+//! is told what was missing.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use sidelane_process::fetch::{self, FetchError};
+use sidelane_process::settings::{Flag, Origin, Program, Settings, value};
+use sidelane_proto::wire::admin::v1::{Laggard, WaitRevisionResponse};
+use tokio::time::{Instant, sleep};
+
+use super::arguments::{self, CONTROL, SIDECAR, Usage, plain};
+use super::{Failure, block_on, control, output};
+
+const FOR: Flag = Flag::single(
+    "for",
+    "outbound|inbound|all",
+    "What must be ready: calls out, calls in, or both",
+)
+.or("all");
+const TIMEOUT: Flag = Flag::single("timeout", "DURATION", "The longest wait").or("60s");
+const REVISION: Flag = Flag::single(
+    "revision",
+    "NUMBER",
+    "Wait until every sidecar has this revision instead; 0 is control's newest",
+);
+
+/// Time between two looks at a sidecar.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long one look may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
+
+/// The command as people see it.
+pub(super) const USAGE: Usage = Usage {
+    program: Program {
+        name: "sidelane wait",
+        version: env!("CARGO_PKG_VERSION"),
+        about: "Waits until a sidecar is ready, or until all have a revision",
+        flags: &[SIDECAR, FOR, REVISION, CONTROL, TIMEOUT],
+    },
+    operand: None,
+};
+
+/// It did not come to be in time.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WaitError {
+    /// A sidecar did not become ready.
+    #[error("{url} was not ready within {}: {reason}", seconds(*limit))]
+    NotReady {
+        /// What was asked.
+        url: String,
+        /// How long.
+        limit: Duration,
+        /// What it said last.
+        reason: String,
+    },
+    /// Some sidecars do not have the revision.
+    #[error("revision {revision} was not everywhere within {}:{}", seconds(*limit), listed(laggards))]
+    Behind {
+        /// The revision that was waited for.
+        revision: u64,
+        /// How long.
+        limit: Duration,
+        /// Those that do not have it.
+        laggards: Vec<Laggard>,
+    },
+}
+
+/// What a sidecar must be ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ready {
+    Outbound,
+    Inbound,
+    All,
+}
+
+/// Runs the command.
+pub(super) fn run(given: Vec<OsString>) -> Result<ExitCode, Failure> {
+    let Some(arguments) = arguments::read(&USAGE, given)? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let settings = &arguments.settings;
+    let limit = settings.value(&TIMEOUT, value::duration)?;
+    let revision = settings.optional(&REVISION, str::parse::<u64>)?;
+    no_conflict(settings, revision.is_some())?;
+    if let Some(revision) = revision {
+        return for_revision(settings, revision, limit);
+    }
+    for_sidecar(settings, limit)
+}
+
+/// A wait is for one thing: flags of the other one would be ignored, which nobody can mean.
+fn no_conflict(settings: &Settings, revision: bool) -> Result<(), Failure> {
+    let given = |flag: &Flag| {
+        let item = settings.item(flag);
+        item.is_some_and(|item| *item.origin() == Origin::CommandLine)
+    };
+    let (others, first, why) = if revision {
+        let why = "a revision is asked of control, for all sidecars";
+        ([&SIDECAR, &FOR].as_slice(), "revision", why)
+    } else {
+        let why = "without --revision a sidecar is waited for, and control is not asked";
+        ([&CONTROL].as_slice(), "sidecar", why)
+    };
+    match others.iter().find(|flag| given(flag)) {
+        Some(flag) => Err(Failure::Conflict {
+            first,
+            second: flag.name,
+            why,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn for_sidecar(settings: &Settings, limit: Duration) -> Result<ExitCode, Failure> {
+    let choices = [
+        ("outbound", Ready::Outbound),
+        ("inbound", Ready::Inbound),
+        ("all", Ready::All),
+    ];
+    let ready = settings.value(&FOR, |text| value::choice(text, &choices))?;
+    let sidecar = settings.value(&SIDECAR, plain)?;
+    let page = match ready {
+        Ready::Outbound => "/readyz?for=outbound",
+        Ready::Inbound => "/readyz?for=inbound",
+        Ready::All => "/readyz",
+    };
+    let url = format!("{}{page}", sidecar.trim_end_matches('/'));
+    let took = block_on(until_ready(&url, limit))??;
+    output::line(&format!("{url} is ready after {}", seconds(took)))
+}
+
+async fn until_ready(url: &str, limit: Duration) -> Result<Duration, Failure> {
+    let began = Instant::now();
+    let deadline = began + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let reason = match fetch::get(url, LOOK_LIMIT.min(left)).await {
+            Ok(fetched) if fetched.status.is_success() => return Ok(began.elapsed()),
+            Ok(fetched) => {
+                let said = fetched.text();
+                format!("it answers {}: {}", fetched.status, said.trim())
+            }
+            // That will not get better.
+            Err(error @ FetchError::BadUrl { .. }) => return Err(error.into()),
+            Err(error) => error.to_string(),
+        };
+        if Instant::now() + LOOK_EVERY >= deadline {
+            let url = url.to_owned();
+            return Err(WaitError::NotReady { url, limit, reason }.into());
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+fn for_revision(settings: &Settings, revision: u64, limit: Duration) -> Result<ExitCode, Failure> {
+    let addresses = control::addresses(settings)?;
+    let answer = block_on(async move {
+        let mut control = control::connect(&addresses).await?;
+        control.wait_revision(revision, limit).await
+    })??;
+    let WaitRevisionResponse {
+        reached,
+        revision,
+        laggards,
+    } = answer;
+    if reached {
+        return output::line(&format!("every connected sidecar has revision {revision}"));
+    }
+    Err(WaitError::Behind {
+        revision,
+        limit,
+        laggards,
+    }
+    .into())
+}
+
+fn seconds(time: Duration) -> String {
+    if time.subsec_millis() == 0 {
+        format!("{} s", time.as_secs())
+    } else {
+        format!("{:.1} s", time.as_secs_f64())
+    }
+}
+
+fn listed(laggards: &[Laggard]) -> String {
+    let mut text = String::new();
+    for laggard in laggards {
+        let Laggard {
+            node_id,
+            acknowledged,
+            refused,
+        } = laggard;
+        // Writing into a String cannot fail.
+        let _ = write!(text, "\n  {node_id} has {acknowledged}");
+        if !refused.is_empty() {
+            let _ = write!(text, " and refused what came later: {refused}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn laggards_are_listed_with_what_they_refused() {
+        let laggard = |node_id: &str, acknowledged, refused: &str| Laggard {
+            node_id: node_id.to_owned(),
+            acknowledged,
+            refused: refused.to_owned(),
+        };
+        let error = WaitError::Behind {
+            revision: 9,
+            limit: Duration::from_secs(2),
+            laggards: vec![
+                laggard("orders-1", 7, ""),
+                laggard("orders-2", 8, "upserts[0].lane: unknown"),
+            ],
+        };
+        assert_eq!(
+            error.to_string(),
+            "revision 9 was not everywhere within 2 s:\n  orders-1 has 7\n  orders-2 has 8 and \
+             refused what came later: upserts[0].lane: unknown"
+        );
+    }
+
+    #[test]
+    fn times_are_short() {
+        assert_eq!(seconds(Duration::from_secs(60)), "60 s");
+        assert_eq!(seconds(Duration::from_millis(1_250)), "1.2 s");
+    }
+}
