@@ -1,2 +1,9 @@
-//! Placeholder.
-fn main() {}
+//! The `sidelane-sidecar` program, with the predefined rules.
+
+use std::process::ExitCode;
+
+use sidelane::routing::RouteTable;
+
+fn main() -> ExitCode {
+    sidelane_sidecar::main(RouteTable::PREDEFINED)
+}

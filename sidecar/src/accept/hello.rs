@@ -1,0 +1,214 @@
+//! The callee's side of a link's Hello: who dials, whom it means, in which class and lane.
+
+use std::sync::{Arc, OnceLock};
+
+use sidelane_proto::model::rule::lane_from_wire;
+use sidelane_proto::model::{ConnectionClass, FieldError, Generation, NodeId, ProtocolRange};
+use sidelane_proto::wire::peer::v1 as wire;
+use sidelane_proto::wire::peer::v1::peer_server::Peer as Service;
+use tokio::sync::Notify;
+use tonic::{Request, Response, Status};
+
+use crate::call::Peer;
+use crate::preamble::Preamble;
+
+/// Who this sidecar is, for those who say Hello.
+#[derive(Debug, Clone)]
+pub struct Welcome {
+    /// This node.
+    pub node: NodeId,
+    /// Its generation.
+    pub generation: Generation,
+    /// The versions of the peer protocol that it speaks.
+    pub protocol: ProtocolRange,
+}
+
+/// One link that waits for its Hello, or has had it.
+#[derive(Debug)]
+pub(super) struct Greeting {
+    pub(super) welcome: Welcome,
+    pub(super) preamble: Preamble,
+    pub(super) streams: u32,
+    pub(super) peer: OnceLock<Arc<Peer>>,
+    pub(super) said: Notify,
+}
+
+impl Greeting {
+    fn check(&self, hello: &wire::HelloRequest) -> Result<(Peer, u32), Status> {
+        let invalid = |error: FieldError| Status::invalid_argument(format!("Hello: {error}"));
+        let class = ConnectionClass::from_wire(hello.connection, "connection").map_err(invalid)?;
+        let lane = lane_from_wire(hello.lane_id, &hello.lane).map_err(invalid)?;
+        let node = NodeId::new(&hello.node_id).map_err(invalid)?;
+        let generation = Generation::new(hello.generation)
+            .ok_or_else(|| Status::invalid_argument("Hello: generation is missing"))?;
+        if (class, lane) != (self.preamble.class, self.preamble.lane) {
+            return Err(Status::failed_precondition(format!(
+                "Hello says {class}, lane {lane}; the link was opened as {}, lane {}",
+                self.preamble.class, self.preamble.lane
+            )));
+        }
+        let own = &self.welcome;
+        if hello.expected_node_id != own.node.as_str()
+            || hello.expected_generation != own.generation.number()
+        {
+            return Err(Status::failed_precondition(format!(
+                "Hello is meant for node {}, generation {}; this is node {}, generation {}",
+                hello.expected_node_id, hello.expected_generation, own.node, own.generation
+            )));
+        }
+        let theirs = ProtocolRange::try_from(hello.protocol).map_err(invalid)?;
+        let protocol = own.protocol.common(theirs).ok_or_else(|| {
+            Status::failed_precondition(format!(
+                "no common version of the peer protocol: {node} speaks {theirs}, {} speaks {}",
+                own.node, own.protocol
+            ))
+        })?;
+        Ok((
+            Peer {
+                node,
+                generation,
+                class,
+                lane,
+            },
+            protocol,
+        ))
+    }
+}
+
+/// The tonic service, for one link.
+#[derive(Debug, Clone)]
+pub(super) struct HelloService(pub(super) Arc<Greeting>);
+
+#[tonic::async_trait]
+impl Service for HelloService {
+    async fn hello(
+        &self,
+        request: Request<wire::HelloRequest>,
+    ) -> Result<Response<wire::HelloResponse>, Status> {
+        let greeting = &self.0;
+        let (peer, protocol) = greeting.check(request.get_ref())?;
+        let answer = wire::HelloResponse {
+            node_id: greeting.welcome.node.as_str().to_owned(),
+            generation: greeting.welcome.generation.number(),
+            max_concurrent_streams: greeting.streams,
+            protocol,
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            connection: peer.class.to_wire().into(),
+            lane_id: peer.lane.id().into(),
+            lane: peer.lane.name().to_owned(),
+        };
+        if greeting.peer.set(Arc::new(peer)).is_err() {
+            return Err(Status::failed_precondition(
+                "Hello was said already on this link",
+            ));
+        }
+        greeting.said.notify_one();
+        Ok(Response::new(answer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sidelane_proto::model::Lane;
+
+    fn greeting() -> Greeting {
+        Greeting {
+            welcome: Welcome {
+                node: NodeId::new("orders-1").unwrap(),
+                generation: Generation::new(7).unwrap(),
+                protocol: ProtocolRange {
+                    oldest: 1,
+                    newest: 2,
+                },
+            },
+            preamble: Preamble {
+                class: ConnectionClass::Internal,
+                lane: Lane::GOSSIP,
+            },
+            streams: 9,
+            peer: OnceLock::new(),
+            said: Notify::new(),
+        }
+    }
+
+    fn hello() -> wire::HelloRequest {
+        wire::HelloRequest {
+            node_id: "store".into(),
+            generation: 3,
+            expected_node_id: "orders-1".into(),
+            expected_generation: 7,
+            connection: ConnectionClass::Internal.to_wire().into(),
+            lane_id: 1,
+            lane: "gossip".into(),
+            protocol: Some(
+                ProtocolRange {
+                    oldest: 1,
+                    newest: 1,
+                }
+                .into(),
+            ),
+            build: "test".into(),
+        }
+    }
+
+    #[test]
+    fn each_wrong_hello_is_refused_by_name() {
+        type Spoil = fn(&mut wire::HelloRequest);
+        let cases: [(Spoil, &str); 7] = [
+            (|hello| hello.node_id.clear(), "Hello: node_id is missing"),
+            (|hello| hello.generation = 0, "Hello: generation is missing"),
+            (
+                |hello| hello.lane = "general".into(),
+                "Hello: lane contradicts another field: lane_id 1 is `gossip`, lane says `general`",
+            ),
+            (
+                |hello| (hello.lane_id, hello.lane) = (0, "general".into()),
+                "Hello says Internal, lane general; the link was opened as Internal, lane gossip",
+            ),
+            (
+                |hello| hello.expected_node_id = "orders-2".into(),
+                "Hello is meant for node orders-2, generation 7; this is node orders-1, generation 7",
+            ),
+            (
+                |hello| hello.expected_generation = 6,
+                "Hello is meant for node orders-1, generation 6; this is node orders-1, generation 7",
+            ),
+            (
+                |hello| {
+                    hello.protocol = Some(
+                        ProtocolRange {
+                            oldest: 3,
+                            newest: 4,
+                        }
+                        .into(),
+                    );
+                },
+                "no common version of the peer protocol: store speaks 3 to 4, orders-1 speaks 1 to 2",
+            ),
+        ];
+        assert_eq!(greeting().check(&hello()).unwrap().1, 1);
+        for (spoil, expected) in cases {
+            let mut hello = hello();
+            spoil(&mut hello);
+            assert_eq!(greeting().check(&hello).unwrap_err().message(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn hello_is_said_once() {
+        let service = HelloService(Arc::new(greeting()));
+        let answer = service
+            .hello(Request::new(hello()))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(
+            (answer.node_id.as_str(), answer.max_concurrent_streams),
+            ("orders-1", 9)
+        );
+        assert_eq!(service.0.peer.get().unwrap().node.as_str(), "store");
+        let again = service.hello(Request::new(hello())).await.unwrap_err();
+        assert_eq!(again.message(), "Hello was said already on this link");
+    }
+}

@@ -1,0 +1,218 @@
+//! The internal and external listeners: where peer sidecars call. A link says its class and lane
+//! before HTTP/2 begins, and who it is in a Hello before its first call. TLS, once there is
+//! identity, goes between the socket and the preamble.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::Request;
+use sidelane_proto::model::{ConnectionClass, Lane};
+use sidelane_proto::wire::peer::v1::peer_server::PeerServer;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tonic::Status;
+use tracing::{debug, warn};
+
+use super::hello::{Greeting, HelloService, Welcome};
+use super::outbound::ACCEPT_PAUSE;
+use super::server::{Connected, Handle, PREFACE_LIMIT, ServeError, Terms, serve};
+use super::sniff::{Prefixed, goaway};
+use crate::drain::{Draining, Phase};
+use crate::http2;
+use crate::lane::settings;
+use crate::preamble::{self, Preamble, PreambleError};
+use crate::socket;
+use crate::telemetry::Metrics;
+
+/// The longest wait for a link's Hello.
+const HELLO_LIMIT: Duration = Duration::from_secs(3);
+/// Links at once on one listener. Four lanes to a thousand peers fit.
+const LINKS_LIMIT: usize = 8192;
+/// The path of the Hello.
+const HELLO_PATH: &str = "/sidelane.peer.v1.Peer/Hello";
+
+/// What an inbound listener needs.
+#[derive(Debug, Clone)]
+pub struct Inbound<Calls> {
+    /// The class of every call on this listener.
+    pub class: ConnectionClass,
+    /// Who this sidecar is.
+    pub welcome: Welcome,
+    /// Takes the calls.
+    pub calls: Calls,
+    /// Counts connections.
+    pub metrics: Arc<Metrics>,
+    /// The sidecar's end.
+    pub draining: Draining,
+}
+
+/// Why a link was refused before its first call.
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error("it ended before its preamble")]
+    Ended,
+    #[error("no preamble within {} s", PREFACE_LIMIT.as_secs())]
+    TooSlow,
+    #[error("{0}")]
+    Preamble(#[from] PreambleError),
+    #[error("it asks for class {asked}, this listener takes class {own}")]
+    Class {
+        asked: ConnectionClass,
+        own: ConnectionClass,
+    },
+    #[error("{0}")]
+    Socket(#[from] std::io::Error),
+}
+
+impl<Calls: Handle> Inbound<Calls> {
+    /// Accepts until the drain begins, and serves until it is forced.
+    pub async fn run(self, listener: TcpListener) {
+        let mut draining = self.draining.clone();
+        let mut links = JoinSet::new();
+        loop {
+            while links.try_join_next().is_some() {}
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = draining.reached(Phase::Inbound) => break,
+            };
+            match accepted {
+                Ok((stream, from)) if links.len() < LINKS_LIMIT => {
+                    self.metrics.connection();
+                    let this = self.clone();
+                    links.spawn(async move { this.link(stream, from).await });
+                }
+                Ok((_, from)) => {
+                    self.metrics.link_refused();
+                    warn!(%from, limit = LINKS_LIMIT, "too many links, one was closed");
+                }
+                Err(error) => {
+                    warn!(%error, "a link could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        while links.join_next().await.is_some() {}
+    }
+
+    async fn link(self, stream: TcpStream, from: std::net::SocketAddr) {
+        let mut stream = Prefixed::new(stream);
+        let preamble = match self.open(&mut stream).await {
+            Ok(preamble) => preamble,
+            // A health check of TCP, or a scanner: not worth a line.
+            Err(LinkError::Ended) => return,
+            Err(error) => {
+                self.metrics.link_refused();
+                warn!(%from, %error, "a link was refused");
+                let text = b"this port takes links of Sidelane sidecars";
+                let _ = timeout(PREFACE_LIMIT, stream.write_all(&goaway(text))).await;
+                return;
+            }
+        };
+        let lane = settings(preamble.lane);
+        let greeting = Arc::new(Greeting {
+            welcome: self.welcome.clone(),
+            preamble,
+            streams: lane.max_streams,
+            peer: OnceLock::new(),
+            said: Notify::new(),
+        });
+        let waiting = Arc::clone(&greeting);
+        let terms = Terms {
+            settings: lane,
+            pings: true,
+            draining: self.draining.clone(),
+            ends_at: Phase::Inbound,
+            limit: async move {
+                if timeout(HELLO_LIMIT, waiting.said.notified()).await.is_err() {
+                    return ServeError::NoHello(HELLO_LIMIT);
+                }
+                super::server::no_limit().await
+            },
+        };
+        let calls = self.calls;
+        let served = serve(stream, terms, |request, respond| {
+            // A call ends when its stream does, at the latest with the connection.
+            match greeting.peer.get() {
+                Some(peer) if request.uri().path() != HELLO_PATH => {
+                    let (calls, from) = (calls.clone(), Connected::Peer(Arc::clone(peer)));
+                    tokio::spawn(async move { calls.handle(from, request, respond).await });
+                }
+                _ => {
+                    tokio::spawn(before_hello(Arc::clone(&greeting), request, respond));
+                }
+            }
+        });
+        let ended = served.await;
+        if matches!(ended, Err(ServeError::NoHello(_))) {
+            self.metrics.link_refused();
+        }
+        if let Err(error) = ended {
+            let node = greeting.peer.get().map(|peer| peer.node.to_string());
+            debug!(%from, ?node, %error, "a link ended");
+        }
+    }
+
+    /// Reads what the link is for, and marks its socket so.
+    async fn open(&self, stream: &mut Prefixed<TcpStream>) -> Result<Preamble, LinkError> {
+        let seen = timeout(PREFACE_LIMIT, stream.peek(preamble::LENGTH))
+            .await
+            .map_err(|_| LinkError::TooSlow)??;
+        let bytes: [u8; preamble::LENGTH] = match seen.try_into() {
+            Ok(bytes) => bytes,
+            Err(_) if seen.is_empty() => return Err(LinkError::Ended),
+            Err(_) => {
+                let mut begun = [0; 4];
+                let shown = seen.len().min(4);
+                begun[..shown].copy_from_slice(&seen[..shown]);
+                return Err(PreambleError::Foreign(begun).into());
+            }
+        };
+        let preamble = if bytes.starts_with(&preamble::HTTP2) {
+            Preamble {
+                class: self.class,
+                lane: Lane::GENERAL,
+            }
+        } else {
+            stream.consume();
+            preamble::read(bytes)?
+        };
+        if preamble.class != self.class {
+            return Err(LinkError::Class {
+                asked: preamble.class,
+                own: self.class,
+            });
+        }
+        socket::mark(stream.stream(), settings(preamble.lane))?;
+        Ok(preamble)
+    }
+}
+
+/// Answers what comes before the Hello: the Hello itself, and a refusal for everything else.
+async fn before_hello(
+    greeting: Arc<Greeting>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let (parts, body) = request.into_parts();
+    if parts.uri.path() == HELLO_PATH {
+        let service = PeerServer::new(HelloService(greeting));
+        if let Err(error) = http2::serve(service, parts, body, respond).await {
+            debug!(%error, "a Hello could not be answered");
+        }
+        return;
+    }
+    let text = "a link begins with sidelane.peer.v1.Peer/Hello; call through your own sidecar";
+    let (head, ()) = Status::failed_precondition(text)
+        .into_http::<()>()
+        .into_parts();
+    let mut response = http::Response::from_parts(head, ());
+    *response.version_mut() = http::Version::HTTP_2;
+    let _ = respond.send_response(response, true);
+}

@@ -1,0 +1,161 @@
+//! Serves one HTTP/2 connection: settings, calls, PINGs and the two-step end. Every limit is set
+//! here, because the defaults below us are either absent or far too strict.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::{Builder, SendResponse};
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+use crate::call::Peer;
+use crate::drain::{Draining, Phase};
+use crate::lane::{
+    ERROR_RESETS, HEADER_LIST_LIMIT, LaneSettings, PENDING_RESETS, REMEMBER_RESETS,
+    REMEMBERED_RESETS,
+};
+
+/// The longest wait for a connection's first bytes and its HTTP/2 preface: h2 has no limit.
+pub(super) const PREFACE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The other end of a connection.
+#[derive(Debug, Clone)]
+pub enum Connected {
+    /// The app beside this sidecar.
+    Local,
+    /// A peer that said Hello.
+    Peer(Arc<Peer>),
+}
+
+/// Takes calls.
+pub trait Handle: Clone + Send + Sync + 'static {
+    /// Answers one call. It ends by itself when the connection does.
+    fn handle(
+        &self,
+        from: Connected,
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+    ) -> impl Future<Output = ()> + Send;
+}
+
+/// Why a connection ended that should have gone on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ServeError {
+    /// No preface in time.
+    #[error("no HTTP/2 preface within {} s", PREFACE_LIMIT.as_secs())]
+    TooSlow,
+    /// HTTP/2 went wrong.
+    #[error("{0}")]
+    Http2(#[from] h2::Error),
+    /// The socket broke.
+    #[error("{0}")]
+    Socket(#[from] io::Error),
+    /// A PING was not answered.
+    #[error("no answer to a PING within {} ms", .0.as_millis())]
+    Silent(Duration),
+    /// A peer said no Hello in time.
+    #[error("no Hello within {} s", .0.as_secs())]
+    NoHello(Duration),
+}
+
+/// The settings of a server connection in this lane.
+pub(super) fn builder(settings: &LaneSettings) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_frame_size(settings.frame_size)
+        .max_header_list_size(HEADER_LIST_LIMIT)
+        .max_concurrent_streams(settings.max_streams)
+        .max_send_buffer_size(settings.send_buffer)
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .reset_stream_duration(REMEMBER_RESETS)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(Some(ERROR_RESETS));
+    builder
+}
+
+/// What a connection's end waits for besides the other side.
+pub(super) struct Terms<'a, Limit> {
+    pub(super) settings: &'a LaneSettings,
+    /// PINGs are sent: between sidecars only, idle apps answer `too_many_pings`.
+    pub(super) pings: bool,
+    pub(super) draining: Draining,
+    /// When this phase comes, the connection takes no new calls.
+    pub(super) ends_at: Phase,
+    /// Ends the connection when it is ready.
+    pub(super) limit: Limit,
+}
+
+/// Serves a connection to its end. `take` starts each call.
+pub(super) async fn serve<Stream, Limit>(
+    stream: Stream,
+    mut terms: Terms<'_, Limit>,
+    mut take: impl FnMut(Request<RecvStream>, SendResponse<Bytes>),
+) -> Result<(), ServeError>
+where
+    Stream: AsyncRead + AsyncWrite + Unpin,
+    Limit: Future<Output = ServeError>,
+{
+    let handshake = builder(terms.settings).handshake(stream);
+    let mut connection = timeout(PREFACE_LIMIT, handshake)
+        .await
+        .map_err(|_| ServeError::TooSlow)??;
+    let pings = connection.ping_pong().filter(|_| terms.pings);
+    let settings = terms.settings;
+    let mut silence = std::pin::pin!(async move {
+        let Some(mut pings) = pings else {
+            return std::future::pending().await;
+        };
+        silent(&mut pings, settings).await
+    });
+    let mut limit = std::pin::pin!(terms.limit);
+    let mut forced = terms.draining.clone();
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            biased;
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => take(request, respond),
+                Some(Err(error)) => return Err(error.into()),
+                None => return Ok(()),
+            },
+            () = terms.draining.reached(terms.ends_at), if !ending => {
+                // GOAWAY(2^31-1) now, and the real last id after a round trip.
+                connection.graceful_shutdown();
+                ending = true;
+            }
+            () = forced.reached(Phase::Forced) => return Ok(()),
+            error = &mut limit => return Err(error),
+            waited = &mut silence => return Err(ServeError::Silent(waited)),
+        }
+    }
+}
+
+/// Ready when a PING was not answered.
+async fn silent(pings: &mut h2::PingPong, settings: &LaneSettings) -> Duration {
+    loop {
+        tokio::time::sleep(settings.ping_every).await;
+        if pings.send_ping(h2::Ping::opaque()).is_err() {
+            // The connection is ending; its own loop says how.
+            return std::future::pending().await;
+        }
+        let pong = std::future::poll_fn(|context| pings.poll_pong(context));
+        match timeout(settings.ping_timeout, pong).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return std::future::pending().await,
+            Err(_) => return settings.ping_timeout,
+        }
+    }
+}
+
+/// For connections without a limit of their own.
+pub(super) async fn no_limit() -> ServeError {
+    match std::future::pending::<Infallible>().await {}
+}

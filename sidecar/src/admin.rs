@@ -1,0 +1,330 @@
+//! The admin pages: is it alive, is it ready and if not why, what does it count, how is it set up,
+//! why would a call go there, and the drain.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use sidelane_process::admin::{AdminRequest, AdminResponse, Pages};
+use sidelane_proto::model::Lane;
+use tokio::sync::Notify;
+
+use crate::balance::Strategy;
+use crate::discover::{Source, State, Status};
+use crate::drain::{Draining, Phase};
+use crate::explain::{self, Question};
+use crate::health::LocalHealth;
+use crate::lane;
+use crate::pool::To;
+use crate::stack::Stack;
+use crate::telemetry::{heading, line};
+
+/// What the pages show.
+pub struct Admin {
+    /// The stages.
+    pub stack: Arc<Stack>,
+    /// The local services.
+    pub health: Arc<LocalHealth>,
+    /// The settings and where they came from.
+    pub settings: Value,
+    /// The addresses that were bound.
+    pub bound: Value,
+    /// The sidecar's end.
+    pub draining: Draining,
+    /// Begins it.
+    pub drain: Arc<Notify>,
+}
+
+impl Admin {
+    /// All pages.
+    #[must_use]
+    pub fn pages(self: Arc<Self>) -> Pages {
+        let page = |answer: fn(&Self, &AdminRequest) -> AdminResponse| {
+            let admin = Arc::clone(&self);
+            move |request: AdminRequest| std::future::ready(answer(&admin, &request))
+        };
+        Pages::new()
+            .get("/livez", page(|_, _| AdminResponse::text("alive\n")))
+            .get("/readyz", page(Self::readyz))
+            .get(
+                "/metrics",
+                page(|admin, _| AdminResponse::text(admin.metrics())),
+            )
+            .get(
+                "/config",
+                page(|admin, _| AdminResponse::json(&admin.config())),
+            )
+            .get("/explain", page(Self::explain))
+            .post("/drain", page(Self::start_drain))
+    }
+
+    fn start_drain(&self, _: &AdminRequest) -> AdminResponse {
+        self.drain.notify_one();
+        AdminResponse::text("draining\n").with_status(StatusCode::ACCEPTED)
+    }
+
+    fn explain(&self, request: &AdminRequest) -> AdminResponse {
+        let text = |name: &str| request.parameter(name).map(str::to_owned);
+        let Some(path) = text("path") else {
+            let usage = "ask with /explain?path=/package.Service/Method, and &node= or &lane=\n";
+            return AdminResponse::text(usage).with_status(StatusCode::BAD_REQUEST);
+        };
+        let question = Question {
+            path,
+            node: text("node"),
+            lane: text("lane"),
+        };
+        AdminResponse::json(&explain::explain(&self.stack, &question))
+    }
+
+    fn readyz(&self, request: &AdminRequest) -> AdminResponse {
+        let status = self.stack.discovery.status().borrow().clone();
+        let outbound = outbound_ready(&status);
+        let inbound = self.inbound_ready(&status);
+        let lines = match request.parameter("for") {
+            None | Some("all") => vec![("outbound", outbound), ("inbound", inbound)],
+            Some("outbound") => vec![("outbound", outbound)],
+            Some("inbound") => vec![("inbound", inbound)],
+            Some(other) => {
+                let text = format!("`for={other}` is not outbound, inbound or all\n");
+                return AdminResponse::text(text).with_status(StatusCode::BAD_REQUEST);
+            }
+        };
+        let ready = lines.iter().all(|(_, state)| state.is_ok());
+        let mut text = String::new();
+        for (name, state) in lines {
+            let said = match state {
+                Ok(()) => "ready".to_owned(),
+                Err(why) => format!("not ready: {why}"),
+            };
+            text.push_str(&format!("{name}: {said}\n"));
+        }
+        if let Some(refused) = &status.refused_update {
+            let error = &refused.error;
+            text.push_str(&format!(
+                "control's last update was refused, the last good one stays: {error}\n"
+            ));
+        }
+        if let Some(error) = &status.disk_error {
+            text.push_str(&format!(
+                "the picture of the mesh is not kept on disk: {error}\n"
+            ));
+        }
+        let code = if ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        AdminResponse::text(text).with_status(code)
+    }
+
+    fn inbound_ready(&self, status: &Status) -> Result<(), String> {
+        if self.draining.phase() > Phase::Running {
+            return Err("draining".to_owned());
+        }
+        connected(status)?;
+        match self.health.unanswered().as_slice() {
+            [] => Ok(()),
+            down => {
+                let down: Vec<String> = down.iter().map(ToString::to_string).collect();
+                Err(format!(
+                    "no answer from the local service at {}",
+                    down.join(", ")
+                ))
+            }
+        }
+    }
+
+    fn config(&self) -> Value {
+        let stack = &self.stack;
+        let status = stack.discovery.status().borrow().clone();
+        let mut targets: Vec<_> = stack.mesh.view().targets().cloned().collect();
+        targets.sort_by(|one, other| one.name.cmp(&other.name));
+        let services: Vec<Value> = targets
+            .iter()
+            .map(|target| {
+                let (strategy, missing) = Strategy::of(target.rule.load_balancing);
+                json!({
+                    "service": target.name.as_str(),
+                    "rule": target.source.name(),
+                    "origin": target.rule.origin,
+                    "class": target.rule.class.name(),
+                    "lane": target.rule.lane.name(),
+                    "secure": target.rule.secure,
+                    "persistent": target.rule.persistent,
+                    "strategy": strategy.name(),
+                    "not_built_yet": missing.map(|missing| missing.to_string()),
+                    "endpoints": target.hub().len(),
+                })
+            })
+            .collect();
+        json!({
+            "node": stack.own.node.as_str(),
+            "generation": status.generation.number(),
+            "settings": self.settings,
+            "bound": self.bound,
+            "control": state_text(&status),
+            "version": status.version.map(|version| version.to_string()),
+            "strategies_not_built_yet": ["LEAST_CONNECTIONS", "CONSISTENT_HASH", "PEAK_EWMA"],
+            "lanes": lanes(),
+            "services": services,
+            "links": self.links(),
+        })
+    }
+
+    fn links(&self) -> Vec<Value> {
+        let links = self.stack.pool.links();
+        links
+            .iter()
+            .map(|link| {
+                let (kind, to) = match &link.key.to {
+                    To::Peer { node, generation } => ("peer", format!("{node}@{generation}")),
+                    To::Local(address) => ("local", address.to_string()),
+                };
+                json!({
+                    "kind": kind,
+                    "to": to,
+                    "class": link.key.class.name(),
+                    "lane": link.key.lane.name(),
+                    "local": link.local.map(|address| address.to_string()),
+                    "remote": link.remote.map(|address| address.to_string()),
+                    "in_flight": link.in_flight(),
+                    "limit": link.limit,
+                    "calls": link.calls(),
+                    "age_ms": u64::try_from(link.opened.elapsed().as_millis()).unwrap_or(u64::MAX),
+                })
+            })
+            .collect()
+    }
+
+    fn metrics(&self) -> String {
+        let stack = &self.stack;
+        let mut text = stack.metrics.render();
+        let links = stack.pool.links();
+        heading(
+            &mut text,
+            "sidelane_links",
+            "gauge",
+            "Connections that stand.",
+        );
+        for lane in Lane::ALL {
+            let of_lane = links.iter().filter(|link| link.key.lane == lane).count();
+            line(
+                &mut text,
+                "sidelane_links",
+                &format!("lane=\"{lane}\""),
+                of_lane as u64,
+            );
+        }
+        let status = stack.discovery.status().borrow().clone();
+        let counters = stack.discovery.counters();
+        let values = [
+            (
+                "sidelane_control_connected",
+                "gauge",
+                "1 while control is there.",
+                { u64::from(matches!(status.state, State::Connected { .. })) },
+            ),
+            (
+                "sidelane_control_streams_total",
+                "counter",
+                "Streams welcomed.",
+                counters.connected,
+            ),
+            (
+                "sidelane_control_failures_total",
+                "counter",
+                "Streams failed.",
+                counters.failed,
+            ),
+            (
+                "sidelane_updates_total",
+                "counter",
+                "Updates taken.",
+                counters.updates,
+            ),
+            (
+                "sidelane_updates_refused_total",
+                "counter",
+                "Updates refused.",
+                counters.refused_updates,
+            ),
+            ("sidelane_snapshot_version", "gauge", "The version held.", {
+                status.version.map_or(0, |version| version.counter)
+            }),
+            (
+                "sidelane_snapshot_saves_total",
+                "counter",
+                "Snapshots written.",
+                counters.saved,
+            ),
+            (
+                "sidelane_snapshot_save_failures_total",
+                "counter",
+                "Snapshots not written.",
+                { counters.save_failures },
+            ),
+        ];
+        for (name, kind, help, value) in values {
+            heading(&mut text, name, kind, help);
+            line(&mut text, name, "", value);
+        }
+        text
+    }
+}
+
+fn outbound_ready(status: &Status) -> Result<(), String> {
+    if status.source != Source::None {
+        return Ok(());
+    }
+    Err(format!(
+        "no picture of the mesh yet: {}",
+        state_text(status)
+    ))
+}
+
+fn connected(status: &Status) -> Result<(), String> {
+    match &status.state {
+        State::Connected { .. } => Ok(()),
+        _ => Err(state_text(status)),
+    }
+}
+
+fn state_text(status: &Status) -> String {
+    match &status.state {
+        State::Connecting { last_error: None } => "connecting to control".to_owned(),
+        State::Connecting {
+            last_error: Some(error),
+        } => format!("control is away: {error}"),
+        State::Connected { address, build, .. } => format!("connected to {address} ({build})"),
+        State::Refused { reason, text } => format!("control refused this node: {reason}: {text}"),
+        State::Superseded { text, .. } => format!("NODE_REPLACED: {text}"),
+        State::Left => "goodbye was said".to_owned(),
+    }
+}
+
+fn lanes() -> Vec<Value> {
+    Lane::ALL
+        .into_iter()
+        .map(|lane| {
+            let settings = lane::settings(lane);
+            json!({
+                "lane": lane.name(),
+                "id": lane.id(),
+                "stream_window": settings.stream_window,
+                "connection_window": settings.connection_window,
+                "max_streams": settings.max_streams,
+                "max_connections": settings.max_connections,
+                "max_waiting": settings.max_waiting,
+                "frame_size": settings.frame_size,
+                "send_buffer": settings.send_buffer,
+                "ping_every_ms": u64::try_from(settings.ping_every.as_millis()).ok(),
+                "ping_timeout_ms": u64::try_from(settings.ping_timeout.as_millis()).ok(),
+                "idle_ms": u64::try_from(settings.idle.as_millis()).ok(),
+                "dscp": settings.dscp,
+                "priority": settings.priority,
+                "unsent": settings.unsent,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,419 @@
+//! Puts the sidecar together, runs it, and ends it in good order: control is told first, then
+//! peers, then the local app.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sidelane::routing::RouteTable;
+use sidelane_process::address::{DialAddress, ListenAddress};
+use sidelane_process::admin;
+use sidelane_process::listen;
+use sidelane_process::signals::{Signals, Stop};
+use sidelane_proto::model::{
+    Addresses, ConnectionClass, NodeHello, PeerAddress, ProtocolRange, Rule, ServiceName,
+    Subscription,
+};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use crate::accept::{CONNECTIONS_LIMIT, Inbound, Outbound, OutboundListener, Welcome};
+use crate::admin::Admin;
+use crate::classify;
+use crate::config::{Advertise, Config, Loaded};
+use crate::discover::{
+    self, Change, DataFolder, Discovery, Held, NodeIdentity, Parameters, Sink, Timing, disk,
+    unix_ms,
+};
+use crate::drain::{Drain, Phase};
+use crate::health::{LocalHealth, offers};
+use crate::local::LocalServices;
+use crate::mesh::Mesh;
+use crate::pool::{Address, Own, PEER_PROTOCOL, Pool};
+use crate::repair::Repair;
+use crate::stack::Stack;
+use crate::telemetry::Metrics;
+
+/// The versions of the membership protocol that this program speaks.
+const MEMBERSHIP_PROTOCOL: ProtocolRange = ProtocolRange {
+    oldest: 1,
+    newest: 1,
+};
+/// How long control may take to tell everybody that this node drains.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(3);
+/// How long connections may take to end once nothing is open on them.
+const LAST_FRAMES: Duration = Duration::from_millis(500);
+/// Between two looks at what is still open.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The sidecar could not start.
+pub type StartError = Box<dyn std::error::Error>;
+
+struct Listeners {
+    outbound: Vec<OutboundListener>,
+    internal: TcpListener,
+    external: Option<TcpListener>,
+    admin: TcpListener,
+}
+
+/// Runs a sidecar until it is told to end.
+///
+/// # Errors
+/// It could not start: an address, the data folder, or a signal handler was refused.
+pub async fn run(loaded: Loaded, routes: RouteTable) -> Result<(), StartError> {
+    let Loaded {
+        config,
+        settings,
+        warnings,
+    } = loaded;
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    let mut signals = Signals::install()?;
+    let folder = Arc::new(DataFolder::open(&config.data)?);
+    let (identity, warnings) = NodeIdentity::take(Some(&folder), config.node.clone(), unix_ms())?;
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    let listeners = bind(&config)?;
+    let bound = bound(&listeners)?;
+    info!(node = %identity.node, generation = %identity.generation, listeners = %bound, "starting");
+    warn!("trust mode disabled: links are in the clear, and nothing is secure");
+
+    let metrics = Arc::new(Metrics::default());
+    let beside = config.serve.iter().flat_map(|serve| serve.services.clone());
+    let mesh = Arc::new(Mesh::new(routes, beside.collect(), Arc::clone(&metrics)));
+    let local = local_services(&config, routes, &metrics)?;
+    let local = Arc::new(local);
+    let health = Arc::new(LocalHealth::new(&local));
+    let own = Own {
+        node: identity.node.clone(),
+        generation: identity.generation,
+    };
+    let repair = Repair::new(Arc::clone(&mesh));
+    let pool = Pool::new(own.clone(), Arc::clone(&repair) as _);
+    repair.dial_with(&pool);
+
+    let initial = stored(&folder, &config);
+    let hello = hello(&config, &identity, routes, &local, &health);
+    let advertise = advertise(&config, &listeners)?;
+    let sink = Arc::new(MeshSink {
+        mesh: Arc::clone(&mesh),
+        pool: Arc::clone(&pool),
+    });
+    let parameters = Parameters {
+        control: config.control.iter().map(ToString::to_string).collect(),
+        hello,
+        advertise,
+        data: Some(Arc::clone(&folder)),
+        timing: Timing::default(),
+    };
+    let (discovery, discovering) = discover::start(parameters, sink, initial);
+    for rule in routes.rules() {
+        // A table of more services than one sidecar may want cannot be compiled in by accident;
+        // what does not fit is asked for when it is first called.
+        let _ = ServiceName::new(&rule.service).map(|service| discovery.want(&service));
+    }
+    let mut tasks = JoinSet::new();
+    let discovering = tokio::spawn(discovering);
+    let stack = Arc::new(Stack {
+        own,
+        mesh,
+        local: Arc::clone(&local),
+        pool: Arc::clone(&pool),
+        discovery: discovery.clone(),
+        health: Arc::clone(&health),
+        repair,
+        policy: classify::Policy {
+            require_rules: config.require_rules,
+        },
+        metrics: Arc::clone(&metrics),
+    });
+    let drain = Drain::default();
+    let asked = Arc::new(Notify::new());
+    let apps = Arc::new(Semaphore::new(CONNECTIONS_LIMIT));
+    let pages = Arc::new(Admin {
+        stack: Arc::clone(&stack),
+        health: Arc::clone(&health),
+        settings: settings.describe(),
+        bound,
+        draining: drain.subscribe(),
+        drain: Arc::clone(&asked),
+    })
+    .pages();
+    let served = serve(listeners, &stack, &drain, &apps, pages);
+    {
+        let (health, local) = (Arc::clone(&health), Arc::clone(&local));
+        let discovery = discovery.clone();
+        tasks.spawn(async move { health.watch(local, discovery).await });
+    }
+    tasks.spawn(Arc::clone(&pool).sweep());
+    tasks.spawn(announce(discovery.clone()));
+
+    tokio::select! {
+        stop = signals.next() => info!(?stop, "ending"),
+        () = asked.notified() => info!("ending: asked to on the admin port"),
+    }
+    let orderly = end_in_order(&drain, &discovery, &stack, &apps, config.grace);
+    tokio::select! {
+        () = orderly => {}
+        () = forced(&mut signals) => warn!("told to end at once"),
+    }
+    let cut = metrics.open_calls();
+    drain.advance(Phase::Forced);
+    discovery.goodbye("drained").await;
+    let _ = tokio::time::timeout(LAST_FRAMES, served).await;
+    pool.close().await;
+    let _ = tokio::time::timeout(Duration::from_secs(2), discovering).await;
+    info!(cut, "ended; {cut} calls were cut");
+    Ok(())
+}
+
+/// Graceful first; the grace is the deadline; force is the caller's.
+async fn end_in_order(
+    drain: &Drain,
+    discovery: &Discovery,
+    stack: &Stack,
+    apps: &Semaphore,
+    grace: Duration,
+) {
+    let deadline = Instant::now() + grace;
+    // Before the first GOAWAY, so that nobody picks this node any more.
+    let told = discovery.drain(CONFIRM_LIMIT.min(grace)).await;
+    info!(?told, "control was told");
+    drain.advance(Phase::Inbound);
+    let over = |now: Instant| now >= deadline;
+    let quiet = || stack.metrics.open_calls() == 0;
+    let apps_gone = || apps.available_permits() == CONNECTIONS_LIMIT;
+    // The local app may still call until it is gone itself.
+    while !(over(Instant::now()) || (quiet() && apps_gone())) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    drain.advance(Phase::Outbound);
+    let last = (Instant::now() + LAST_FRAMES).min(deadline.max(Instant::now()));
+    while Instant::now() < last && !(quiet() && apps_gone()) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn forced(signals: &mut Signals) {
+    while !matches!(signals.next().await, Stop::Force(_)) {}
+}
+
+/// Says once when traffic can flow.
+async fn announce(discovery: Discovery) {
+    let mut status = discovery.status();
+    if status
+        .wait_for(|status| status.version.is_some())
+        .await
+        .is_ok()
+    {
+        info!("ready");
+    }
+}
+
+/// Hands what control says to the mesh, and ends links that nobody means any more.
+struct MeshSink {
+    mesh: Arc<Mesh>,
+    pool: Arc<Pool>,
+}
+
+impl Sink for MeshSink {
+    fn replace(&self, change: &Change) {
+        let states = change.services.iter().map(AsRef::as_ref);
+        for (node, generation) in self.mesh.replace(states, &change.dropped, Instant::now()) {
+            self.pool.retire(&node, generation);
+        }
+    }
+}
+
+fn bind(config: &Config) -> Result<Listeners, StartError> {
+    let mut outbound = Vec::new();
+    for address in &config.outbound {
+        match address {
+            ListenAddress::Tcp(address) => {
+                outbound.push(OutboundListener::Tcp(listen::tcp(*address, "outbound")?));
+            }
+            ListenAddress::Unix(path) => {
+                outbound.push(OutboundListener::Unix(listen::unix(path, "outbound")?));
+            }
+        }
+    }
+    Ok(Listeners {
+        outbound,
+        internal: listen::tcp(config.internal, "internal")?,
+        external: config
+            .external
+            .map(|address| listen::tcp(address, "external"))
+            .transpose()?,
+        admin: listen::tcp(config.admin, "admin")?,
+    })
+}
+
+fn bound(listeners: &Listeners) -> Result<Value, std::io::Error> {
+    let outbound: Vec<String> = listeners
+        .outbound
+        .iter()
+        .map(|listener| {
+            Ok(match listener {
+                OutboundListener::Tcp(listener) => listener.local_addr()?.to_string(),
+                OutboundListener::Unix(socket) => format!("unix:{}", socket.path().display()),
+            })
+        })
+        .collect::<Result<_, std::io::Error>>()?;
+    let external = match &listeners.external {
+        Some(listener) => Some(listener.local_addr()?.to_string()),
+        None => None,
+    };
+    Ok(json!({
+        "outbound": outbound,
+        "internal": listeners.internal.local_addr()?.to_string(),
+        "external": external,
+        "admin": listeners.admin.local_addr()?.to_string(),
+    }))
+}
+
+fn serve(
+    listeners: Listeners,
+    stack: &Arc<Stack>,
+    drain: &Drain,
+    apps: &Arc<Semaphore>,
+    pages: admin::Pages,
+) -> impl Future<Output = ()> {
+    let mut served = JoinSet::new();
+    let outbound = Outbound {
+        calls: Arc::clone(stack),
+        metrics: Arc::clone(&stack.metrics),
+        draining: drain.subscribe(),
+        connections: Arc::clone(apps),
+    };
+    for listener in listeners.outbound {
+        served.spawn(outbound.clone().run(listener));
+    }
+    let inbound = |class| Inbound {
+        class,
+        welcome: Welcome {
+            node: stack.own.node.clone(),
+            generation: stack.own.generation,
+            protocol: PEER_PROTOCOL,
+        },
+        calls: Arc::clone(stack),
+        metrics: Arc::clone(&stack.metrics),
+        draining: drain.subscribe(),
+    };
+    served.spawn(inbound(ConnectionClass::Internal).run(listeners.internal));
+    if let Some(external) = listeners.external {
+        served.spawn(inbound(ConnectionClass::External).run(external));
+    }
+    let mut ended = drain.subscribe();
+    let shutdown = async move { ended.reached(Phase::Forced).await };
+    served.spawn(admin::serve(listeners.admin, pages, shutdown));
+    async move { while served.join_next().await.is_some() {} }
+}
+
+fn local_services(
+    config: &Config,
+    routes: RouteTable,
+    metrics: &Metrics,
+) -> Result<LocalServices, StartError> {
+    let mut given = Vec::new();
+    for serve in &config.serve {
+        let address = match &serve.address {
+            DialAddress::Tcp(address) => Address::Tcp(PeerAddress::new(&address.to_string())?),
+            DialAddress::Unix(path) => Address::Unix(path.clone()),
+        };
+        for service in &serve.services {
+            given.push((service.clone(), address.clone()));
+        }
+    }
+    let rule_of = |service: &ServiceName| compiled(routes, service);
+    Ok(LocalServices::new(given, rule_of, metrics))
+}
+
+fn compiled(routes: RouteTable, service: &ServiceName) -> Option<Arc<Rule>> {
+    let rule = routes
+        .rules()
+        .find(|rule| rule.service == service.as_str())?;
+    Some(Arc::new(rule.clone()))
+}
+
+fn stored(folder: &DataFolder, config: &Config) -> Option<Held> {
+    match disk::load(folder, &config.network) {
+        Ok(held) => held,
+        Err(error) => {
+            warn!(%error, "the stored picture of the mesh is ignored");
+            None
+        }
+    }
+}
+
+fn hello(
+    config: &Config,
+    identity: &NodeIdentity,
+    routes: RouteTable,
+    local: &LocalServices,
+    health: &LocalHealth,
+) -> NodeHello {
+    NodeHello {
+        node: identity.node.clone(),
+        generation: identity.generation,
+        instance: identity.instance.clone(),
+        identity: None,
+        protocol: MEMBERSHIP_PROTOCOL,
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        rules_digest: Rule::digest(routes.rules()).to_vec(),
+        locality: config.locality.clone(),
+        network: config.network.clone(),
+        addresses: Addresses::default(),
+        offers: offers(local, health),
+        held: None,
+        subscription: Subscription::default(),
+        draining: false,
+    }
+}
+
+/// What peers dial: what was said, or the bound address, or, where that is unspecified, the local
+/// address of the connection to control.
+fn advertise(
+    config: &Config,
+    listeners: &Listeners,
+) -> Result<discover::Advertise, std::io::Error> {
+    let internal = listeners.internal.local_addr()?;
+    let external = match &listeners.external {
+        Some(listener) => Some(listener.local_addr()?),
+        None => None,
+    };
+    let said = config.advertise.clone();
+    Ok(Box::new(move |local| Addresses {
+        internal: dialled(internal, said.as_ref(), local, true),
+        external: external.and_then(|bound| dialled(bound, said.as_ref(), local, false)),
+    }))
+}
+
+fn dialled(
+    bound: SocketAddr,
+    said: Option<&Advertise>,
+    local: IpAddr,
+    with_port: bool,
+) -> Option<PeerAddress> {
+    let text = match said {
+        Some(Advertise { host, port }) => {
+            // A port that was said is the internal listener's; the other keeps its own.
+            let port = port.filter(|_| with_port).unwrap_or(bound.port());
+            if host.contains(':') {
+                format!("[{host}]:{port}")
+            } else {
+                format!("{host}:{port}")
+            }
+        }
+        None if bound.ip().is_unspecified() => SocketAddr::new(local, bound.port()).to_string(),
+        None => bound.to_string(),
+    };
+    PeerAddress::new(&text)
+        .inspect_err(|error| error!(%error, "cannot be advertised"))
+        .ok()
+}

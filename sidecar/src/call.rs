@@ -1,0 +1,336 @@
+//! The typed facts of a call, read once from its headers. Every stage works with these; nobody
+//! parses twice, and nobody but this module knows how the headers are spelt.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use sidelane_proto::model::{CallPath, ConnectionClass, Generation, Lane, NodeId, PathError};
+
+/// Asks for a lane.
+pub const LANE_HEADER: HeaderName = HeaderName::from_static("sidelane-lane");
+/// Asks for one node: standard mode.
+pub const NODE_HEADER: HeaderName = HeaderName::from_static("sidelane-node");
+/// The reason of a failure that the mesh made.
+pub const ERROR_HEADER: HeaderName = HeaderName::from_static("sidelane-error");
+/// Tells the app which node calls.
+pub const SOURCE_NODE_HEADER: HeaderName = HeaderName::from_static("sidelane-source-node");
+/// All headers that belong to the mesh begin so.
+pub const MESH_PREFIX: &str = "sidelane-";
+/// The time limit of a call (gRPC over HTTP/2).
+pub const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
+/// The status of a call (gRPC over HTTP/2).
+pub const STATUS_HEADER: HeaderName = HeaderName::from_static("grpc-status");
+
+/// The other end of a link, as its Hello said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The node.
+    pub node: NodeId,
+    /// Its generation.
+    pub generation: Generation,
+    /// The class of every call on the link.
+    pub class: ConnectionClass,
+    /// The lane of every call on the link.
+    pub lane: Lane,
+}
+
+/// Who calls.
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// The app beside this sidecar.
+    Local,
+    /// Another sidecar.
+    Peer(Arc<Peer>),
+}
+
+/// What a call asks for, apart from its path.
+#[derive(Debug)]
+pub struct Call {
+    /// Who calls.
+    pub caller: Caller,
+    /// When its headers were read.
+    pub arrived: Instant,
+    /// When its caller gives up.
+    pub deadline: Option<Instant>,
+    /// The node that is meant: standard mode.
+    pub node: Option<NodeId>,
+    /// The lane that is asked for.
+    pub lane: Option<Lane>,
+    /// Where the service's name ends in the path.
+    service_end: usize,
+}
+
+/// Why a request is no call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// Not POST.
+    #[error("the method is {0}, a gRPC call is a POST")]
+    Method(http::Method),
+    /// Not `application/grpc`.
+    #[error("the content type is {0}, a gRPC call's is `application/grpc`")]
+    ContentType(String),
+    /// No gRPC path.
+    #[error("{0}")]
+    Path(#[from] PathError),
+    /// A `grpc-timeout` that is not digits and a unit.
+    #[error("`grpc-timeout: {0}` is not up to 8 digits and one of H, M, S, m, u, n")]
+    Timeout(String),
+    /// A `sidelane-node` that is no node id.
+    #[error("`sidelane-node: {0}` is no node id (letters, digits, `.`, `_`, `-`)")]
+    Node(String),
+    /// A `sidelane-lane` that is no lane.
+    #[error("`sidelane-lane: {given}` is no lane; lanes are {known}")]
+    Lane {
+        /// What was asked for.
+        given: String,
+        /// The lanes there are.
+        known: String,
+    },
+}
+
+impl CallError {
+    /// Plain HTTP, rather than gRPC with a mistake: answered in HTTP's own terms.
+    #[must_use]
+    pub fn is_plain_http(&self) -> bool {
+        matches!(self, Self::Method(_) | Self::ContentType(_))
+    }
+}
+
+impl Call {
+    /// Reads the facts from a request's head, and takes the mesh's own headers out of it.
+    ///
+    /// # Errors
+    /// The first thing that makes it no gRPC call.
+    pub fn read(parts: &mut Parts, caller: Caller, arrived: Instant) -> Result<Self, CallError> {
+        if parts.method != http::Method::POST {
+            return Err(CallError::Method(parts.method.clone()));
+        }
+        check_content_type(&parts.headers)?;
+        let service_end = 1 + CallPath::parse(parts.uri.path())?.service.len();
+        if parts.uri.query().is_some() {
+            return Err(PathError::BadCharacter.into());
+        }
+        let deadline = match parts.headers.get(TIMEOUT_HEADER) {
+            Some(value) => {
+                let timeout = read_timeout(value.as_bytes())
+                    .ok_or_else(|| CallError::Timeout(printable(value)))?;
+                // A limit beyond what the clock can count is none.
+                arrived.checked_add(timeout)
+            }
+            None => None,
+        };
+        let mut call = Self {
+            caller,
+            arrived,
+            deadline,
+            node: None,
+            lane: None,
+            service_end,
+        };
+        if parts.headers.keys().any(is_mesh_header) {
+            call.read_mesh_headers(&parts.headers)?;
+            strip_mesh_headers(&mut parts.headers);
+        }
+        Ok(call)
+    }
+
+    /// The path of the request that this call was read from, taken apart.
+    #[must_use]
+    pub fn path<'a>(&self, parts: &'a Parts) -> CallPath<'a> {
+        let path = parts.uri.path();
+        CallPath {
+            service: &path[1..self.service_end],
+            method: &path[self.service_end + 1..],
+        }
+    }
+
+    fn read_mesh_headers(&mut self, headers: &HeaderMap) -> Result<(), CallError> {
+        if let Some(value) = headers.get(NODE_HEADER) {
+            let node = value.to_str().ok().and_then(|text| NodeId::new(text).ok());
+            self.node = Some(node.ok_or_else(|| CallError::Node(printable(value)))?);
+        }
+        if let Some(value) = headers.get(LANE_HEADER) {
+            let lane = value.to_str().ok().and_then(Lane::from_name);
+            self.lane = Some(lane.ok_or_else(|| CallError::Lane {
+                given: printable(value),
+                known: Lane::ALL.map(Lane::name).join(", "),
+            })?);
+        }
+        Ok(())
+    }
+}
+
+fn check_content_type(headers: &HeaderMap) -> Result<(), CallError> {
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return Err(CallError::ContentType("missing".into()));
+    };
+    match value.as_bytes().strip_prefix(b"application/grpc") {
+        Some([] | [b'+' | b';', ..]) => Ok(()),
+        _ => Err(CallError::ContentType(format!("`{}`", printable(value)))),
+    }
+}
+
+fn is_mesh_header(name: &HeaderName) -> bool {
+    name.as_str().starts_with(MESH_PREFIX)
+}
+
+/// Takes out every header that belongs to the mesh, so that no app can make one up.
+pub fn strip_mesh_headers(headers: &mut HeaderMap) {
+    let names: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_mesh_header(name))
+        .cloned()
+        .collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Takes out what belongs to the mesh from what an app answered; most answers have nothing.
+pub fn strip_answer(headers: &mut HeaderMap) {
+    if headers.keys().any(is_mesh_header) {
+        strip_mesh_headers(headers);
+    }
+}
+
+/// Reads a `grpc-timeout`.
+fn read_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = digits
+        .iter()
+        .fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    Some(match unit {
+        b'H' => Duration::from_secs(number * 3600),
+        b'M' => Duration::from_secs(number * 60),
+        b'S' => Duration::from_secs(number),
+        b'm' => Duration::from_millis(number),
+        b'u' => Duration::from_micros(number),
+        b'n' => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// Writes what is left of a call's time as a `grpc-timeout`, rounded down, never zero.
+#[must_use]
+pub fn write_timeout(left: Duration) -> HeaderValue {
+    const MOST: u128 = 99_999_999;
+    let text = if left.as_micros() <= MOST {
+        format!("{}u", left.as_micros().max(1))
+    } else if left.as_millis() <= MOST {
+        format!("{}m", left.as_millis())
+    } else {
+        format!("{}S", u128::from(left.as_secs()).min(MOST))
+    };
+    // Digits and a letter are always a header value.
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("1u"))
+}
+
+fn printable(value: &HeaderValue) -> String {
+    let text: String = String::from_utf8_lossy(value.as_bytes())
+        .chars()
+        .take(64)
+        .collect();
+    text.escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(path: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut builder = http::Request::post(path);
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    fn read(path: &str, headers: &[(&str, &str)]) -> Result<(Call, Parts), CallError> {
+        let mut parts = head(path, headers);
+        Call::read(&mut parts, Caller::Local, Instant::now()).map(|call| (call, parts))
+    }
+
+    const GRPC: (&str, &str) = ("content-type", "application/grpc");
+
+    #[test]
+    fn content_types_of_grpc_and_no_others_are_taken() {
+        for good in [
+            "application/grpc",
+            "application/grpc+proto",
+            "application/grpc;charset=x",
+        ] {
+            assert!(read("/a.B/C", &[("content-type", good)]).is_ok(), "{good}");
+        }
+        for bad in ["application/json", "application/grpcx", "text/plain"] {
+            let error = read("/a.B/C", &[("content-type", bad)]).unwrap_err();
+            assert_eq!(error, CallError::ContentType(format!("`{bad}`")));
+            assert!(error.is_plain_http());
+        }
+        let error = read("/a.B/C", &[]).unwrap_err();
+        let expected = "the content type is missing, a gRPC call's is `application/grpc`";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn timeouts_are_read_in_every_unit_and_refused_otherwise() {
+        let cases = [
+            ("1H", 3_600_000_000_000_u128),
+            ("2M", 120_000_000_000),
+            ("3S", 3_000_000_000),
+            ("4m", 4_000_000),
+            ("5u", 5_000),
+            ("99999999n", 99_999_999),
+        ];
+        for (text, nanoseconds) in cases {
+            assert_eq!(
+                read_timeout(text.as_bytes()).unwrap().as_nanos(),
+                nanoseconds
+            );
+        }
+        for bad in ["", "S", "1", "1s", "123456789S", "-1S", "1.5S", " 1S"] {
+            assert_eq!(read_timeout(bad.as_bytes()), None, "{bad}");
+        }
+        let error = read("/a.B/C", &[GRPC, ("grpc-timeout", "soon")]).unwrap_err();
+        assert_eq!(error, CallError::Timeout("soon".into()));
+    }
+
+    #[test]
+    fn what_is_left_is_written_rounded_down_and_never_zero() {
+        let cases = [
+            (Duration::ZERO, "1u"),
+            (Duration::from_nanos(1_999), "1u"),
+            (Duration::from_millis(1_500), "1500000u"),
+            (Duration::from_secs(100), "100000m"),
+            (Duration::from_secs(100_000), "100000S"),
+        ];
+        for (left, text) in cases {
+            assert_eq!(write_timeout(left), text);
+        }
+    }
+
+    #[test]
+    fn the_meshs_headers_are_read_and_taken_out() {
+        let asked = [
+            GRPC,
+            ("sidelane-node", "orders-1"),
+            ("sidelane-lane", "gossip"),
+            ("sidelane-source-node", "forged"),
+            ("x-own", "stays"),
+        ];
+        let (call, parts) = read("/a.B/C", &asked).unwrap();
+        assert_eq!(call.node.unwrap().as_str(), "orders-1");
+        assert_eq!(call.lane, Some(Lane::GOSSIP));
+        assert_eq!(parts.headers.len(), 2);
+        assert_eq!(parts.headers["x-own"], "stays");
+        let error = read("/a.B/C", &[GRPC, ("sidelane-lane", "fast")]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`sidelane-lane: fast` is no lane; lanes are general, gossip, bifrost_data, ingress_data"
+        );
+    }
+}

@@ -1,0 +1,235 @@
+//! Pure: a call and the view of the mesh decide which rule holds, and whether the call may go
+//! that way at all. The first stage of every call, and the one that `explain` asks too.
+
+use std::sync::Arc;
+
+use sidelane_proto::model::{CallPath, ConnectionClass, Lane, Rule};
+
+use crate::mesh::{RuleSource, Target, View};
+
+/// How many names a refusal lists.
+const NAMES_SHOWN: usize = 5;
+
+/// What the operator decided about calls in general.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Policy {
+    /// A service without a rule is not called.
+    pub require_rules: bool,
+}
+
+/// A call that may go its way.
+#[derive(Debug, Clone)]
+pub struct Classified {
+    /// Whom it is for.
+    pub target: Arc<Target>,
+    /// From where the callee is reached.
+    pub class: ConnectionClass,
+    /// In which lane it travels.
+    pub lane: Lane,
+}
+
+/// Why a call may not go its way.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClassifyError {
+    /// No rule, and no endpoint ever seen.
+    #[error(
+        "{service}: no rule names it and no node ever offered it; {known}; start a sidecar with \
+         `--serve {service}=ADDRESS`, or look at `sidelane services`"
+    )]
+    UnknownService {
+        /// What was asked for.
+        service: String,
+        /// What is known, in words.
+        known: String,
+    },
+    /// Some node offers it, but rules are demanded and it has none.
+    #[error(
+        "{service}: it is offered, but no rule names it, and this sidecar runs with \
+         `--require-rules`; write a rule for it, or leave the flag out"
+    )]
+    NoRule {
+        /// What was asked for.
+        service: String,
+    },
+    /// The lane that was asked for is not the rule's, or does not go with its class.
+    #[error("{service}: lane `{asked}` was asked for, its rule ({origin}) allows {allowed}")]
+    LaneRefused {
+        /// The service.
+        service: String,
+        /// The lane that was asked for.
+        asked: &'static str,
+        /// Where the rule was written.
+        origin: String,
+        /// The lanes it allows.
+        allowed: String,
+    },
+    /// The rule says secure, and this mesh runs in the clear.
+    #[error(
+        "{service}: its rule ({origin}) says secure, and this mesh runs in trust mode `disabled`; \
+         the call was not sent in the clear"
+    )]
+    NotSecure {
+        /// The service.
+        service: String,
+        /// Where the rule was written.
+        origin: String,
+    },
+    /// An internal service asked for on the external listener.
+    #[error("{service}: not reachable here")]
+    NotExposed {
+        /// The service.
+        service: String,
+    },
+    /// An external service asked for on the internal listener.
+    #[error("{service}: its class is {rule}, and this listener takes calls of class {link}")]
+    WrongListener {
+        /// The service.
+        service: String,
+        /// The rule's class.
+        rule: ConnectionClass,
+        /// The link's class.
+        link: ConnectionClass,
+    },
+    /// The caller's rule puts it in another lane than ours.
+    #[error(
+        "{service}: the caller sends it in lane `{link}`, the rule here ({origin}) says `{rule}`; \
+         build both sides with the same rules"
+    )]
+    RulesMismatch {
+        /// The service.
+        service: String,
+        /// The link's lane.
+        link: Lane,
+        /// The rule's lane.
+        rule: Lane,
+        /// Where the rule here was written.
+        origin: String,
+    },
+}
+
+/// Decides a local app's call.
+///
+/// # Errors
+/// Why it may not go.
+pub fn outbound(
+    view: &View,
+    path: CallPath<'_>,
+    asked: Option<Lane>,
+    policy: Policy,
+) -> Result<Classified, ClassifyError> {
+    let target = view
+        .target(path.service)
+        .filter(|target| target.ever_seen || target.source == RuleSource::Compiled)
+        .ok_or_else(|| unknown(view, path.service))?;
+    if policy.require_rules && target.source == RuleSource::Default {
+        return Err(ClassifyError::NoRule {
+            service: path.service.to_owned(),
+        });
+    }
+    let rule = &target.rule;
+    check_secure(rule)?;
+    let lane = match asked {
+        None => rule.lane,
+        Some(lane) if lane == rule.lane => lane,
+        // Nobody said anything about this service, so its caller may.
+        Some(lane) if target.source == RuleSource::Default && rule.class.allows(lane) => lane,
+        Some(lane) => return Err(lane_refused(target, lane)),
+    };
+    Ok(Classified {
+        target: Arc::clone(target),
+        class: rule.class,
+        lane,
+    })
+}
+
+/// Decides a peer's call against the rule that holds here; `None` where nothing was said.
+///
+/// # Errors
+/// Why it may not come in.
+pub fn inbound(
+    service: &str,
+    rule: Option<&Rule>,
+    class: ConnectionClass,
+    lane: Lane,
+) -> Result<(), ClassifyError> {
+    let rule_class = rule.map_or(ConnectionClass::Internal, |rule| rule.class);
+    if rule_class != class {
+        let service = service.to_owned();
+        return Err(if class == ConnectionClass::External {
+            ClassifyError::NotExposed { service }
+        } else {
+            ClassifyError::WrongListener {
+                service,
+                rule: rule_class,
+                link: class,
+            }
+        });
+    }
+    let Some(rule) = rule else { return Ok(()) };
+    check_secure(rule)?;
+    if rule.lane == lane {
+        return Ok(());
+    }
+    Err(ClassifyError::RulesMismatch {
+        service: service.to_owned(),
+        link: lane,
+        rule: rule.lane,
+        origin: rule.origin.to_string(),
+    })
+}
+
+/// Trust mode `disabled` is the only one until identity is built, so nothing is secure.
+fn check_secure(rule: &Rule) -> Result<(), ClassifyError> {
+    if rule.secure {
+        return Err(ClassifyError::NotSecure {
+            service: rule.service.to_string(),
+            origin: rule.origin.to_string(),
+        });
+    }
+    Ok(())
+}
+
+fn lane_refused(target: &Target, asked: Lane) -> ClassifyError {
+    let allowed = if target.source == RuleSource::Default {
+        let lanes: Vec<&str> = target
+            .rule
+            .class
+            .lanes()
+            .iter()
+            .map(|lane| lane.name())
+            .collect();
+        lanes.join(", ")
+    } else {
+        target.rule.lane.name().to_owned()
+    };
+    ClassifyError::LaneRefused {
+        service: target.name.to_string(),
+        asked: asked.name(),
+        origin: target.rule.origin.to_string(),
+        allowed,
+    }
+}
+
+fn unknown(view: &View, service: &str) -> ClassifyError {
+    let mut names: Vec<&str> = view
+        .targets()
+        .filter(|target| target.ever_seen)
+        .map(|target| target.name.as_str())
+        .collect();
+    names.sort_unstable();
+    let known = match names.len() {
+        0 => "no service is known here yet".to_owned(),
+        count if count > NAMES_SHOWN => {
+            format!(
+                "known are {} and {} more",
+                names[..NAMES_SHOWN].join(", "),
+                count - NAMES_SHOWN
+            )
+        }
+        _ => format!("known are {}", names.join(", ")),
+    };
+    ClassifyError::UnknownService {
+        service: service.to_owned(),
+        known,
+    }
+}

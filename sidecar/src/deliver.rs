@@ -1,0 +1,207 @@
+//! One attempt of a call over a seat that was found, up to the caller. What was not looked at by
+//! the callee comes back, so that `stack` can decide whether to go elsewhere; everything else ends
+//! here, with the caller answered.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::header::{HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::{Request, Response};
+
+use crate::call::{
+    LANE_HEADER, SOURCE_NODE_HEADER, STATUS_HEADER, TIMEOUT_HEADER, strip_answer, write_timeout,
+};
+use crate::forward::{Answer, Clock, End, ForwardError, Upload, await_answer, stream_answer};
+use crate::pool::{Seat, To};
+use crate::reason::Processed;
+use crate::respond::{Failure, forward_failure, peer_refusal};
+use crate::telemetry::Outcome;
+
+/// The status of an answer that has none.
+const NO_STATUS: u16 = 17;
+
+/// A call on its way: what every attempt of it needs.
+pub struct Delivery<'a> {
+    /// The request's head; each attempt sends a copy.
+    pub head: &'a Parts,
+    /// The request's body.
+    pub upload: &'a mut Upload,
+    /// The caller.
+    pub respond: &'a mut SendResponse<Bytes>,
+    /// Rings when the call's time is over.
+    pub clock: &'a mut Clock,
+    /// When that is.
+    pub deadline: Option<Instant>,
+    /// When the call came.
+    pub arrived: Instant,
+    /// Who calls, for the app.
+    pub source: &'a str,
+    /// The service, for errors.
+    pub service: &'a str,
+}
+
+/// How an attempt ended.
+pub enum Attempt {
+    /// The caller was answered, or is gone.
+    Ended(Outcome),
+    /// The callee did not look at it, and the caller has heard nothing yet.
+    Unprocessed(Refusal),
+    /// It failed and may have run; the caller has heard nothing yet.
+    Failed(Failure),
+}
+
+/// What the caller gets if nobody else takes the call.
+pub enum Refusal {
+    /// A failure of ours.
+    Ours(Failure),
+    /// A peer sidecar's answer.
+    Peers(Response<()>),
+}
+
+impl Delivery<'_> {
+    /// Sends the request and streams the answer.
+    pub async fn attempt(&mut self, seat: &Seat) -> Attempt {
+        let to_app = matches!(seat.link().key.to, To::Local(_));
+        let callee = match &seat.link().key.to {
+            To::Peer { node, .. } => node.as_str().to_owned(),
+            To::Local(_) => String::from("the local service"),
+        };
+        let request = self.request(seat, to_app);
+        let Ok((response, mut to)) = seat.send(request, self.upload.is_empty()) else {
+            return self.unprocessed(&callee, &ForwardError::GoingAway);
+        };
+        let answer = await_answer(self.upload, &mut to, response, self.respond, self.clock).await;
+        match answer {
+            Answer::Begun(answer) => {
+                let (mut head, body) = answer.into_parts();
+                if to_app {
+                    strip_answer(&mut head.headers);
+                }
+                let response = Response::from_parts(head, ());
+                if body.is_end_stream() {
+                    return self.trailers_only(response, to_app);
+                }
+                self.stream(&mut to, response, body, &callee, to_app).await
+            }
+            Answer::Failed(error) if error.processed() == Processed::No => {
+                self.unprocessed(&callee, &error)
+            }
+            Answer::Failed(error) => {
+                Attempt::Failed(forward_failure(self.service, &callee, &error))
+            }
+            Answer::CallerGone => Attempt::Ended(Outcome::Cancelled),
+            Answer::DeadlineOver => Attempt::Failed(self.late()),
+        }
+    }
+
+    fn request(&self, seat: &Seat, to_app: bool) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = self.head.method.clone();
+        *request.uri_mut() = self.head.uri.clone();
+        *request.version_mut() = http::Version::HTTP_2;
+        let mut headers = self.head.headers.clone();
+        if let Some(deadline) = self.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            headers.insert(TIMEOUT_HEADER, write_timeout(left));
+        }
+        if to_app {
+            // A node id is made of characters that every header takes.
+            if let Ok(source) = HeaderValue::from_str(self.source) {
+                headers.insert(SOURCE_NODE_HEADER, source);
+            }
+            let lane = HeaderValue::from_static(seat.link().key.lane.name());
+            headers.insert(LANE_HEADER, lane);
+        }
+        *request.headers_mut() = headers;
+        request
+    }
+
+    fn trailers_only(&mut self, response: Response<()>, to_app: bool) -> Attempt {
+        if !to_app && peer_refusal(response.headers()) == Some(Processed::No) {
+            return Attempt::Unprocessed(Refusal::Peers(response));
+        }
+        Attempt::Ended(self.answer(response))
+    }
+
+    /// Sends an answer that has no body.
+    pub fn answer(&mut self, response: Response<()>) -> Outcome {
+        let status = status(response.headers());
+        match self.respond.send_response(response, true) {
+            Ok(_) => Outcome::Answered(status),
+            Err(_) => Outcome::Cancelled,
+        }
+    }
+
+    async fn stream(
+        &mut self,
+        to: &mut h2::SendStream<Bytes>,
+        response: Response<()>,
+        body: RecvStream,
+        callee: &str,
+        to_app: bool,
+    ) -> Attempt {
+        let gone = Attempt::Ended(Outcome::Cancelled);
+        let early = response.headers().contains_key(STATUS_HEADER);
+        let grpc = is_grpc(response.headers());
+        let early_status = status(response.headers());
+        let Ok(mut caller) = self.respond.send_response(response, false) else {
+            return gone;
+        };
+        let failure = match stream_answer(self.upload, to, body, &mut caller, self.clock).await {
+            End::Trailers(mut trailers) => {
+                if to_app {
+                    strip_answer(&mut trailers);
+                }
+                let outcome = Outcome::Answered(status(&trailers));
+                return match caller.send_trailers(trailers) {
+                    Ok(()) => Attempt::Ended(outcome),
+                    Err(_) => gone,
+                };
+            }
+            // Plain HTTP, or a status that came with the head: the answer is whole.
+            End::NoTrailers if early || !grpc => {
+                return match caller.send_data(Bytes::new(), true) {
+                    Ok(()) => Attempt::Ended(Outcome::Answered(early_status)),
+                    Err(_) => gone,
+                };
+            }
+            End::NoTrailers => forward_failure(self.service, callee, &ForwardError::Unfinished),
+            End::Failed(error) => forward_failure(self.service, callee, &error),
+            End::DeadlineOver => self.late(),
+            End::CallerGone => return gone,
+        };
+        let reason = failure.reason;
+        match caller.send_trailers(failure.into_trailers()) {
+            Ok(()) => Attempt::Ended(Outcome::Failed(reason)),
+            Err(_) => gone,
+        }
+    }
+
+    fn unprocessed(&self, callee: &str, error: &ForwardError) -> Attempt {
+        Attempt::Unprocessed(Refusal::Ours(forward_failure(self.service, callee, error)))
+    }
+
+    /// The call's time is over, and it had been sent.
+    fn late(&self) -> Failure {
+        Failure::deadline(
+            self.head.uri.path(),
+            self.arrived.elapsed(),
+            Processed::Maybe,
+        )
+    }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn status(headers: &HeaderMap) -> u16 {
+    let text = headers
+        .get(STATUS_HEADER)
+        .and_then(|status| status.to_str().ok());
+    text.and_then(|text| text.parse().ok()).unwrap_or(NO_STATUS)
+}

@@ -1,0 +1,97 @@
+//! Dials the control plane. The TCP connection is made here rather than inside tonic, for its
+//! local address, which is what peers can dial where the sidecar listens on all addresses; and for
+//! an error that names the cause. Certificates will come between the socket and HTTP/2, here.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
+
+use super::Timing;
+
+/// Why there is no stream to control, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ControlError {
+    #[error("no control plane is configured; give --control HOST:PORT")]
+    NoAddress,
+    #[error("`{0}` is not the address of a control plane; give --control HOST:PORT")]
+    Address(String),
+    #[error("control at {address} cannot be reached: {source}")]
+    Connect { address: String, source: io::Error },
+    #[error("control at {address} did not take the connection within {waited:?}")]
+    ConnectTimeout { address: String, waited: Duration },
+    #[error("control at {address} did not answer Hello within {waited:?}")]
+    NoWelcome { address: String, waited: Duration },
+    #[error("control at {address} failed the stream: {code:?}: {text}")]
+    Failed {
+        address: String,
+        code: tonic::Code,
+        text: String,
+    },
+    #[error("control at {0} ended the stream")]
+    Ended(String),
+    #[error("control at {address} said nothing for {lease:?}, its lease")]
+    Silent { address: String, lease: Duration },
+    #[error("control at {0} does not read what it is told")]
+    Deaf(String),
+    #[error("control at {address} refused this node: {reason}: {text}")]
+    Refused {
+        address: String,
+        reason: String,
+        text: String,
+    },
+    #[error("control at {address} broke the protocol: {text}")]
+    Protocol { address: String, text: String },
+}
+
+impl ControlError {
+    /// The call failed with `status`.
+    pub(super) fn failed(address: &str, status: &tonic::Status) -> Self {
+        Self::Failed {
+            address: address.to_owned(),
+            code: status.code(),
+            text: status.message().to_owned(),
+        }
+    }
+}
+
+/// Connects to `host:port`; gives the channel, and the local address of its connection.
+pub(super) async fn connect(
+    address: &str,
+    timing: &Timing,
+) -> Result<(Channel, IpAddr), ControlError> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|_| ControlError::Address(address.to_owned()))?
+        .connect_timeout(timing.connect)
+        .http2_keep_alive_interval(timing.keepalive)
+        .keep_alive_timeout(timing.keepalive_answer)
+        .keep_alive_while_idle(true);
+    let failed = |source| ControlError::Connect {
+        address: address.to_owned(),
+        source,
+    };
+    let stream = timeout(timing.connect, TcpStream::connect(address))
+        .await
+        .map_err(|_| ControlError::ConnectTimeout {
+            address: address.to_owned(),
+            waited: timing.connect,
+        })?
+        .map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    let local = stream.local_addr().map_err(failed)?.ip();
+    // A channel dials again by itself. Ours must not: a new connection needs a new Hello.
+    let mut once = Some(TokioIo::new(stream));
+    let connector = tower::service_fn(move |_| {
+        let stream = once.take();
+        async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
+    });
+    let channel = endpoint
+        .connect_with_connector(connector)
+        .await
+        .map_err(|error| failed(io::Error::other(error)))?;
+    Ok((channel, local))
+}

@@ -1,0 +1,331 @@
+//! What a sidecar holds of the mesh: whole states of services, merged from control's updates. Pure:
+//! it stands between the control stream and everything that routes by the result, and it must
+//! never hold half an update, nor let older news replace newer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use sidelane_proto::model::{
+    Endpoint, FieldError, Generation, NodeId, Problem, Removal, ServiceName, ServiceState, Update,
+    Version,
+};
+use sidelane_proto::wire::control::v1 as wire;
+
+/// The most endpoints of one service: ten times what one mesh is built for, so that a control plane
+/// gone wrong cannot fill the memory of every sidecar.
+pub const ENDPOINTS_LIMIT: usize = 100_000;
+
+/// The validated picture of the mesh, as far as it was asked for. Endpoints of a service are in
+/// the order of their node ids, so that two pictures with the same content are equal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    version: Option<Version>,
+    /// The newest version with nothing missing before it: behind `version` where an update was
+    /// refused and a later one taken. Deltas since here make the picture whole again.
+    whole_since: Option<Version>,
+    refused: bool,
+    services: BTreeMap<ServiceName, Arc<ServiceState>>,
+}
+
+/// What one update changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What is held now.
+    pub version: Version,
+    /// The whole new state of each service that is not as it was.
+    pub services: Vec<Arc<ServiceState>>,
+    /// Services that are no longer held.
+    pub dropped: Vec<ServiceName>,
+}
+
+impl Held {
+    /// What is held; `None` before the first update.
+    #[must_use]
+    pub fn version(&self) -> Option<&Version> {
+        self.version.as_ref()
+    }
+
+    /// The version to resume from: all that came before it was taken.
+    #[must_use]
+    pub fn whole_since(&self) -> Option<&Version> {
+        self.whole_since.as_ref()
+    }
+
+    /// The state of one service, if it is held.
+    #[must_use]
+    pub fn service(&self, service: &ServiceName) -> Option<&Arc<ServiceState>> {
+        self.services.get(service)
+    }
+
+    /// All states, in the order of their names.
+    pub fn services(&self) -> impl ExactSizeIterator<Item = &Arc<ServiceState>> {
+        self.services.values()
+    }
+
+    /// Everything as one change, for a reader that starts with nothing. `None` before the first
+    /// update.
+    #[must_use]
+    pub fn as_change(&self) -> Option<Change> {
+        Some(Change {
+            version: self.version.clone()?,
+            services: self.services.values().cloned().collect(),
+            dropped: Vec::new(),
+        })
+    }
+
+    /// Everything as one full update, at the version to resume from.
+    #[must_use]
+    pub fn to_wire(&self) -> Option<wire::Update> {
+        let version = self.whole_since.as_ref()?;
+        Some(wire::Update {
+            version: Some(version.into()),
+            full: true,
+            services: self.services().map(|state| (&**state).into()).collect(),
+            upserts: Vec::new(),
+            removals: Vec::new(),
+        })
+    }
+
+    /// Merges an update in: all of it, or nothing.
+    ///
+    /// Within a service an endpoint of an older generation than the one held is ignored, and a
+    /// removal counts only for the generation that it names.
+    ///
+    /// # Errors
+    /// The path of the field that cannot be: a version that goes back, a store that is not the one
+    /// held (unless the update is full), a service stated twice, an endpoint that comes and leaves,
+    /// more endpoints of one service than [`ENDPOINTS_LIMIT`].
+    pub fn apply(&mut self, update: Update) -> Result<Change, FieldError> {
+        self.apply_taking(update, |_, _| true)
+    }
+
+    /// As [`Held::apply`], leaving out the entries of services for which `takes` is false. Its
+    /// second argument says whether the update brings the service's whole state.
+    pub(super) fn apply_taking(
+        &mut self,
+        update: Update,
+        takes: impl Fn(&ServiceName, bool) -> bool,
+    ) -> Result<Change, FieldError> {
+        self.check_version(&update)?;
+        check_removals(&update)?;
+        let full = update.full;
+        let mut drafts: BTreeMap<ServiceName, Draft> = BTreeMap::new();
+        for (index, state) in update.services.into_iter().enumerate() {
+            if drafts.contains_key(&state.service) {
+                let given = state.service.to_string();
+                let path = format!("services[{index}].service");
+                return Err(FieldError::new(path, Problem::Duplicate { given }));
+            }
+            drafts.insert(state.service.clone(), Draft::of(state));
+        }
+        for endpoint in update.upserts {
+            let service = &endpoint.offer.service;
+            if let Some(draft) = drafts.get_mut(service) {
+                draft.upsert(endpoint);
+            } else if takes(service, full) {
+                let mut draft = self.draft(service, full);
+                let service = service.clone();
+                draft.upsert(endpoint);
+                drafts.insert(service, draft);
+            }
+        }
+        for removal in &update.removals {
+            if let Some(draft) = drafts.get_mut(&removal.service) {
+                draft.remove(removal);
+            } else if takes(&removal.service, full) && self.services.contains_key(&removal.service)
+            {
+                let mut draft = self.draft(&removal.service, full);
+                draft.remove(removal);
+                drafts.insert(removal.service.clone(), draft);
+            }
+        }
+        // Whole states were drafted without asking, so that a service stated twice is seen even
+        // where nobody wants it. What was begun by a delta has been asked about already.
+        drafts.retain(|service, draft| !draft.whole || takes(service, true));
+        if let Some(count) = drafts.values().map(|draft| draft.endpoints.len()).max()
+            && count > ENDPOINTS_LIMIT
+        {
+            let limit = ENDPOINTS_LIMIT;
+            return Err(FieldError::new(
+                "upserts",
+                Problem::TooMany { count, limit },
+            ));
+        }
+        Ok(self.commit(update.version, full, drafts))
+    }
+
+    /// Remembers that an update was refused: from here on the stream's deltas may build on
+    /// something that is not held.
+    pub fn refuse(&mut self) {
+        self.refused = true;
+    }
+
+    /// A new stream begins, whose deltas count from [`Held::whole_since`].
+    pub fn resume(&mut self) {
+        self.refused = false;
+        self.version = self.whole_since.clone();
+    }
+
+    /// Holds these services no more. `None` if none of them was held.
+    pub fn forget<'a>(
+        &mut self,
+        services: impl IntoIterator<Item = &'a ServiceName>,
+    ) -> Option<Change> {
+        let version = self.version.clone()?;
+        let dropped: Vec<ServiceName> = services
+            .into_iter()
+            .filter_map(|service| self.services.remove_entry(service))
+            .map(|(service, _)| service)
+            .collect();
+        (!dropped.is_empty()).then_some(Change {
+            version,
+            services: Vec::new(),
+            dropped,
+        })
+    }
+
+    fn check_version(&self, update: &Update) -> Result<(), FieldError> {
+        let Some(held) = &self.version else {
+            return Ok(());
+        };
+        let given = &update.version;
+        if given.store != held.store && !update.full {
+            let text = format!(
+                "`{}` is not the store of what is held, `{}`, and the update is not full",
+                given.store, held.store
+            );
+            let problem = Problem::Contradiction(text);
+            return Err(FieldError::new("version.store_id", problem));
+        }
+        if given.store == held.store && given.counter < held.counter {
+            let text = format!(
+                "{} is older than {}, which is held",
+                given.counter, held.counter
+            );
+            let problem = Problem::Contradiction(text);
+            return Err(FieldError::new("version.counter", problem));
+        }
+        Ok(())
+    }
+
+    fn draft(&self, service: &ServiceName, full: bool) -> Draft {
+        match self.services.get(service) {
+            Some(state) if !full => Draft {
+                whole: false,
+                ..Draft::of(ServiceState::clone(state))
+            },
+            _ => Draft::default(),
+        }
+    }
+
+    fn commit(
+        &mut self,
+        version: Version,
+        full: bool,
+        drafts: BTreeMap<ServiceName, Draft>,
+    ) -> Change {
+        let dropped: Vec<ServiceName> = if full {
+            let gone = |service: &&ServiceName| !drafts.contains_key(*service);
+            self.services.keys().filter(gone).cloned().collect()
+        } else {
+            Vec::new()
+        };
+        for service in &dropped {
+            self.services.remove(service);
+        }
+        let mut services = Vec::new();
+        for (service, draft) in drafts {
+            let state = draft.into_state(service);
+            let held = self.services.get(&state.service);
+            if held.is_none_or(|held| **held != state) {
+                let state = Arc::new(state);
+                self.services
+                    .insert(state.service.clone(), Arc::clone(&state));
+                services.push(state);
+            }
+        }
+        self.version = Some(version.clone());
+        if full {
+            self.refused = false;
+        }
+        if !self.refused {
+            self.whole_since = Some(version.clone());
+        }
+        Change {
+            version,
+            services,
+            dropped,
+        }
+    }
+}
+
+/// An endpoint that comes and leaves in one update, at one generation: nobody can tell which of
+/// the two is the later news.
+fn check_removals(update: &Update) -> Result<(), FieldError> {
+    if update.removals.is_empty() {
+        return Ok(());
+    }
+    let coming: HashMap<(&ServiceName, &NodeId), Generation> = update
+        .upserts
+        .iter()
+        .map(|endpoint| {
+            let key = (&endpoint.offer.service, &endpoint.node);
+            (key, endpoint.generation)
+        })
+        .collect();
+    for (index, removal) in update.removals.iter().enumerate() {
+        let key = (&removal.service, &removal.node);
+        if coming.get(&key) == Some(&removal.generation) {
+            let text = format!(
+                "generation {} of `{}` is also in upserts",
+                removal.generation, removal.node
+            );
+            let path = format!("removals[{index}].generation");
+            return Err(FieldError::new(path, Problem::Contradiction(text)));
+        }
+    }
+    Ok(())
+}
+
+/// A service's state while an update is merged into it.
+#[derive(Default)]
+struct Draft {
+    /// The update brought the whole state, rather than changes to what was held.
+    whole: bool,
+    ever_seen: bool,
+    endpoints: BTreeMap<NodeId, Endpoint>,
+}
+
+impl Draft {
+    fn of(state: ServiceState) -> Self {
+        let keyed = |endpoint: Endpoint| (endpoint.node.clone(), endpoint);
+        Self {
+            whole: true,
+            ever_seen: state.ever_seen,
+            endpoints: state.endpoints.into_iter().map(keyed).collect(),
+        }
+    }
+
+    fn upsert(&mut self, endpoint: Endpoint) {
+        self.ever_seen = true;
+        let held = self.endpoints.get(&endpoint.node);
+        if held.is_none_or(|held| held.generation <= endpoint.generation) {
+            self.endpoints.insert(endpoint.node.clone(), endpoint);
+        }
+    }
+
+    fn remove(&mut self, removal: &Removal) {
+        let held = self.endpoints.get(&removal.node);
+        if held.is_some_and(|held| held.generation == removal.generation) {
+            self.endpoints.remove(&removal.node);
+        }
+    }
+
+    fn into_state(self, service: ServiceName) -> ServiceState {
+        ServiceState {
+            service,
+            ever_seen: self.ever_seen,
+            endpoints: self.endpoints.into_values().collect(),
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! One welcomed control stream, from Welcome to its end: reads what control says and does what the
+//! session asks for, says what changed in this node's wishes, and keeps the heartbeat. What the end
+//! means for the next stream is decided in `client`.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sidelane_proto::wire::control::v1::{self as wire, sync_request::Message as Said};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
+use tonic::Streaming;
+
+use super::Sink;
+use super::connect::ControlError;
+use super::handle::{Shared, count};
+use super::held::Change;
+use super::intent::News;
+use super::session::{End, Session, Step, Terms, request};
+use super::status::{Source, State};
+
+/// Requests that may wait for the connection. Control that leaves so many unread is not working.
+pub(super) const REQUESTS_LIMIT: usize = 256;
+
+/// Where news goes to.
+pub(super) struct Outlet {
+    pub(super) shared: Arc<Shared>,
+    pub(super) sink: Arc<dyn Sink>,
+    /// Says that there is something to write to disk.
+    pub(super) saves: watch::Sender<()>,
+}
+
+impl Outlet {
+    /// Gives a change to the sink and to the disk.
+    pub(super) fn hand_on(&self, change: &Change) {
+        self.sink.replace(change);
+        self.saves.send_replace(());
+        self.shared
+            .status
+            .send_modify(|status| status.version = Some(change.version.clone()));
+    }
+}
+
+/// A welcomed stream.
+pub(super) struct Stream {
+    pub(super) address: String,
+    pub(super) session: Session,
+    pub(super) terms: Terms,
+    pub(super) requests: mpsc::Sender<wire::SyncRequest>,
+    pub(super) responses: Streaming<wire::SyncResponse>,
+    /// How long control may take to end the stream after goodbye.
+    pub(super) goodbye: Duration,
+}
+
+/// Why a stream is over.
+pub(super) enum Break {
+    /// Goodbye was said.
+    Left,
+    /// Something can only be said in a new Hello.
+    HelloAgain,
+    /// By control's word.
+    End(End),
+    /// By an accident.
+    Lost(ControlError),
+}
+
+impl Stream {
+    /// Keeps the stream until it ends.
+    pub(super) async fn run(mut self, outlet: &Outlet) -> Break {
+        self.welcomed(outlet);
+        let mut beat = interval(self.terms.heartbeat);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        let mut done = self.tell(outlet).await;
+        while done.is_ok() {
+            done = tokio::select! {
+                response = self.responses.message() => match response {
+                    Ok(Some(response)) => {
+                        heard = Instant::now();
+                        self.take(response, outlet)
+                    }
+                    Ok(None) => Err(Break::Lost(ControlError::Ended(self.address.clone()))),
+                    Err(status) => Err(Break::Lost(ControlError::failed(&self.address, &status))),
+                },
+                _ = beat.tick() => self.beat(outlet),
+                () = sleep_until(heard + self.terms.lease) => Err(self.silent()),
+                () = outlet.shared.wake.notified() => self.tell(outlet).await,
+            };
+        }
+        // What control said on this stream is not renewed any more.
+        outlet.shared.answered().clear();
+        done.err().unwrap_or(Break::HelloAgain)
+    }
+
+    fn welcomed(&self, outlet: &Outlet) {
+        count(&outlet.shared.counts.connected);
+        tracing::info!(control = %self.address, build = %self.terms.build, "welcomed by control");
+        outlet.shared.status.send_modify(|status| {
+            status.highest_generation = self.terms.highest_generation;
+            status.state = State::Connected {
+                address: self.address.clone(),
+                since: SystemTime::now(),
+                build: self.terms.build.clone(),
+            };
+        });
+    }
+
+    /// Does what the session asks for.
+    fn take(&mut self, response: wire::SyncResponse, outlet: &Outlet) -> Result<(), Break> {
+        let shared = &outlet.shared;
+        let step = self.session.take(response, &mut shared.held());
+        match step.map_err(Break::End)? {
+            Step::Updated {
+                change,
+                full,
+                answered,
+                reply,
+            } => {
+                count(&shared.counts.updates);
+                outlet.hand_on(&change);
+                let mut known = shared.answered();
+                if full {
+                    known.clear();
+                }
+                known.extend(answered);
+                drop(known);
+                shared.status.send_modify(|status| {
+                    status.source = Source::Control;
+                    status.updated = Some(SystemTime::now());
+                    status.refused_update = None;
+                    status.answers += 1;
+                });
+                self.say(reply)
+            }
+            Step::Refused { update, reply } => {
+                count(&shared.counts.refused_updates);
+                let (control, error) = (&self.address, &update.error);
+                tracing::warn!(%control, %error, "an update is refused; what was held stays");
+                shared
+                    .status
+                    .send_modify(|status| status.refused_update = Some(update));
+                self.say(reply)
+            }
+            Step::DrainConfirmed { unacknowledged } => {
+                shared.confirmed.send_replace(unacknowledged);
+                Ok(())
+            }
+            Step::Alive { answered } => {
+                if !answered.is_empty() {
+                    shared.answered().extend(answered);
+                    shared.status.send_modify(|status| status.answers += 1);
+                }
+                Ok(())
+            }
+            // The session takes one Welcome only, and that one came before.
+            Step::Welcomed(_) => Ok(()),
+        }
+    }
+
+    /// Says what changed in what this node wants.
+    async fn tell(&mut self, outlet: &Outlet) -> Result<(), Break> {
+        let News {
+            services,
+            offers,
+            hello_again,
+            drain,
+            farewell,
+        } = outlet.shared.intent().news();
+        if let Some(reason) = farewell {
+            self.farewell(reason).await;
+            return Err(Break::Left);
+        }
+        if hello_again {
+            return Err(Break::HelloAgain);
+        }
+        if let Some((message, subscription)) = self.session.subscribe(services) {
+            self.say(message)?;
+            let dropped = outlet.shared.held().forget(&subscription.remove);
+            if let Some(change) = dropped {
+                outlet.hand_on(&change);
+            }
+            let mut known = outlet.shared.answered();
+            for service in &subscription.remove {
+                known.remove(service);
+            }
+        }
+        if let Some(offers) = offers {
+            let offers = offers.iter().map(Into::into).collect();
+            self.say(request(Said::OffersChanged(wire::OffersChanged { offers })))?;
+        }
+        if drain {
+            self.say(request(Said::Draining(wire::Draining {})))?;
+        }
+        Ok(())
+    }
+
+    fn beat(&self, outlet: &Outlet) -> Result<(), Break> {
+        let version = outlet.shared.held().version().map(Into::into);
+        self.say(request(Said::Heartbeat(wire::Heartbeat { version })))
+    }
+
+    /// Says goodbye and waits until control has ended the stream: then it has read it.
+    async fn farewell(&mut self, reason: String) {
+        let goodbye = request(Said::Goodbye(wire::Goodbye { reason }));
+        // The stream of requests ends when its sender is gone, so the sender is taken out.
+        let (closed, _) = mpsc::channel(1);
+        let requests = std::mem::replace(&mut self.requests, closed);
+        let deadline = Instant::now() + self.goodbye;
+        let end = timeout_at(deadline, async {
+            let sent = requests.send(goodbye).await;
+            drop(requests);
+            while sent.is_ok() && matches!(self.responses.message().await, Ok(Some(_))) {}
+        });
+        if end.await.is_err() {
+            tracing::warn!(control = %self.address, "control did not take the goodbye in time");
+        }
+    }
+
+    fn say(&self, message: wire::SyncRequest) -> Result<(), Break> {
+        say(&self.address, &self.requests, message).map_err(Break::Lost)
+    }
+
+    fn silent(&self) -> Break {
+        Break::Lost(ControlError::Silent {
+            address: self.address.clone(),
+            lease: self.terms.lease,
+        })
+    }
+}
+
+/// Queues one thing to say.
+pub(super) fn say(
+    address: &str,
+    requests: &mpsc::Sender<wire::SyncRequest>,
+    message: wire::SyncRequest,
+) -> Result<(), ControlError> {
+    requests.try_send(message).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => ControlError::Deaf(address.to_owned()),
+        mpsc::error::TrySendError::Closed(_) => ControlError::Ended(address.to_owned()),
+    })
+}

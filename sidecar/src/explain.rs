@@ -1,0 +1,264 @@
+//! Answers "why does this call go there?" by asking the functions that decide real calls, in the
+//! same order, without making one. Nothing moves: the rotation stays where it is.
+
+use std::time::Instant;
+
+use http::request::Parts;
+use serde::Serialize;
+use sidelane_proto::model::Rule;
+use sidelane_proto::wire::admin::v1 as wire;
+
+use crate::balance::{Strategy, Unfit, Wanted};
+use crate::call::{Call, Caller, LANE_HEADER, NODE_HEADER};
+use crate::classify::{self, Classified};
+use crate::mesh::RuleSource;
+use crate::own;
+use crate::policy::deadline;
+use crate::respond::{Failure, pick_failure};
+use crate::stack::Stack;
+
+/// A call that is asked about.
+#[derive(Debug, Clone, Default)]
+pub struct Question {
+    /// Its path.
+    pub path: String,
+    /// Its `sidelane-node`.
+    pub node: Option<String>,
+    /// Its `sidelane-lane`.
+    pub lane: Option<String>,
+}
+
+/// The answer, with the fields of `sidelane.admin.v1.ExplainResponse`.
+#[derive(Debug, Default, Serialize)]
+pub struct Explanation {
+    path: String,
+    rule: Option<RuleText>,
+    rule_source: &'static str,
+    steps: Vec<String>,
+    candidates: Vec<CandidateText>,
+    pick: String,
+    error: &'static str,
+    message: String,
+    #[serde(skip)]
+    whole_rule: Option<Rule>,
+}
+
+#[derive(Debug, Serialize)]
+struct RuleText {
+    service: String,
+    category: &'static str,
+    class: &'static str,
+    lane: &'static str,
+    secure: bool,
+    persistent: bool,
+    load_balancing: &'static str,
+    timeout_ms: Option<u128>,
+    origin: String,
+}
+
+#[derive(Debug, Serialize)]
+struct CandidateText {
+    node_id: String,
+    generation: u64,
+    address: String,
+    health: &'static str,
+    in_flight: u64,
+    eligible: bool,
+    reason: String,
+    #[serde(skip)]
+    wire_health: i32,
+}
+
+/// Explains a call.
+#[must_use]
+pub fn explain(stack: &Stack, question: &Question) -> Explanation {
+    let mut answer = Explanation {
+        path: question.path.clone(),
+        ..Explanation::default()
+    };
+    if let Err(failure) = steps(stack, question, &mut answer) {
+        answer.error = failure.reason.name();
+        answer
+            .steps
+            .push(format!("refused: {}", failure.reason.name()));
+        answer.message = failure.text;
+    }
+    answer
+}
+
+fn steps(stack: &Stack, question: &Question, answer: &mut Explanation) -> Result<(), Failure> {
+    let (call, head) = read(question)?;
+    let path = call.path(&head);
+    answer.steps.push(format!(
+        "path: service {}, method {}",
+        path.service, path.method
+    ));
+    if call.node.is_none() && own::answered(path.service) {
+        answer.pick = stack.own.node.to_string();
+        answer
+            .steps
+            .push("answered by this sidecar itself, for the mesh".to_owned());
+        return Ok(());
+    }
+    // The answer shows the rule also where the rule is why the call is refused.
+    if let Some(target) = stack.mesh.view().target(path.service) {
+        answer.note_rule(&target.rule, target.source);
+    }
+    let classified = classify::outbound(&stack.mesh.view(), path, call.lane, stack.policy)?;
+    answer.steps.push(format!(
+        "goes as class {}, lane {}",
+        classified.class, classified.lane
+    ));
+    let target = &classified.target;
+    let written = target.source != RuleSource::Default;
+    answer
+        .steps
+        .push(match deadline::limit(&target.rule, written, path.method) {
+            Some(limit) => format!(
+                "time limit without `grpc-timeout`: {} ms",
+                limit.as_millis()
+            ),
+            None => "no time limit but the caller's own `grpc-timeout`".to_owned(),
+        });
+    let known = target.rule.method(path.method);
+    answer.steps.push(match known {
+        Some(method) if method.is_unary() => format!("{} is unary", path.method),
+        Some(_) => format!("{} is streaming", path.method),
+        None => format!("{} is not in the rule: taken as streaming", path.method),
+    });
+    pick(stack, &call, &classified, answer)
+}
+
+fn pick(
+    stack: &Stack,
+    call: &Call,
+    classified: &Classified,
+    answer: &mut Explanation,
+) -> Result<(), Failure> {
+    let target = &classified.target;
+    let wanted = Wanted {
+        node: call
+            .node
+            .as_ref()
+            .map(sidelane_proto::model::NodeId::as_str),
+        class: classified.class,
+        agreement: target.agreement(),
+        exclude: &[],
+    };
+    let hub = target.hub();
+    for candidate in hub.candidates(&wanted) {
+        let endpoint = &candidate.endpoint;
+        let address = endpoint.addresses.of(classified.class);
+        answer.candidates.push(CandidateText {
+            node_id: endpoint.node.to_string(),
+            generation: endpoint.generation.number(),
+            address: address.map(ToString::to_string).unwrap_or_default(),
+            health: endpoint.offer.health.name(),
+            wire_health: endpoint.offer.health.to_wire().into(),
+            in_flight: candidate.in_flight,
+            eligible: candidate.unfit.is_none(),
+            reason: candidate
+                .unfit
+                .as_ref()
+                .map(Unfit::to_string)
+                .unwrap_or_default(),
+        });
+    }
+    let (strategy, missing) = Strategy::of(target.rule.load_balancing);
+    if let Some(missing) = missing {
+        answer.steps.push(missing.to_string());
+    }
+    let meant_here = call
+        .node
+        .as_ref()
+        .is_none_or(|node| *node == stack.own.node);
+    if meant_here && let Some(local) = stack.local.get(target.name.as_str()) {
+        answer.pick = stack.own.node.to_string();
+        let text = format!(
+            "express path: served beside this sidecar, at {}",
+            local.address
+        );
+        answer.steps.push(text);
+        return Ok(());
+    }
+    answer.steps.push(match &call.node {
+        Some(node) => format!("standard mode: exactly node {node}"),
+        None => format!("load-balancer mode: {strategy}"),
+    });
+    let picked = hub.peek(&wanted, fastrand::u64(..));
+    let picked = picked.map_err(|error| pick_failure(target.name.as_str(), &error))?;
+    answer.pick = picked.node.to_string();
+    Ok(())
+}
+
+/// Makes the head that such a call would have, and reads it as a real one is read.
+fn read(question: &Question) -> Result<(Call, Parts), Failure> {
+    use crate::call::CallError;
+    use sidelane_proto::model::CallPath;
+    // The URI parser would refuse some paths first, with a text of its own.
+    CallPath::parse(&question.path).map_err(|error| Failure::from(CallError::from(error)))?;
+    let mut request =
+        http::Request::post(&question.path).header(http::header::CONTENT_TYPE, "application/grpc");
+    if let Some(node) = &question.node {
+        request = request.header(NODE_HEADER, node);
+    }
+    if let Some(lane) = &question.lane {
+        request = request.header(LANE_HEADER, lane);
+    }
+    let request = request.body(()).map_err(|error| {
+        Failure::refused(
+            crate::reason::Reason::NotGrpc,
+            format!("no such call: {error}"),
+        )
+    })?;
+    let (mut head, ()) = request.into_parts();
+    let call = Call::read(&mut head, Caller::Local, Instant::now())?;
+    Ok((call, head))
+}
+
+impl Explanation {
+    fn note_rule(&mut self, rule: &Rule, source: RuleSource) {
+        self.rule_source = source.name();
+        self.steps
+            .push(format!("rule: {}, from {}", source.name(), rule.origin));
+        self.rule = Some(RuleText {
+            service: rule.service.to_string(),
+            category: rule.category.name(),
+            class: rule.class.name(),
+            lane: rule.lane.name(),
+            secure: rule.secure,
+            persistent: rule.persistent,
+            load_balancing: Strategy::of(rule.load_balancing).0.name(),
+            timeout_ms: rule.timeout.map(|timeout| timeout.as_millis()),
+            origin: rule.origin.to_string(),
+        });
+        self.whole_rule = Some(rule.clone());
+    }
+
+    /// As the gRPC service says it.
+    #[must_use]
+    pub fn to_wire(&self) -> wire::ExplainResponse {
+        wire::ExplainResponse {
+            path: self.path.clone(),
+            rule: self.whole_rule.as_ref().map(Into::into),
+            rule_source: self.rule_source.to_owned(),
+            steps: self.steps.clone(),
+            candidates: self
+                .candidates
+                .iter()
+                .map(|candidate| wire::Candidate {
+                    node_id: candidate.node_id.clone(),
+                    generation: candidate.generation,
+                    address: candidate.address.clone(),
+                    health: candidate.wire_health,
+                    in_flight: candidate.in_flight,
+                    eligible: candidate.eligible,
+                    reason: candidate.reason.clone(),
+                })
+                .collect(),
+            pick: self.pick.clone(),
+            error: self.error.to_owned(),
+            message: self.message.clone(),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The answer's way: from the callee's stream to the caller's.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+use http::HeaderMap;
+
+use super::{FRAMES_A_POLL, ForwardError};
+
+/// An answer on its way.
+#[derive(Debug)]
+pub(super) struct Download {
+    from: RecvStream,
+    chunk: Bytes,
+    data_done: bool,
+}
+
+/// Why an answer stopped.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The callee's side broke.
+    Callee(ForwardError),
+    /// The caller is gone.
+    Caller,
+}
+
+impl Download {
+    pub(super) fn new(from: RecvStream) -> Self {
+        Self {
+            from,
+            chunk: Bytes::new(),
+            data_done: false,
+        }
+    }
+
+    /// Sends what can be sent. Ready with the trailers, once all data has left.
+    pub(super) fn poll(
+        &mut self,
+        to: &mut SendStream<Bytes>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<HeaderMap>, Stop>> {
+        for _ in 0..FRAMES_A_POLL {
+            if !self.chunk.is_empty() {
+                ready!(self.poll_send_chunk(to, context))?;
+            } else if self.data_done {
+                let trailers = ready!(self.from.poll_trailers(context));
+                return Poll::Ready(trailers.map_err(|error| Stop::Callee(error.into())));
+            } else {
+                match ready!(self.from.poll_data(context)) {
+                    Some(Ok(data)) => self.chunk = data,
+                    Some(Err(error)) => return Poll::Ready(Err(Stop::Callee(error.into()))),
+                    None => self.data_done = true,
+                }
+            }
+        }
+        // Others on this thread want to run, too.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_send_chunk(
+        &mut self,
+        to: &mut SendStream<Bytes>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Stop>> {
+        to.reserve_capacity(self.chunk.len());
+        let mut room = to.capacity();
+        if room == 0 {
+            room = match ready!(to.poll_capacity(context)) {
+                Some(Ok(room)) => room,
+                Some(Err(_)) | None => return Poll::Ready(Err(Stop::Caller)),
+            };
+        }
+        let part = self.chunk.split_to(room.min(self.chunk.len()));
+        if !part.is_empty() {
+            let length = part.len();
+            to.send_data(part, false).map_err(|_| Stop::Caller)?;
+            // Only now may the callee send as much again: this is the backpressure. It fails
+            // only where the stream is over, which the next read tells.
+            let _ = self.from.flow_control().release_capacity(length);
+        }
+        Poll::Ready(Ok(()))
+    }
+}

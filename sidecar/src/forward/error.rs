@@ -1,0 +1,62 @@
+//! What can befall a call that was sent.
+
+use h2::Reason;
+use tonic::Code;
+
+use crate::reason::Processed;
+
+/// The callee's stream ended in the wrong way.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ForwardError {
+    /// The stream was reset by the other side.
+    #[error("the stream was reset with {0:?}{hint}", hint = if *.0 == Reason::REFUSED_STREAM { ", before the call was looked at" } else { "" })]
+    Reset(Reason),
+    /// The connection is going away, and this call was not looked at.
+    #[error("the connection was going away, the call was not looked at")]
+    GoingAway,
+    /// The connection broke.
+    #[error("the connection broke while the call was open ({0}); it may have run")]
+    Broken(String),
+    /// The answer ended without a status.
+    #[error("the answer ended without a status; it may have run")]
+    Unfinished,
+}
+
+impl ForwardError {
+    /// May the callee have seen the call?
+    #[must_use]
+    pub fn processed(&self) -> Processed {
+        match self {
+            Self::Reset(Reason::REFUSED_STREAM) | Self::GoingAway => Processed::No,
+            _ => Processed::Maybe,
+        }
+    }
+
+    /// The gRPC status, as the protocol maps HTTP/2 error codes ("gRPC over HTTP/2", Errors).
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Reset(Reason::CANCEL) => Code::Cancelled,
+            Self::Reset(Reason::ENHANCE_YOUR_CALM) => Code::ResourceExhausted,
+            Self::Reset(Reason::INADEQUATE_SECURITY) => Code::PermissionDenied,
+            Self::Reset(Reason::REFUSED_STREAM) | Self::GoingAway | Self::Broken(_) => {
+                Code::Unavailable
+            }
+            Self::Reset(_) => Code::Internal,
+            Self::Unfinished => Code::Unavailable,
+        }
+    }
+}
+
+impl From<h2::Error> for ForwardError {
+    fn from(error: h2::Error) -> Self {
+        if error.is_go_away() && error.is_remote() {
+            // h2 ends only those streams with the peer's GOAWAY that are above its last id.
+            return Self::GoingAway;
+        }
+        match error.reason() {
+            Some(reason) if error.is_reset() && error.is_remote() => Self::Reset(reason),
+            _ => Self::Broken(error.to_string()),
+        }
+    }
+}

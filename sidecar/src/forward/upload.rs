@@ -1,0 +1,206 @@
+//! The request's way: from the caller's stream to the callee's. What was read is kept up to
+//! [`REPLAY_LIMIT`] until the answer begins, and a second attempt begins with it.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+use http::HeaderMap;
+
+use super::FRAMES_A_POLL;
+
+/// Bytes of a request that are kept for another attempt.
+pub const REPLAY_LIMIT: usize = 64 * 1024;
+
+/// A request on its way.
+#[derive(Debug)]
+pub struct Upload {
+    from: RecvStream,
+    /// What was read and may be needed again, or is not sent yet.
+    kept: VecDeque<Bytes>,
+    kept_bytes: usize,
+    /// How many of `kept` this attempt has sent.
+    sent: usize,
+    /// The chunk being sent.
+    chunk: Bytes,
+    /// How much of the chunk still counts against the caller's window.
+    unreleased: usize,
+    /// The whole request was read, with these trailers.
+    read: Option<Option<HeaderMap>>,
+    /// The request may be needed again.
+    keeping: bool,
+    /// Not all of what was read is kept.
+    lost: bool,
+    /// The end was sent on this attempt.
+    finished: bool,
+}
+
+/// Where an upload broke.
+#[derive(Debug)]
+pub(super) enum UploadError {
+    /// The caller's side: it reset its stream, or its connection ended.
+    Caller,
+    /// The callee's side: it takes no more. Its answer says why.
+    Callee,
+}
+
+impl Upload {
+    /// The request on this stream.
+    #[must_use]
+    pub fn new(from: RecvStream) -> Self {
+        let read = from.is_end_stream().then_some(None);
+        Self {
+            from,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+            sent: 0,
+            chunk: Bytes::new(),
+            unreleased: 0,
+            read,
+            keeping: true,
+            lost: false,
+            finished: false,
+        }
+    }
+
+    /// The request has no body at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty() && !self.lost && matches!(self.read, Some(None))
+    }
+
+    /// Can the whole request be sent once more?
+    #[must_use]
+    pub fn replayable(&self) -> bool {
+        self.keeping && !self.lost
+    }
+
+    /// Begins anew, for another attempt. Only where it is replayable.
+    pub fn rewind(&mut self) {
+        self.release();
+        self.chunk = Bytes::new();
+        self.sent = 0;
+        self.finished = false;
+    }
+
+    /// The answer has begun: nothing needs to be kept any longer.
+    pub(super) fn commit(&mut self) {
+        self.keeping = false;
+        self.kept.drain(..self.sent);
+        self.sent = 0;
+    }
+
+    /// Sends what can be sent. Ready when the whole request has left.
+    pub(super) fn poll(
+        &mut self,
+        to: &mut SendStream<Bytes>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), UploadError>> {
+        for _ in 0..FRAMES_A_POLL {
+            if self.finished {
+                return Poll::Ready(Ok(()));
+            }
+            if !self.chunk.is_empty() {
+                ready!(self.poll_send_chunk(to, context))?;
+            } else if self.sent < self.kept.len() {
+                self.next_kept();
+            } else if let Some(trailers) = &self.read {
+                let end = match trailers {
+                    Some(trailers) => to.send_trailers(trailers.clone()),
+                    None => to.send_data(Bytes::new(), true),
+                };
+                end.map_err(|_| UploadError::Callee)?;
+                self.finished = true;
+            } else {
+                ready!(self.poll_read(context))?;
+            }
+        }
+        // Others on this thread want to run, too.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn next_kept(&mut self) {
+        if self.keeping {
+            self.chunk = self.kept[self.sent].clone();
+            self.sent += 1;
+        } else {
+            self.chunk = self.kept.pop_front().unwrap_or_default();
+        }
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
+        match ready!(self.from.poll_data(context)) {
+            Some(Ok(data)) => {
+                if self.from.is_end_stream() {
+                    self.read = Some(None);
+                }
+                self.take_in(data);
+                Poll::Ready(Ok(()))
+            }
+            Some(Err(_)) => Poll::Ready(Err(UploadError::Caller)),
+            None => {
+                let trailers = ready!(self.from.poll_trailers(context));
+                self.read = Some(trailers.map_err(|_| UploadError::Caller)?);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    fn take_in(&mut self, data: Bytes) {
+        self.unreleased += data.len();
+        if self.keeping && self.kept_bytes + data.len() <= REPLAY_LIMIT && !self.lost {
+            // Kept within its own bound, so it need not hold the caller's window.
+            self.release();
+            self.kept_bytes += data.len();
+            self.kept.push_back(data.clone());
+            self.sent = self.kept.len();
+        } else if self.keeping && !self.lost {
+            self.lost = true;
+            self.kept.clear();
+            self.sent = 0;
+        }
+        self.chunk = data;
+    }
+
+    fn poll_send_chunk(
+        &mut self,
+        to: &mut SendStream<Bytes>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), UploadError>> {
+        let wanted = self.chunk.len();
+        to.reserve_capacity(wanted);
+        let mut room = to.capacity();
+        if room == 0 {
+            room = match ready!(to.poll_capacity(context)) {
+                Some(Ok(room)) => room,
+                Some(Err(_)) | None => return Poll::Ready(Err(UploadError::Callee)),
+            };
+        }
+        let part = self.chunk.split_to(room.min(wanted));
+        let left = self.chunk.len();
+        let end = left == 0 && self.sent == self.kept.len() && matches!(self.read, Some(None));
+        // An empty part can only come from a capacity of nothing; it is no end.
+        if !part.is_empty() {
+            to.send_data(part, end).map_err(|_| UploadError::Callee)?;
+            self.finished = end;
+        }
+        if self.unreleased > left {
+            let _ = self
+                .from
+                .flow_control()
+                .release_capacity(self.unreleased - left);
+            self.unreleased = left;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives the caller its window back. It fails only where the stream is over.
+    fn release(&mut self) {
+        if self.unreleased > 0 {
+            let _ = self.from.flow_control().release_capacity(self.unreleased);
+            self.unreleased = 0;
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What each lane promises, as numbers. Dialler and acceptor of a link take the same row, so that
+//! both directions keep the promise. Stages receive these settings; nobody else knows them.
+
+use std::time::Duration;
+
+use sidelane_proto::model::Lane;
+
+/// The HTTP/2 and socket settings of one lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneSettings {
+    /// Bytes that one stream may send before it is read.
+    pub stream_window: u32,
+    /// Bytes that all streams of a connection may send before they are read. At least four stream
+    /// windows: fewer slow readers than that must not stall the others.
+    pub connection_window: u32,
+    /// Calls open at once on one connection.
+    pub max_streams: u32,
+    /// Connections to one peer.
+    pub max_connections: usize,
+    /// Calls that wait for a connection to one peer while it is being dialled.
+    pub max_waiting: usize,
+    /// The largest DATA frame, in bytes. Small frames let other streams in between.
+    pub frame_size: u32,
+    /// Bytes of one stream that are taken from its sender before the socket takes them.
+    pub send_buffer: usize,
+    /// A PING is sent this often.
+    pub ping_every: Duration,
+    /// The connection is given up when a PING is not answered for so long.
+    pub ping_timeout: Duration,
+    /// A connection without calls closes after this long, unless its rule is persistent.
+    pub idle: Duration,
+    /// Differentiated services code point (RFC 2474) of every packet, in both directions.
+    pub dscp: u8,
+    /// `SO_PRIORITY` of the socket, at most 6: more needs rights.
+    pub priority: u32,
+    /// `TCP_NOTSENT_LOWAT`, in bytes: how much unsent data the kernel may hold.
+    pub unsent: Option<u32>,
+}
+
+/// The largest list of headers that is taken, in bytes (as RFC 9113 §6.5.2 counts).
+pub const HEADER_LIST_LIMIT: u32 = 64 * 1024;
+/// Streams that the other side reset before they were looked at. The default of 20 ends
+/// connections of callers that merely cancel often; peers and local apps are trusted further.
+pub const PENDING_RESETS: usize = 20_000;
+/// Streams that we reset for an error of the other side, over a connection's life.
+pub const ERROR_RESETS: usize = 100_000;
+/// Streams that we reset and still remember, so that late frames of theirs harm nobody.
+pub const REMEMBERED_RESETS: usize = 4_096;
+/// How long a reset stream is remembered.
+pub const REMEMBER_RESETS: Duration = Duration::from_secs(2);
+/// Connections older than this, give or take a tenth, take no new calls: load follows scaling,
+/// and counters that h2 keeps over a connection's life start anew.
+pub const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+
+const KIB: u32 = 1024;
+const MIB: u32 = 1024 * KIB;
+
+const GENERAL: LaneSettings = LaneSettings {
+    stream_window: MIB,
+    connection_window: 8 * MIB,
+    max_streams: 1024,
+    max_connections: 4,
+    max_waiting: 4096,
+    frame_size: 32 * KIB,
+    send_buffer: 256 * 1024,
+    ping_every: Duration::from_secs(5),
+    ping_timeout: Duration::from_secs(3),
+    idle: Duration::from_secs(60),
+    dscp: 0,
+    priority: 0,
+    unsent: None,
+};
+
+/// Heartbeats: small, few, first in every queue, and a lost peer is noticed soon.
+const GOSSIP: LaneSettings = LaneSettings {
+    stream_window: 64 * KIB,
+    connection_window: 512 * KIB,
+    max_streams: 256,
+    max_connections: 1,
+    max_waiting: 64,
+    frame_size: 16 * KIB,
+    send_buffer: 64 * 1024,
+    ping_every: Duration::from_secs(2),
+    ping_timeout: Duration::from_secs(2),
+    idle: Duration::from_secs(60),
+    dscp: 46,
+    priority: 6,
+    unsent: None,
+};
+
+/// Bulk: windows of a bandwidth-delay product, few streams, last in every queue, and little in
+/// the kernel's, so that what was sent last is not what arrives last.
+const BIFROST_DATA: LaneSettings = LaneSettings {
+    stream_window: 16 * MIB,
+    connection_window: 64 * MIB,
+    max_streams: 64,
+    max_connections: 2,
+    max_waiting: 128,
+    frame_size: 64 * KIB,
+    send_buffer: 1024 * 1024,
+    ping_every: Duration::from_secs(5),
+    ping_timeout: Duration::from_secs(3),
+    idle: Duration::from_secs(60),
+    dscp: 8,
+    priority: 2,
+    unsent: Some(128 * KIB),
+};
+
+const INGRESS_DATA: LaneSettings = LaneSettings {
+    stream_window: 256 * KIB,
+    connection_window: 4 * MIB,
+    max_streams: 2048,
+    max_connections: 4,
+    max_waiting: 2048,
+    frame_size: 16 * KIB,
+    send_buffer: 128 * 1024,
+    ping_every: Duration::from_secs(5),
+    ping_timeout: Duration::from_secs(3),
+    idle: Duration::from_secs(60),
+    dscp: 18,
+    priority: 0,
+    unsent: None,
+};
+
+/// The settings of a lane.
+#[must_use]
+pub fn settings(lane: Lane) -> &'static LaneSettings {
+    match lane {
+        Lane::GOSSIP => &GOSSIP,
+        Lane::BIFROST_DATA => &BIFROST_DATA,
+        Lane::INGRESS_DATA => &INGRESS_DATA,
+        _ => &GENERAL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_lane_keeps_the_rules_for_lanes() {
+        for lane in Lane::ALL {
+            let lane = settings(lane);
+            assert!(lane.connection_window >= 4 * lane.stream_window, "{lane:?}");
+            assert!(lane.priority <= 6, "{lane:?}");
+            assert!(lane.dscp < 64, "{lane:?}");
+            assert!(
+                (16 * KIB..=16 * MIB - 1).contains(&lane.frame_size),
+                "{lane:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The services beside this sidecar: their names, their rules and where each listens. Below the
+//! stages, like `call`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sidelane_proto::model::{ConnectionClass, Lane, Rule, ServiceName};
+
+use crate::pool::Address;
+use crate::telemetry::{Direction, Metrics, TargetCounters};
+
+/// One service beside this sidecar.
+#[derive(Debug)]
+pub struct LocalService {
+    /// Its name.
+    pub name: ServiceName,
+    /// The rule that this sidecar was compiled with.
+    pub rule: Option<Arc<Rule>>,
+    /// Where it listens.
+    pub address: Address,
+    /// What is counted about the calls that peers send it.
+    pub counters: Arc<TargetCounters>,
+}
+
+/// All services beside this sidecar.
+#[derive(Debug, Default)]
+pub struct LocalServices {
+    services: HashMap<ServiceName, Arc<LocalService>>,
+    /// In the order in which they were given.
+    order: Vec<ServiceName>,
+}
+
+impl LocalServices {
+    /// From names and addresses, each name once.
+    #[must_use]
+    pub fn new(
+        given: Vec<(ServiceName, Address)>,
+        rule_of: impl Fn(&ServiceName) -> Option<Arc<Rule>>,
+        metrics: &Metrics,
+    ) -> Self {
+        let mut local = Self::default();
+        for (name, address) in given {
+            let rule = rule_of(&name);
+            let way = rule
+                .as_ref()
+                .map_or((ConnectionClass::Internal, Lane::GENERAL), |rule| {
+                    (rule.class, rule.lane)
+                });
+            let counters = metrics.counters(&name, Direction::Inbound, way);
+            let service = LocalService {
+                name: name.clone(),
+                rule,
+                address,
+                counters,
+            };
+            local.order.push(name.clone());
+            local.services.insert(name, Arc::new(service));
+        }
+        local
+    }
+
+    /// The service of this name, if it is here.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<LocalService>> {
+        self.services.get(name)
+    }
+
+    /// All of them, in the order in which they were given.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<LocalService>> {
+        self.order.iter().filter_map(|name| self.services.get(name))
+    }
+}

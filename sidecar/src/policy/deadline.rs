@@ -1,0 +1,116 @@
+//! How long a call may take. A caller's own limit bounds every kind of call; where it brings
+//! none, a unary call gets its rule's, or the default of rules that were written.
+
+use std::time::{Duration, Instant};
+
+use sidelane_proto::model::Rule;
+
+/// Unary calls of a rule that says nothing else.
+pub const DEFAULT: Duration = Duration::from_secs(5);
+/// Unary calls of a persistent rule that says nothing else.
+pub const DEFAULT_PERSISTENT: Duration = Duration::from_secs(30);
+
+/// The call's time was over before it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expired;
+
+/// When the call's time is over, if ever. `written` is false for the default rule, which sets no
+/// limit.
+///
+/// # Errors
+/// It is over now.
+pub fn decide(
+    asked: Option<Instant>,
+    rule: &Rule,
+    written: bool,
+    method: &str,
+    now: Instant,
+) -> Result<Option<Instant>, Expired> {
+    match asked {
+        Some(deadline) if deadline <= now => Err(Expired),
+        Some(deadline) => Ok(Some(deadline)),
+        None => Ok(limit(rule, written, method).and_then(|limit| now.checked_add(limit))),
+    }
+}
+
+/// The limit of a call that brings none.
+#[must_use]
+pub fn limit(rule: &Rule, written: bool, method: &str) -> Option<Duration> {
+    // A method that the rule does not know counts as streaming, and streams have no limit.
+    let method = rule.method(method).filter(|method| method.is_unary())?;
+    method.timeout.or(rule.timeout).or_else(|| {
+        written.then_some(if rule.persistent {
+            DEFAULT_PERSISTENT
+        } else {
+            DEFAULT
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use sidelane::routing::{ConnectionClass, Lane, MethodRule, rule};
+
+    use super::*;
+
+    const METHODS: &[MethodRule] = &[
+        MethodRule::unary("Get"),
+        MethodRule::streaming("Watch", false, true),
+    ];
+
+    fn orders() -> Rule {
+        rule(
+            "shop.v1.Orders",
+            ConnectionClass::Internal,
+            Lane::GENERAL,
+            METHODS,
+            "here",
+        )
+    }
+
+    #[test]
+    fn a_callers_limit_bounds_every_call() {
+        let now = Instant::now();
+        let soon = now + Duration::from_millis(7);
+        for method in ["Get", "Watch", "Unheard"] {
+            assert_eq!(
+                decide(Some(soon), &orders(), true, method, now),
+                Ok(Some(soon))
+            );
+            assert_eq!(
+                decide(Some(now), &orders(), true, method, now),
+                Err(Expired)
+            );
+        }
+    }
+
+    #[test]
+    fn without_one_only_unary_calls_of_written_rules_are_bounded() {
+        let rule = orders();
+        assert_eq!(limit(&rule, true, "Get"), Some(DEFAULT));
+        assert_eq!(limit(&rule, true, "Watch"), None);
+        assert_eq!(limit(&rule, true, "Unheard"), None);
+        assert_eq!(limit(&rule, false, "Get"), None);
+        let persistent = Rule {
+            persistent: true,
+            ..orders()
+        };
+        assert_eq!(limit(&persistent, true, "Get"), Some(DEFAULT_PERSISTENT));
+    }
+
+    #[test]
+    fn the_methods_limit_beats_the_services() {
+        let second = Duration::from_secs(1);
+        let mut rule = Rule {
+            timeout: Some(second),
+            ..orders()
+        };
+        assert_eq!(limit(&rule, true, "Get"), Some(second));
+        let mut get = MethodRule::unary("Get");
+        get.timeout = Some(Duration::from_millis(3));
+        rule.methods = Cow::Owned(vec![get]);
+        assert_eq!(limit(&rule, true, "Get"), Some(Duration::from_millis(3)));
+    }
+}

@@ -1,0 +1,304 @@
+//! Dials: a socket with its lane's marks, the preamble, HTTP/2 with its lane's settings, and the
+//! Hello. Whatever goes wrong on the way has a name. TLS, once there is identity, goes between
+//! the socket and the preamble: everything above takes any byte stream.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{Connection, SendRequest};
+use sidelane_proto::model::{
+    ConnectionClass, Generation, Lane, NodeId, PeerAddress, ProtocolRange,
+};
+use sidelane_proto::wire::peer::v1::peer_client::PeerClient;
+use sidelane_proto::wire::peer::v1::{HelloRequest, HelloResponse};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use super::key::{Address, Key, To};
+use super::link::CloseCause;
+use crate::http2::Transport;
+use crate::lane::{
+    ERROR_RESETS, HEADER_LIST_LIMIT, LaneSettings, REMEMBER_RESETS, REMEMBERED_RESETS,
+};
+use crate::preamble;
+use crate::socket;
+
+/// The longest time for a socket to connect.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// The longest wait for the answer to a Hello.
+const HELLO_LIMIT: Duration = Duration::from_secs(3);
+/// The versions of the peer protocol that this program speaks.
+pub const PEER_PROTOCOL: ProtocolRange = ProtocolRange {
+    oldest: 1,
+    newest: 1,
+};
+
+/// Who dials.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// This node.
+    pub node: NodeId,
+    /// Its generation.
+    pub generation: Generation,
+}
+
+/// Either kind of byte stream.
+pub(super) trait Bidirectional: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<Stream: AsyncRead + AsyncWrite + Unpin + Send> Bidirectional for Stream {}
+
+/// The half of a connection that must be driven.
+pub(super) type Driver = Connection<Box<dyn Bidirectional>, Bytes>;
+
+/// A connection before its Hello.
+pub(super) struct Opened {
+    pub(super) sender: SendRequest<Bytes>,
+    pub(super) driver: Driver,
+    pub(super) local: Option<SocketAddr>,
+    pub(super) remote: Option<SocketAddr>,
+}
+
+/// Why there is no connection. The call that asked for it was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The name has no address.
+    #[error("the name in {address} has no address: {source}")]
+    Resolve {
+        /// What was dialled.
+        address: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// The socket was refused.
+    #[error("{address} does not answer: {source}")]
+    Refused {
+        /// What was dialled.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Nothing came back.
+    #[error("{address} did not answer within {} ms", limit.as_millis())]
+    TooSlow {
+        /// What was dialled.
+        address: String,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// The other side speaks no HTTP/2.
+    #[error("{address} speaks no HTTP/2: {source}")]
+    Http2 {
+        /// What was dialled.
+        address: String,
+        /// What h2 said.
+        source: h2::Error,
+    },
+    /// The peer refused the Hello.
+    #[error("{address} refused the link: {text}")]
+    Hello {
+        /// What was dialled.
+        address: String,
+        /// What the peer said.
+        text: String,
+    },
+    /// The connection ended before the Hello was answered.
+    #[error("{address} ended the connection before it answered: {cause}")]
+    Ended {
+        /// What was dialled.
+        address: String,
+        /// How it ended.
+        cause: CloseCause,
+    },
+    /// Somebody else answered.
+    #[error("{address} is not who was meant: wanted {wanted}, found {found}")]
+    WrongPeer {
+        /// What was dialled.
+        address: String,
+        /// Who was meant.
+        wanted: String,
+        /// Who answered.
+        found: String,
+    },
+}
+
+/// Connects, up to HTTP/2.
+pub(super) async fn open(
+    key: &Key,
+    address: &Address,
+    settings: &LaneSettings,
+) -> Result<Opened, ConnectError> {
+    let shown = address.to_string();
+    let slow = || ConnectError::TooSlow {
+        address: shown.clone(),
+        limit: CONNECT_LIMIT,
+    };
+    let (mut stream, local, remote): (Box<dyn Bidirectional>, _, _) = match address {
+        Address::Tcp(peer) => {
+            let marked = matches!(key.to, To::Peer { .. }).then_some(settings);
+            let stream = timeout(CONNECT_LIMIT, dial_tcp(peer, marked))
+                .await
+                .map_err(|_| slow())??;
+            let (local, remote) = (stream.local_addr().ok(), stream.peer_addr().ok());
+            (Box::new(stream), local, remote)
+        }
+        Address::Unix(path) => {
+            let stream = timeout(CONNECT_LIMIT, UnixStream::connect(path))
+                .await
+                .map_err(|_| slow())?
+                .map_err(|source| ConnectError::Refused {
+                    address: shown.clone(),
+                    source,
+                })?;
+            (Box::new(stream), None, None)
+        }
+    };
+    if let To::Peer { .. } = key.to {
+        stream
+            .write_all(&preamble::write(key.class, key.lane))
+            .await
+            .map_err(|source| ConnectError::Refused {
+                address: shown.clone(),
+                source,
+            })?;
+    }
+    let handshake = timeout(CONNECT_LIMIT, builder(settings).handshake(stream));
+    let (sender, driver) =
+        handshake
+            .await
+            .map_err(|_| slow())?
+            .map_err(|source| ConnectError::Http2 {
+                address: shown.clone(),
+                source,
+            })?;
+    Ok(Opened {
+        sender,
+        driver,
+        local,
+        remote,
+    })
+}
+
+async fn dial_tcp(
+    address: &PeerAddress,
+    marked: Option<&LaneSettings>,
+) -> Result<TcpStream, ConnectError> {
+    let shown = || address.to_string();
+    let addresses = tokio::net::lookup_host(address.as_str())
+        .await
+        .map_err(|source| ConnectError::Resolve {
+            address: shown(),
+            source,
+        })?;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for candidate in addresses {
+        match TcpStream::connect(candidate).await {
+            Ok(stream) => {
+                let ready = match marked {
+                    Some(settings) => socket::mark(&stream, settings),
+                    None => stream.set_nodelay(true),
+                };
+                return ready
+                    .map(|()| stream)
+                    .map_err(|source| ConnectError::Refused {
+                        address: shown(),
+                        source,
+                    });
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(ConnectError::Refused {
+        address: shown(),
+        source: last,
+    })
+}
+
+fn builder(settings: &LaneSettings) -> h2::client::Builder {
+    let mut builder = h2::client::Builder::new();
+    builder
+        .initial_window_size(settings.stream_window)
+        .initial_connection_window_size(settings.connection_window)
+        .max_frame_size(settings.frame_size)
+        .max_header_list_size(HEADER_LIST_LIMIT)
+        .max_send_buffer_size(settings.send_buffer)
+        .initial_max_send_streams(settings.max_streams as usize)
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .reset_stream_duration(REMEMBER_RESETS)
+        .max_local_error_reset_streams(Some(ERROR_RESETS))
+        .enable_push(false);
+    builder
+}
+
+/// Introduces this node and checks who answers. Returns how many calls may be open at once.
+pub(super) async fn hello(
+    own: &Own,
+    key: &Key,
+    (node, generation): (&NodeId, Generation),
+    address: &Address,
+    sender: SendRequest<Bytes>,
+) -> Result<u32, ConnectError> {
+    let address = address.to_string();
+    let request = HelloRequest {
+        node_id: own.node.as_str().to_owned(),
+        generation: own.generation.number(),
+        expected_node_id: node.as_str().to_owned(),
+        expected_generation: generation.number(),
+        connection: key.class.to_wire().into(),
+        lane_id: key.lane.id().into(),
+        lane: key.lane.name().to_owned(),
+        protocol: Some(PEER_PROTOCOL.into()),
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let mut client = PeerClient::new(Transport::new(sender));
+    let answer = bounded(HELLO_LIMIT, client.hello(request))
+        .await
+        .ok_or_else(|| ConnectError::TooSlow {
+            address: address.clone(),
+            limit: HELLO_LIMIT,
+        })?
+        .map_err(|status| ConnectError::Hello {
+            address: address.clone(),
+            text: status.message().to_owned(),
+        })?
+        .into_inner();
+    check(key, (node, generation), address, &answer)?;
+    Ok(answer.max_concurrent_streams.max(1))
+}
+
+async fn bounded<Answer>(limit: Duration, answer: impl Future<Output = Answer>) -> Option<Answer> {
+    timeout(limit, answer).await.ok()
+}
+
+fn check(
+    key: &Key,
+    (node, generation): (&NodeId, Generation),
+    address: String,
+    answer: &HelloResponse,
+) -> Result<(), ConnectError> {
+    let describe = |node: &str, generation: u64, class: &str, lane: &str| {
+        format!("node {node}, generation {generation}, {class}, lane {lane}")
+    };
+    let class = ConnectionClass::from_wire(answer.connection, "connection");
+    let lane = u16::try_from(answer.lane_id).ok().and_then(Lane::from_id);
+    if answer.node_id == node.as_str()
+        && answer.generation == generation.number()
+        && class.as_ref() == Ok(&key.class)
+        && lane == Some(key.lane)
+    {
+        return Ok(());
+    }
+    let class = class.map_or("unknown class", ConnectionClass::name);
+    Err(ConnectError::WrongPeer {
+        address,
+        wanted: describe(
+            node.as_str(),
+            generation.number(),
+            key.class.name(),
+            key.lane.name(),
+        ),
+        found: describe(&answer.node_id, answer.generation, class, &answer.lane),
+    })
+}

@@ -1,0 +1,60 @@
+//! What identifies a connection. A channel belongs to exactly one (node, generation, class, lane),
+//! or to one local service and lane.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use sidelane_proto::model::{ConnectionClass, Generation, Lane, NodeId, PeerAddress};
+
+/// Whom a connection reaches, in which class and lane.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The other end.
+    pub to: To,
+    /// The class of its calls.
+    pub class: ConnectionClass,
+    /// The lane of its calls.
+    pub lane: Lane,
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum To {
+    /// A peer sidecar.
+    Peer {
+        /// The node.
+        node: NodeId,
+        /// Its generation: another one is another peer.
+        generation: Generation,
+    },
+    /// A service beside this sidecar.
+    Local(Address),
+}
+
+/// Where to dial.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A host and a port.
+    Tcp(PeerAddress),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(formatter, "{address}"),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.to {
+            To::Peer { node, generation } => write!(formatter, "{node} (generation {generation})")?,
+            To::Local(address) => write!(formatter, "the local service at {address}")?,
+        }
+        write!(formatter, ", {}, lane {}", self.class, self.lane)
+    }
+}

@@ -1,0 +1,227 @@
+//! One connection, from HTTP/2 up. It is open, then takes no new calls (retired: too old, idle,
+//! its peer replaced, or going away), then closed. The pool counts its calls, because h2 would
+//! queue any number of them.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::SendStream;
+use h2::client::{ResponseFuture, SendRequest};
+use http::Request;
+
+use super::connect::Driver;
+use super::key::Key;
+use crate::lane::LaneSettings;
+
+/// One connection.
+#[derive(Debug)]
+pub struct Link {
+    /// Whom it reaches.
+    pub key: Key,
+    /// This end, where it is TCP.
+    pub local: Option<SocketAddr>,
+    /// The other end, where it is TCP.
+    pub remote: Option<SocketAddr>,
+    /// Calls that may be open at once.
+    pub limit: u32,
+    /// When it was opened.
+    pub opened: Instant,
+    /// It takes no new calls after this.
+    pub(super) expires: Instant,
+    /// `None` once it takes no new calls: with the last handle gone, h2 ends the connection in
+    /// good order.
+    sender: Mutex<Option<SendRequest<Bytes>>>,
+    in_flight: AtomicU32,
+    calls: AtomicU64,
+    last_used: Mutex<Instant>,
+    closed: AtomicBool,
+}
+
+/// A place on a link for one call. Given back when it is dropped.
+#[derive(Debug)]
+pub struct Seat {
+    link: Arc<Link>,
+}
+
+/// Both halves of a call that was sent.
+pub type Sent = (ResponseFuture, SendStream<Bytes>);
+
+/// Why a connection ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CloseCause {
+    /// The other side closed it.
+    #[error("the other side closed it")]
+    Ended,
+    /// The transport broke.
+    #[error("{0}")]
+    Broken(String),
+    /// A PING was not answered.
+    #[error("no answer to a PING within {} ms", .0.as_millis())]
+    Silent(Duration),
+}
+
+impl Link {
+    pub(super) fn new(
+        key: Key,
+        sender: SendRequest<Bytes>,
+        (local, remote): (Option<SocketAddr>, Option<SocketAddr>),
+        limit: u32,
+        (opened, expires): (Instant, Instant),
+    ) -> Self {
+        Self {
+            key,
+            local,
+            remote,
+            limit,
+            opened,
+            expires,
+            sender: Mutex::new(Some(sender)),
+            in_flight: AtomicU32::new(0),
+            calls: AtomicU64::new(0),
+            last_used: Mutex::new(opened),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Calls open on it now.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Calls since it was opened.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Can another call be sent on it?
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.closed.load(Ordering::Relaxed) && self.sender().is_some()
+    }
+
+    /// Lets calls in flight finish, takes no new ones, and then closes.
+    pub fn retire(&self) {
+        self.sender().take();
+    }
+
+    pub(super) fn retired(&self) -> bool {
+        self.sender().is_none()
+    }
+
+    pub(super) fn mark_closed(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        self.retire();
+    }
+
+    /// Takes a place, if one is free. Called under the pool's lock, so that two callers cannot
+    /// take the last one.
+    pub(super) fn seat(self: &Arc<Self>) -> Option<Seat> {
+        if !self.is_open() || self.in_flight() >= self.limit {
+            return None;
+        }
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        Some(Seat {
+            link: Arc::clone(self),
+        })
+    }
+
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let last = *self
+            .last_used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        (self.in_flight() == 0).then_some(last)
+    }
+
+    fn sender(&self) -> std::sync::MutexGuard<'_, Option<SendRequest<Bytes>>> {
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    /// The link it is on.
+    #[must_use]
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Sends a request's head. Nothing of the call has left if this fails.
+    ///
+    /// # Errors
+    /// The connection takes no new calls: it is going away, or broken.
+    pub fn send(&self, request: Request<()>, end: bool) -> Result<Sent, h2::Error> {
+        let mut held = self.link.sender();
+        let Some(sender) = held.as_mut() else {
+            return Err(h2::Reason::REFUSED_STREAM.into());
+        };
+        match sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => {
+                held.take();
+                return Err(error);
+            }
+            // An earlier stream waits inside h2 for a place that we counted as free already. A
+            // fresh handle does not wait with it; the bound is our own count.
+            Poll::Pending => *sender = sender.clone(),
+        }
+        sender.send_request(request, end)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.link.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+            let mut last = self
+                .link
+                .last_used
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            *last = Instant::now();
+        }
+    }
+}
+
+/// Drives a connection to its end, with a PING from time to time where `settings` are given (not
+/// towards local apps: those that are idle answer `too_many_pings`).
+pub(super) async fn drive(mut driver: Driver, settings: Option<&LaneSettings>) -> CloseCause {
+    let Some(settings) = settings else {
+        return ended(driver.await);
+    };
+    // Taken once, on a connection that nobody else drives: always there.
+    let Some(mut pings) = driver.ping_pong() else {
+        return ended(driver.await);
+    };
+    let silence = async {
+        loop {
+            tokio::time::sleep(settings.ping_every).await;
+            if pings.send_ping(h2::Ping::opaque()).is_err() {
+                // The connection is ending; its own future says how.
+                return std::future::pending().await;
+            }
+            let pong = std::future::poll_fn(|context| pings.poll_pong(context));
+            match tokio::time::timeout(settings.ping_timeout, pong).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return std::future::pending().await,
+                Err(_) => return settings.ping_timeout,
+            }
+        }
+    };
+    tokio::select! {
+        result = &mut driver => ended(result),
+        waited = silence => CloseCause::Silent(waited),
+    }
+}
+
+fn ended(result: Result<(), h2::Error>) -> CloseCause {
+    match result {
+        Ok(()) => CloseCause::Ended,
+        Err(error) => CloseCause::Broken(error.to_string()),
+    }
+}

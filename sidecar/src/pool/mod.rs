@@ -1,0 +1,394 @@
+//! The connections to peers and local services, keyed by (node, generation, class, lane). It
+//! dials when a call needs a connection, once for all who wait for the same one, and gives each
+//! call a seat on a link. It knows no hub: what became of a link is told to an [`Observer`].
+
+mod backoff;
+mod connect;
+mod key;
+mod link;
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use sidelane_proto::model::{Generation, NodeId};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use backoff::Backoff;
+pub use connect::{ConnectError, Own, PEER_PROTOCOL};
+pub use key::{Address, Key, To};
+pub use link::{CloseCause, Link, Seat, Sent};
+
+use crate::lane::{MAX_AGE, settings};
+
+/// Idle and old links are looked for this often.
+const SWEEP: Duration = Duration::from_secs(1);
+/// A key without links is forgotten after this long.
+const FORGET: Duration = Duration::from_secs(60);
+
+/// Why a call gets no seat. It was not sent.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PoolError {
+    /// Every connection that the lane may have is full.
+    #[error(
+        "{key}: all {connections} connections have {limit} calls each; try again later, or give \
+         the service its own lane"
+    )]
+    LaneFull {
+        /// For whom.
+        key: String,
+        /// Connections open.
+        connections: usize,
+        /// Calls on each.
+        limit: u32,
+    },
+    /// The dial failed, now or a moment ago.
+    #[error("{error}{}", again.map_or(String::new(), |wait| format!(" (next dial in {} ms)", wait.as_millis())))]
+    Connect {
+        /// What happened.
+        error: Arc<ConnectError>,
+        /// When it is tried again, where it was not just tried.
+        again: Option<Duration>,
+    },
+    /// The pool is closing.
+    #[error("this sidecar is stopping")]
+    Closed,
+}
+
+/// Is told when a link ended that nobody had retired.
+pub trait Observer: Send + Sync + 'static {
+    /// The link to `key` is gone.
+    fn closed(&self, key: &Key, cause: &CloseCause);
+}
+
+type Dialled = Option<Result<(), Arc<ConnectError>>>;
+
+#[derive(Debug)]
+struct Slot {
+    links: Vec<Arc<Link>>,
+    dialing: Option<watch::Receiver<Dialled>>,
+    waiting: usize,
+    backoff: Backoff,
+    blocked: Option<(Instant, Arc<ConnectError>)>,
+    persistent: bool,
+    touched: Instant,
+}
+
+/// All connections of a sidecar.
+pub struct Pool {
+    own: Own,
+    observer: Arc<dyn Observer>,
+    slots: Mutex<HashMap<Key, Slot>>,
+    tasks: Mutex<JoinSet<()>>,
+    this: Weak<Self>,
+}
+
+impl Pool {
+    /// An empty pool that dials as `own`.
+    #[must_use]
+    pub fn new(own: Own, observer: Arc<dyn Observer>) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            own,
+            observer,
+            slots: Mutex::default(),
+            tasks: Mutex::default(),
+            this: this.clone(),
+        })
+    }
+
+    /// A seat for one call, on a connection that stands or is dialled now.
+    ///
+    /// # Errors
+    /// There is no room in the lane, or no connection. The call was not sent.
+    pub async fn seat(
+        &self,
+        key: &Key,
+        address: &Address,
+        persistent: bool,
+    ) -> Result<Seat, PoolError> {
+        loop {
+            let (mut dialled, _waiting) = match self.try_seat(key, address, persistent)? {
+                Found::Seat(seat) => return Ok(seat),
+                Found::Dialing(dialled, waiting) => (dialled, waiting),
+            };
+            let result = dialled
+                .wait_for(Option::is_some)
+                .await
+                .map_err(|_| PoolError::Closed)?;
+            if let Some(Err(error)) = &*result {
+                return Err(PoolError::Connect {
+                    error: Arc::clone(error),
+                    again: None,
+                });
+            }
+        }
+    }
+
+    /// Closes every link to this generation of this node, once its calls are over.
+    pub fn retire(&self, node: &NodeId, generation: Generation) {
+        let mut slots = self.slots();
+        slots.retain(|key, slot| {
+            let To::Peer {
+                node: peer,
+                generation: of,
+            } = &key.to
+            else {
+                return true;
+            };
+            if peer != node || *of != generation {
+                return true;
+            }
+            slot.links.iter().for_each(|link| link.retire());
+            false
+        });
+    }
+
+    /// All links that stand.
+    #[must_use]
+    pub fn links(&self) -> Vec<Arc<Link>> {
+        self.slots()
+            .values()
+            .flat_map(|slot| slot.links.iter().cloned())
+            .collect()
+    }
+
+    /// Looks after idle and old links; runs for as long as the pool lives.
+    pub async fn sweep(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(SWEEP);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.sweep_at(Instant::now());
+        }
+    }
+
+    /// Retires all links and ends every task, those that hang too.
+    pub async fn close(&self) {
+        for (_, slot) in self.slots().drain() {
+            slot.links.iter().for_each(|link| link.retire());
+        }
+        let mut tasks = std::mem::take(&mut *self.tasks());
+        // A link that was retired says goodbye with a GOAWAY; one that hangs is cut off.
+        let orderly = async { while tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(Duration::from_millis(500), orderly).await;
+    }
+
+    fn try_seat(&self, key: &Key, address: &Address, persistent: bool) -> Result<Found, PoolError> {
+        let mut slots = self.slots();
+        let slot = match slots.get_mut(key) {
+            Some(slot) => slot,
+            None => slots.entry(key.clone()).or_insert_with(Slot::new),
+        };
+        slot.persistent |= persistent;
+        let free = slot
+            .links
+            .iter()
+            .filter(|link| link.is_open())
+            .min_by_key(|link| link.in_flight())
+            .and_then(Link::seat);
+        if let Some(seat) = free {
+            return Ok(Found::Seat(seat));
+        }
+        slot.links.retain(|link| link.is_open());
+        slot.touched = Instant::now();
+        let lane = settings(key.lane);
+        let full = || PoolError::LaneFull {
+            key: key.to_string(),
+            connections: lane.max_connections,
+            limit: lane.max_streams,
+        };
+        if slot.dialing.is_none() {
+            if let Some((until, error)) = &slot.blocked
+                && let Some(left) = until.checked_duration_since(slot.touched)
+            {
+                let error = Arc::clone(error);
+                return Err(PoolError::Connect {
+                    error,
+                    again: Some(left),
+                });
+            }
+            if slot.links.len() >= lane.max_connections {
+                return Err(full());
+            }
+            slot.dialing = Some(self.dial(key.clone(), address.clone()));
+        }
+        if slot.waiting >= lane.max_waiting {
+            return Err(full());
+        }
+        let Some(dialled) = slot.dialing.clone() else {
+            return Err(PoolError::Closed);
+        };
+        slot.waiting += 1;
+        let waiting = Waiting {
+            pool: self.this.clone(),
+            key: key.clone(),
+        };
+        Ok(Found::Dialing(dialled, waiting))
+    }
+
+    /// Starts a dial that outlives the call that asked for it: others may wait for it too.
+    fn dial(&self, key: Key, address: Address) -> watch::Receiver<Dialled> {
+        let (sender, receiver) = watch::channel(None);
+        let pool = self.this.clone();
+        let own = self.own.clone();
+        let mut tasks = self.tasks();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            let report = |result: Result<Arc<Link>, ConnectError>| {
+                if let Some(pool) = pool.upgrade() {
+                    sender.send_replace(Some(pool.dialled(&key, result.map_err(Arc::new))));
+                }
+            };
+            let opened = match connect::open(&key, &address, settings(key.lane)).await {
+                Ok(opened) => opened,
+                Err(error) => return report(Err(error)),
+            };
+            // The connection is driven while the Hello is said, and afterwards to its end.
+            let pings = matches!(key.to, To::Peer { .. }).then_some(settings(key.lane));
+            let mut drive = pin!(link::drive(opened.driver, pings));
+            let greeted = tokio::select! {
+                biased;
+                greeted = greet(&own, &key, &address, &opened.sender) => greeted,
+                cause = &mut drive => Err(ConnectError::Ended { address: address.to_string(), cause }),
+            };
+            let limit = match greeted {
+                Ok(limit) => limit.min(settings(key.lane).max_streams),
+                Err(error) => return report(Err(error)),
+            };
+            let ends = (opened.local, opened.remote);
+            let link = Arc::new(Link::new(key.clone(), opened.sender, ends, limit, lifetime()));
+            report(Ok(Arc::clone(&link)));
+            let cause = drive.await;
+            if let Some(pool) = pool.upgrade() {
+                pool.closed(&link, &cause);
+            }
+        });
+        receiver
+    }
+
+    fn dialled(
+        &self,
+        key: &Key,
+        result: Result<Arc<Link>, Arc<ConnectError>>,
+    ) -> Result<(), Arc<ConnectError>> {
+        let mut slots = self.slots();
+        let Some(slot) = slots.get_mut(key) else {
+            // Nobody means this peer any more.
+            return result.map(|link| link.retire());
+        };
+        slot.dialing = None;
+        match result {
+            Ok(link) => {
+                slot.backoff.succeeded();
+                slot.blocked = None;
+                slot.links.push(link);
+                Ok(())
+            }
+            Err(error) => {
+                let wait = slot.backoff.failed(fastrand::u64(..));
+                slot.blocked = Some((Instant::now() + wait, Arc::clone(&error)));
+                Err(error)
+            }
+        }
+    }
+
+    fn sweep_at(&self, now: Instant) {
+        let mut slots = self.slots();
+        slots.retain(|key, slot| {
+            let idle = settings(key.lane).idle;
+            for link in &slot.links {
+                let over = link.idle_since().is_some_and(|since| now >= since + idle);
+                if now >= link.expires || (over && !slot.persistent) {
+                    link.retire();
+                }
+            }
+            slot.links.retain(|link| link.is_open());
+            let forgotten = now.saturating_duration_since(slot.touched) > FORGET;
+            !(slot.links.is_empty() && slot.dialing.is_none() && slot.waiting == 0 && forgotten)
+        });
+    }
+
+    fn closed(&self, link: &Arc<Link>, cause: &CloseCause) {
+        let expected = link.retired();
+        link.mark_closed();
+        if let Some(slot) = self.slots().get_mut(&link.key) {
+            slot.links.retain(|known| !Arc::ptr_eq(known, link));
+        }
+        if !expected {
+            self.observer.closed(&link.key, cause);
+        }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<Key, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    fn new() -> Self {
+        Self {
+            links: Vec::new(),
+            dialing: None,
+            waiting: 0,
+            backoff: Backoff::default(),
+            blocked: None,
+            persistent: false,
+            touched: Instant::now(),
+        }
+    }
+}
+
+enum Found {
+    Seat(Seat),
+    Dialing(watch::Receiver<Dialled>, Waiting),
+}
+
+/// Counts a call that waits for a dial, so that their number has a bound.
+struct Waiting {
+    pool: Weak<Pool>,
+    key: Key,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let Some(pool) = self.pool.upgrade() else {
+            return;
+        };
+        if let Some(slot) = pool.slots().get_mut(&self.key) {
+            slot.waiting = slot.waiting.saturating_sub(1);
+        }
+    }
+}
+
+/// The Hello, towards peers. Returns how many calls may be open at once.
+async fn greet(
+    own: &Own,
+    key: &Key,
+    address: &Address,
+    sender: &SendRequest<Bytes>,
+) -> Result<u32, ConnectError> {
+    match &key.to {
+        To::Peer { node, generation } => {
+            connect::hello(own, key, (node, *generation), address, sender.clone()).await
+        }
+        To::Local(_) => Ok(settings(key.lane).max_streams),
+    }
+}
+
+/// From now, for as long as connections last, give or take a tenth.
+fn lifetime() -> (Instant, Instant) {
+    let now = Instant::now();
+    let tenth = MAX_AGE / 10;
+    (
+        now,
+        now + MAX_AGE - tenth + tenth.mul_f64(2.0 * fastrand::f64()),
+    )
+}

@@ -1,0 +1,99 @@
+//! The machine-readable reasons of the public contract, for every failure that the mesh itself
+//! makes. Below all stages, like `call`: stages name reasons, `respond` makes answers of them.
+
+use tonic::Code;
+
+/// May the callee have seen the call?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Processed {
+    /// No: it is safe to make it again.
+    No,
+    /// It may have run.
+    Maybe,
+}
+
+/// Why the mesh failed a call: the machine-readable reasons of the public contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No rule, and no endpoint ever seen.
+    UnknownService,
+    /// Known, but nobody can take it.
+    NoEndpoint,
+    /// The node that was named never offered it.
+    UnknownNode,
+    /// The node that was named has left.
+    NodeGone,
+    /// No more calls fit into the lane.
+    LaneFull,
+    /// Endpoints exist, but their rule differs from ours.
+    RulesMismatch,
+    /// The lane that was asked for is not allowed.
+    LaneRefused,
+    /// The rule says secure, the way is not.
+    NotSecure,
+    /// No gRPC call.
+    NotGrpc,
+    /// The call's time is over.
+    Deadline,
+    /// Not reachable from this listener.
+    NotExposed,
+    /// No connection could be made.
+    ConnectFailed,
+    /// The connection or the stream broke.
+    PeerReset,
+}
+
+impl Reason {
+    /// All reasons, for counters.
+    pub const ALL: [Self; 13] = [
+        Self::UnknownService,
+        Self::NoEndpoint,
+        Self::UnknownNode,
+        Self::NodeGone,
+        Self::LaneFull,
+        Self::RulesMismatch,
+        Self::LaneRefused,
+        Self::NotSecure,
+        Self::NotGrpc,
+        Self::Deadline,
+        Self::NotExposed,
+        Self::ConnectFailed,
+        Self::PeerReset,
+    ];
+
+    /// The reason as it stands in `sidelane-error`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UnknownService => "UNKNOWN_SERVICE",
+            Self::NoEndpoint => "NO_ENDPOINT",
+            Self::UnknownNode => "UNKNOWN_NODE",
+            Self::NodeGone => "NODE_GONE",
+            Self::LaneFull => "LANE_FULL",
+            Self::RulesMismatch => "RULES_MISMATCH",
+            Self::LaneRefused => "LANE_REFUSED",
+            Self::NotSecure => "NOT_SECURE",
+            Self::NotGrpc => "NOT_GRPC",
+            Self::Deadline => "DEADLINE",
+            Self::NotExposed => "NOT_EXPOSED",
+            Self::ConnectFailed => "CONNECT_FAILED",
+            Self::PeerReset => "PEER_RESET",
+        }
+    }
+
+    /// The gRPC status that goes with the reason.
+    #[must_use]
+    pub const fn code(self) -> Code {
+        match self {
+            Self::UnknownService | Self::NotExposed => Code::Unimplemented,
+            Self::NoEndpoint | Self::NodeGone | Self::ConnectFailed | Self::PeerReset => {
+                Code::Unavailable
+            }
+            Self::UnknownNode => Code::NotFound,
+            Self::LaneFull => Code::ResourceExhausted,
+            Self::RulesMismatch | Self::NotSecure => Code::FailedPrecondition,
+            Self::LaneRefused | Self::NotGrpc => Code::InvalidArgument,
+            Self::Deadline => Code::DeadlineExceeded,
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Repairs ghosts: a node whose link turned out closed is taken out of every hub at once, dialled
+//! again with backoff, and put back when a link stands. It ends when control says that the node is
+//! gone. At most one repair runs for a node and generation.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use sidelane_proto::model::{Generation, NodeId};
+use tokio::task::JoinSet;
+use tracing::{debug, info};
+
+use crate::mesh::Mesh;
+use crate::pool::{Address, CloseCause, Key, Observer, Pool, PoolError, To};
+
+/// Between two dials, where the pool does not say how long to wait.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Watches links and repairs them.
+#[derive(Debug)]
+pub struct Repair {
+    mesh: Arc<Mesh>,
+    pool: OnceLock<Weak<Pool>>,
+    under_way: Mutex<HashSet<(NodeId, Generation)>>,
+    tasks: Mutex<JoinSet<()>>,
+    this: Weak<Self>,
+}
+
+impl Repair {
+    /// For the nodes of this mesh.
+    #[must_use]
+    pub fn new(mesh: Arc<Mesh>) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            mesh,
+            pool: OnceLock::new(),
+            under_way: Mutex::default(),
+            tasks: Mutex::default(),
+            this: this.clone(),
+        })
+    }
+
+    /// The pool to dial with: it is made after its observer.
+    pub fn dial_with(&self, pool: &Arc<Pool>) {
+        let _ = self.pool.set(Arc::downgrade(pool));
+    }
+
+    /// The node behind this key cannot be reached.
+    pub fn lost(&self, key: &Key, why: &dyn std::fmt::Display) {
+        let To::Peer { node, generation } = &key.to else {
+            return;
+        };
+        if !self.mesh.has(node, *generation) {
+            return;
+        }
+        if self.mesh.failed(node, *generation, Instant::now()) {
+            info!(%node, %generation, class = %key.class, lane = %key.lane, %why, "a link is gone");
+        }
+        let Some(this) = self.this.upgrade() else {
+            return;
+        };
+        let ghost = (node.clone(), *generation);
+        if !lock(&self.under_way).insert(ghost.clone()) {
+            return;
+        }
+        let key = key.clone();
+        let mut tasks = lock(&self.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            this.run(&key, &ghost).await;
+            lock(&this.under_way).remove(&ghost);
+        });
+    }
+
+    async fn run(&self, key: &Key, (node, generation): &(NodeId, Generation)) {
+        loop {
+            let Some(address) = self.address(key, node, *generation) else {
+                debug!(%node, %generation, "gone for good, no longer dialled");
+                return;
+            };
+            let Some(pool) = self.pool.get().and_then(Weak::upgrade) else {
+                return;
+            };
+            match pool.seat(key, &address, false).await {
+                // A full lane has links that stand.
+                Ok(_) | Err(PoolError::LaneFull { .. }) => {
+                    self.mesh.ready(node, *generation);
+                    info!(%node, %generation, "reached again");
+                    return;
+                }
+                Err(PoolError::Closed) => return,
+                Err(PoolError::Connect { again, .. }) => {
+                    drop(pool);
+                    tokio::time::sleep(again.unwrap_or(PAUSE)).await;
+                }
+            }
+        }
+    }
+
+    /// Where the node listens, as long as this generation of it is meant by anybody.
+    fn address(&self, key: &Key, node: &NodeId, generation: Generation) -> Option<Address> {
+        self.mesh.view().targets().find_map(|target| {
+            let hub = target.hub();
+            let endpoint = hub.get(node.as_str())?;
+            let same = endpoint.generation == generation;
+            let address = endpoint.addresses.of(key.class).filter(|_| same)?;
+            Some(Address::Tcp(address.clone()))
+        })
+    }
+}
+
+impl Observer for Repair {
+    fn closed(&self, key: &Key, cause: &CloseCause) {
+        self.lost(key, cause);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,256 @@
+//! The only map from errors to gRPC statuses. Each failure that the mesh makes has a reason from
+//! the public contract, a text that a person can act on, and says whether the call may have been
+//! processed.
+
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Response, StatusCode};
+use sidelane_proto::model::{ConnectionClass, Lane};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::balance::PickError;
+use crate::call::{CallError, ERROR_HEADER};
+use crate::classify::ClassifyError;
+use crate::forward::ForwardError;
+use crate::pool::PoolError;
+use crate::reason::{Processed, Reason};
+
+/// The domain of every `google.rpc.ErrorInfo` that the mesh makes.
+pub const DOMAIN: &str = "sidelane.dev";
+
+/// A failure that the mesh made.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The machine-readable reason.
+    pub reason: Reason,
+    /// The gRPC status; usually the reason's own.
+    pub code: Code,
+    /// What was asked, what was known, what to try.
+    pub text: String,
+    /// May the callee have seen the call?
+    pub processed: Processed,
+    /// Not before this long should it be tried again.
+    pub pushback: Option<Duration>,
+    /// Plain HTTP asked: the answer is plain HTTP, with this status.
+    pub plain: Option<StatusCode>,
+}
+
+impl Failure {
+    /// A failure before delivery: the call was not processed.
+    #[must_use]
+    pub fn refused(reason: Reason, text: impl Into<String>) -> Self {
+        Self {
+            reason,
+            code: reason.code(),
+            text: text.into(),
+            processed: Processed::No,
+            pushback: None,
+            plain: None,
+        }
+    }
+
+    /// The call's time is over.
+    #[must_use]
+    pub fn deadline(path: &str, waited: Duration, processed: Processed) -> Self {
+        let text = format!(
+            "{path}: the call's time was over after {} ms; give it more, or see /metrics of both \
+             sidecars for where the time goes",
+            waited.as_millis()
+        );
+        Self {
+            processed,
+            ..Self::refused(Reason::Deadline, text)
+        }
+    }
+
+    /// The answer without a body.
+    #[must_use]
+    pub fn into_response(self) -> Response<()> {
+        let mut response = Response::new(());
+        if let Some(status) = self.plain {
+            *response.status_mut() = status;
+            let headers = response.headers_mut();
+            headers.insert(
+                CONTENT_TYPE,
+                HeaderValue::from_static("text/plain; charset=utf-8"),
+            );
+            headers.insert(ERROR_HEADER, HeaderValue::from_static(self.reason.name()));
+            return response;
+        }
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        self.write_to(headers);
+        response
+    }
+
+    /// The answer's trailers, where its headers have left already.
+    #[must_use]
+    pub fn into_trailers(self) -> HeaderMap {
+        let mut trailers = HeaderMap::with_capacity(8);
+        self.write_to(&mut trailers);
+        trailers
+    }
+
+    fn write_to(&self, headers: &mut HeaderMap) {
+        let processed = match self.processed {
+            Processed::No => "no",
+            Processed::Maybe => "maybe",
+        };
+        let metadata = [("processed".to_owned(), processed.to_owned())];
+        let details = ErrorDetails::with_error_info(self.reason.name(), DOMAIN, metadata);
+        let status = Status::with_error_details(self.code, self.text.clone(), details);
+        if status.add_header(headers).is_err() {
+            // Only a text that cannot be a header value leads here; the code always can.
+            headers.insert(
+                crate::call::STATUS_HEADER,
+                HeaderValue::from(i32::from(self.code)),
+            );
+        }
+        headers.insert(ERROR_HEADER, HeaderValue::from_static(self.reason.name()));
+        if let Some(pushback) = self.pushback {
+            let milliseconds = u64::try_from(pushback.as_millis()).unwrap_or(u64::MAX);
+            headers.insert("grpc-retry-pushback-ms", HeaderValue::from(milliseconds));
+        }
+    }
+}
+
+/// Reads from a peer sidecar's refusal whether the call may have been processed. `None`: it is no
+/// refusal by the mesh.
+#[must_use]
+pub fn peer_refusal(headers: &HeaderMap) -> Option<Processed> {
+    headers.get(ERROR_HEADER)?;
+    let info = Status::from_header_map(headers)?.get_details_error_info()?;
+    (info.domain == DOMAIN).then(
+        || match info.metadata.get("processed").map(String::as_str) {
+            Some("no") => Processed::No,
+            _ => Processed::Maybe,
+        },
+    )
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        let plain = match &error {
+            CallError::Method(_) => Some(StatusCode::NOT_IMPLEMENTED),
+            CallError::ContentType(_) => Some(StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            _ => None,
+        };
+        let reason = match &error {
+            CallError::Lane { .. } => Reason::LaneRefused,
+            _ => Reason::NotGrpc,
+        };
+        Self {
+            plain,
+            ..Self::refused(reason, error.to_string())
+        }
+    }
+}
+
+impl From<ClassifyError> for Failure {
+    fn from(error: ClassifyError) -> Self {
+        let reason = match &error {
+            ClassifyError::UnknownService { .. } | ClassifyError::NoRule { .. } => {
+                Reason::UnknownService
+            }
+            ClassifyError::LaneRefused { .. } | ClassifyError::WrongListener { .. } => {
+                Reason::LaneRefused
+            }
+            ClassifyError::NotSecure { .. } => Reason::NotSecure,
+            ClassifyError::NotExposed { .. } => Reason::NotExposed,
+            ClassifyError::RulesMismatch { .. } => Reason::RulesMismatch,
+        };
+        Self::refused(reason, error.to_string())
+    }
+}
+
+/// A pick that failed, for the service it was about.
+#[must_use]
+pub fn pick_failure(service: &str, error: &PickError) -> Failure {
+    let reason = match error {
+        PickError::UnknownNode { .. } | PickError::MustNameNode { .. } => Reason::UnknownNode,
+        PickError::NodeGone { .. } => Reason::NodeGone,
+        PickError::RulesMismatch { .. } => Reason::RulesMismatch,
+        _ => Reason::NoEndpoint,
+    };
+    Failure::refused(reason, format!("{service}: {error}"))
+}
+
+/// A link that was not to be had, for the node and lane it was about.
+#[must_use]
+pub fn pool_failure(
+    service: &str,
+    (class, lane): (ConnectionClass, Lane),
+    error: &PoolError,
+) -> Failure {
+    let text = format!("{service} ({class}, lane {lane}): {error}");
+    match error {
+        PoolError::LaneFull { .. } => Failure {
+            pushback: Some(Duration::from_millis(100)),
+            ..Failure::refused(Reason::LaneFull, text)
+        },
+        PoolError::Connect { .. } | PoolError::Closed => {
+            Failure::refused(Reason::ConnectFailed, text)
+        }
+    }
+}
+
+/// A call that was sent and did not come back.
+#[must_use]
+pub fn forward_failure(service: &str, node: &str, error: &ForwardError) -> Failure {
+    let text = format!("{service} on {node}: {error}");
+    Failure {
+        code: error.code(),
+        processed: error.processed(),
+        ..Failure::refused(Reason::PeerReset, text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_carries_status_reason_and_details() {
+        let failure = Failure {
+            pushback: Some(Duration::from_millis(40)),
+            ..Failure::refused(Reason::LaneFull, "größer")
+        };
+        let response = failure.into_response();
+        let headers = response.headers();
+        assert_eq!(headers["content-type"], "application/grpc");
+        assert_eq!(headers["grpc-status"], "8");
+        assert_eq!(headers["grpc-message"], "gr%C3%B6%C3%9Fer");
+        assert_eq!(headers["sidelane-error"], "LANE_FULL");
+        assert_eq!(headers["grpc-retry-pushback-ms"], "40");
+        let status = Status::from_header_map(headers).unwrap();
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("LANE_FULL", "sidelane.dev")
+        );
+        assert_eq!(peer_refusal(headers), Some(Processed::No));
+    }
+
+    #[test]
+    fn a_peers_refusal_says_whether_the_call_may_have_run() {
+        let maybe = Failure {
+            processed: Processed::Maybe,
+            ..Failure::refused(Reason::PeerReset, "gone")
+        };
+        assert_eq!(peer_refusal(&maybe.into_trailers()), Some(Processed::Maybe));
+        assert_eq!(peer_refusal(&HeaderMap::new()), None);
+        let mut forged = HeaderMap::new();
+        forged.insert(ERROR_HEADER, HeaderValue::from_static("NO_ENDPOINT"));
+        assert_eq!(peer_refusal(&forged), None);
+    }
+
+    #[test]
+    fn plain_http_gets_a_plain_answer() {
+        let failure = Failure::from(CallError::Method(http::Method::GET));
+        let response = failure.into_response();
+        assert_eq!(response.status(), StatusCode::NOT_IMPLEMENTED);
+        assert!(response.headers().get("grpc-status").is_none());
+    }
+}

@@ -1,0 +1,316 @@
+//! The one place that says in which order a call meets its stages, outermost first. It is written
+//! as two functions, one a direction, instead of a chain of layers: a stage here is a decision
+//! (`classify`, `policy`, `balance`), and only the last one moves bytes. Each step says what
+//! breaks if it moved.
+
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::Request;
+use sidelane_proto::model::NodeId;
+use tokio::time::sleep_until;
+
+use crate::accept::{Connected, Handle};
+use crate::call::{Call, Caller, Peer};
+use crate::classify;
+use crate::deliver::{Attempt, Delivery, Refusal};
+use crate::discover::Discovery;
+use crate::forward::{Clock, Upload};
+use crate::health::LocalHealth;
+use crate::local::LocalServices;
+use crate::mesh::{Mesh, RuleSource};
+use crate::own;
+use crate::policy::{deadline, retry};
+use crate::pool::{Own, Pool};
+use crate::reason::{Processed, Reason};
+use crate::repair::Repair;
+use crate::respond::Failure;
+use crate::telemetry::{CallGuard, Metrics, Outcome};
+use crate::way::NoWay;
+
+/// What the stages need. One for the whole sidecar.
+pub struct Stack {
+    /// This node.
+    pub own: Own,
+    /// What is known of the mesh.
+    pub mesh: Arc<Mesh>,
+    /// The services beside this sidecar.
+    pub local: Arc<LocalServices>,
+    /// The connections.
+    pub pool: Arc<Pool>,
+    /// Asks control about services.
+    pub discovery: Discovery,
+    /// Told when a local service does not answer.
+    pub health: Arc<LocalHealth>,
+    /// Puts links right that are lost.
+    pub repair: Arc<Repair>,
+    /// What the operator decided.
+    pub policy: classify::Policy,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Handle for Arc<Stack> {
+    async fn handle(
+        &self,
+        from: Connected,
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+    ) {
+        match from {
+            Connected::Local => self.outbound(request, respond).await,
+            Connected::Peer(peer) => self.inbound(peer, request, respond).await,
+        }
+    }
+}
+
+impl Stack {
+    /// A call of the local app.
+    async fn outbound(
+        self: &Arc<Self>,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+    ) {
+        let arrived = Instant::now();
+        let (mut head, body) = request.into_parts();
+        // First of all: nothing below may see a path or a header that was not checked.
+        let call = match Call::read(&mut head, Caller::Local, arrived) {
+            Ok(call) => call,
+            Err(error) => return self.refuse(&mut respond, error.into()),
+        };
+        let service = call.path(&head).service;
+        // Before classify: these have no rule and no hub.
+        if call.node.is_none() && own::answered(service) {
+            return own::serve(self, head, body, respond).await;
+        }
+        // Before anything is counted or counts down: the rule says what is counted, and how long
+        // the call may take.
+        let classified = match self.classify(&call, &head).await {
+            Ok(classified) => classified,
+            Err(error) => return self.refuse(&mut respond, error.into()),
+        };
+        // From here on the call ends exactly once, whatever happens.
+        let mut guard = self.metrics.call(&classified.target.counters, arrived);
+        let rule = &classified.target.rule;
+        let written = classified.target.source != RuleSource::Default;
+        let method = call.path(&head).method;
+        // Above the attempts: the deadline bounds all of them together.
+        let limit = deadline::decide(call.deadline, rule, written, method, Instant::now());
+        let Ok(limit) = limit else {
+            let failure = Failure::deadline(head.uri.path(), arrived.elapsed(), Processed::No);
+            return end(&mut guard, &mut respond, failure);
+        };
+        let mut clock: Clock = limit.map(|at| Box::pin(sleep_until(at.into())));
+        let mut upload = Upload::new(body);
+        let mut delivery = Delivery {
+            head: &head,
+            upload: &mut upload,
+            respond: &mut respond,
+            clock: &mut clock,
+            deadline: limit,
+            arrived,
+            source: self.own.node.as_str(),
+            service,
+        };
+        let mut tried: Vec<NodeId> = Vec::new();
+        let mut last: Option<Refusal> = None;
+        let mut number = 0;
+        // Above balance: each attempt picks anew, among those that were not tried.
+        loop {
+            number += 1;
+            let way = tokio::select! {
+                biased;
+                way = self.way(&classified, &call, &tried, number) => way,
+                end = given_up(&mut delivery) => return finish(&mut guard, &mut delivery, end),
+            };
+            let (node, refusal) = match way {
+                Ok(way) => {
+                    classified.target.counters.attempt();
+                    match delivery.attempt(&way.seat).await {
+                        Attempt::Ended(outcome) => return guard.ended(outcome),
+                        Attempt::Failed(failure) => {
+                            return end(&mut guard, delivery.respond, failure);
+                        }
+                        Attempt::Unprocessed(refusal) => (way.node, refusal),
+                    }
+                }
+                // Nobody is left to try: what the last one said is worth more than that.
+                Err(NoWay {
+                    node: None,
+                    failure,
+                }) => {
+                    let refusal = last.unwrap_or(Refusal::Ours(failure));
+                    return refuse_at_last(&mut guard, &mut delivery, refusal);
+                }
+                Err(NoWay { node, failure }) => (node, Refusal::Ours(failure)),
+            };
+            tried.extend(node);
+            let replayable = delivery.upload.replayable();
+            let attempt = retry::Attempt {
+                number,
+                unprocessed: true,
+                replayable,
+            };
+            if !retry::again(attempt, limit, Instant::now()) {
+                return refuse_at_last(&mut guard, &mut delivery, refusal);
+            }
+            delivery.upload.rewind();
+            last = Some(refusal);
+        }
+    }
+
+    /// A call of a peer, for a service beside this sidecar.
+    async fn inbound(
+        &self,
+        peer: Arc<Peer>,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+    ) {
+        let arrived = Instant::now();
+        let (mut head, body) = request.into_parts();
+        // First of all: it also takes out what only the mesh may say.
+        let call = match Call::read(&mut head, Caller::Peer(Arc::clone(&peer)), arrived) {
+            Ok(call) => call,
+            Err(error) => return self.refuse(&mut respond, error.into()),
+        };
+        let service = call.path(&head).service;
+        let local = match self.served_here(service) {
+            Ok(local) => local,
+            Err(failure) => return self.refuse(&mut respond, failure),
+        };
+        // Before the app: what the rule forbids must not reach it.
+        if let Err(error) = classify::inbound(service, local.rule.as_deref(), peer.class, peer.lane)
+        {
+            return self.refuse(&mut respond, error.into());
+        }
+        let mut guard = self.metrics.call(&local.counters, arrived);
+        if call.deadline.is_some_and(|deadline| deadline <= arrived) {
+            let failure = Failure::deadline(head.uri.path(), arrived.elapsed(), Processed::No);
+            return end(&mut guard, &mut respond, failure);
+        }
+        let mut clock: Clock = call.deadline.map(|at| Box::pin(sleep_until(at.into())));
+        let mut upload = Upload::new(body);
+        let mut delivery = Delivery {
+            head: &head,
+            upload: &mut upload,
+            respond: &mut respond,
+            clock: &mut clock,
+            deadline: call.deadline,
+            arrived,
+            source: peer.node.as_str(),
+            service,
+        };
+        let mut number = 0;
+        // An app that ends its connection in good order did not look at the call: a new one may.
+        loop {
+            number += 1;
+            let way = tokio::select! {
+                biased;
+                way = self.local_way(&local, &peer) => way,
+                end = given_up(&mut delivery) => return finish(&mut guard, &mut delivery, end),
+            };
+            let seat = match way {
+                Ok(seat) => seat,
+                Err(failure) => return end(&mut guard, delivery.respond, failure),
+            };
+            local.counters.attempt();
+            let refusal = match delivery.attempt(&seat).await {
+                Attempt::Ended(outcome) => return guard.ended(outcome),
+                Attempt::Failed(failure) => return end(&mut guard, delivery.respond, failure),
+                Attempt::Unprocessed(refusal) => refusal,
+            };
+            let replayable = delivery.upload.replayable();
+            let attempt = retry::Attempt {
+                number,
+                unprocessed: true,
+                replayable,
+            };
+            if !retry::again(attempt, call.deadline, Instant::now()) {
+                return refuse_at_last(&mut guard, &mut delivery, refusal);
+            }
+            delivery.upload.rewind();
+        }
+    }
+
+    /// A call that ends before it is known what it is for.
+    fn refuse(&self, respond: &mut SendResponse<Bytes>, failure: Failure) {
+        self.metrics.refused(failure.reason);
+        // A caller that is gone needs no answer.
+        let _ = send_failure(respond, failure);
+    }
+}
+
+/// The caller goes away, or its time is over, while a way is looked for.
+async fn given_up(delivery: &mut Delivery<'_>) -> GivenUp {
+    poll_fn(|context| {
+        if delivery.respond.poll_reset(context).is_ready() {
+            return Poll::Ready(GivenUp::CallerGone);
+        }
+        let over = delivery
+            .clock
+            .as_mut()
+            .is_some_and(|clock| clock.as_mut().poll(context).is_ready());
+        if over {
+            Poll::Ready(GivenUp::DeadlineOver)
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// How a call ends that nobody had taken yet.
+#[derive(Clone, Copy)]
+enum GivenUp {
+    CallerGone,
+    DeadlineOver,
+}
+
+fn finish(guard: &mut CallGuard, delivery: &mut Delivery<'_>, given_up: GivenUp) {
+    match given_up {
+        GivenUp::CallerGone => guard.ended(Outcome::Cancelled),
+        GivenUp::DeadlineOver => {
+            let path = delivery.head.uri.path();
+            let failure = Failure::deadline(path, delivery.arrived.elapsed(), Processed::No);
+            end(guard, delivery.respond, failure);
+        }
+    }
+}
+
+fn refuse_at_last(guard: &mut CallGuard, delivery: &mut Delivery<'_>, refusal: Refusal) {
+    match refusal {
+        Refusal::Ours(failure) => end(guard, delivery.respond, failure),
+        Refusal::Peers(response) => guard.ended(delivery.answer(response)),
+    }
+}
+
+fn end(guard: &mut CallGuard, respond: &mut SendResponse<Bytes>, failure: Failure) {
+    guard.ended(match send_failure(respond, failure) {
+        Ok(reason) => Outcome::Failed(reason),
+        Err(CallerGone) => Outcome::Cancelled,
+    });
+}
+
+struct CallerGone;
+
+/// Answers without a body, or, for plain HTTP, with the failure's text.
+fn send_failure(respond: &mut SendResponse<Bytes>, failure: Failure) -> Result<Reason, CallerGone> {
+    let reason = failure.reason;
+    let text = failure
+        .plain
+        .map(|_| Bytes::from(format!("{}\n", failure.text)));
+    let response = failure.into_response();
+    let sent = respond
+        .send_response(response, text.is_none())
+        .map_err(|_| CallerGone)?;
+    if let Some(text) = text {
+        let mut stream = sent;
+        stream.send_data(text, true).map_err(|_| CallerGone)?;
+    }
+    Ok(reason)
+}

@@ -1,0 +1,75 @@
+//! One call, one guard: it records how the call ended exactly once, also when the call is dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::reason::Reason;
+
+use super::target::{TargetCounters, add};
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// With the callee's own status, 0 to 16; others count as 17.
+    Answered(u16),
+    /// The mesh failed it.
+    Failed(Reason),
+    /// Its caller went away.
+    Cancelled,
+    /// The drain's time was over.
+    Cut,
+}
+
+/// Counts a call for as long as it lives, and its end when it is dropped.
+#[derive(Debug)]
+pub struct CallGuard {
+    counters: Arc<TargetCounters>,
+    open: Arc<AtomicU64>,
+    arrived: Instant,
+    outcome: Outcome,
+}
+
+impl CallGuard {
+    pub(super) fn new(
+        counters: Arc<TargetCounters>,
+        open: Arc<AtomicU64>,
+        arrived: Instant,
+    ) -> Self {
+        add(&counters.requests);
+        add(&counters.in_flight);
+        add(&open);
+        // A call that is dropped without another word was cut off by the sidecar's own end.
+        Self {
+            counters,
+            open,
+            arrived,
+            outcome: Outcome::Cut,
+        }
+    }
+
+    /// Says how the call ended.
+    pub fn ended(&mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        let counters = &self.counters;
+        match self.outcome {
+            Outcome::Answered(status) => {
+                add(&counters.responses[usize::from(status.min(17))]);
+            }
+            Outcome::Failed(reason) => {
+                let index = Reason::ALL.iter().position(|known| *known == reason);
+                add(&counters.errors[index.unwrap_or_default()]);
+            }
+            Outcome::Cancelled => add(&counters.cancelled),
+            Outcome::Cut => add(&counters.cut),
+        }
+        counters.took(self.arrived.elapsed());
+        counters.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}

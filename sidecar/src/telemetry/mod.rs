@@ -1,0 +1,11 @@
+//! What the sidecar counts. Counters are built once for each service, so that a call only adds to
+//! them; labels come from closed sets. Nothing here knows a stage.
+
+mod guard;
+mod metrics;
+mod target;
+
+pub use guard::{CallGuard, Outcome};
+pub use metrics::Metrics;
+pub(crate) use metrics::{heading, line};
+pub use target::{Direction, TargetCounters};

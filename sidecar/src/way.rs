@@ -1,0 +1,216 @@
+//! Finds a way for one attempt: the rule that holds, an endpoint, and a seat on a link to it. This
+//! is the part of `stack` that asks `classify`, `balance` and `pool`, in this order; `explain` asks
+//! the same functions.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use sidelane_proto::model::{ConnectionClass, Lane, NodeId, ServiceName};
+
+use crate::balance::{InFlight, PickError, Wanted};
+use crate::call::{Call, Peer};
+use crate::classify::{self, Classified, ClassifyError};
+use crate::local::LocalService;
+use crate::own;
+use crate::pool::{Address, Key, PoolError, Seat, To};
+use crate::reason::Reason;
+use crate::respond::{Failure, pick_failure, pool_failure};
+use crate::stack::Stack;
+
+/// How long a call waits for control's first word about a service that was never heard of.
+const FIRST_DISCOVERY: Duration = Duration::from_secs(2);
+
+/// A way for one attempt.
+pub(crate) struct Way {
+    pub(crate) seat: Seat,
+    /// Counts in the hub for as long as the attempt lasts.
+    _in_flight: Option<InFlight>,
+    /// The node, where it is not this one.
+    pub(crate) node: Option<NodeId>,
+}
+
+/// A way that was not found: to whom, and why.
+pub(crate) struct NoWay {
+    pub(crate) node: Option<NodeId>,
+    pub(crate) failure: Failure,
+}
+
+impl Stack {
+    /// Which rule holds. A service that was never heard of is asked for once, and waited for.
+    pub(crate) async fn classify(
+        &self,
+        call: &Call,
+        head: &Parts,
+    ) -> Result<Classified, ClassifyError> {
+        let path = call.path(head);
+        let decide = || classify::outbound(&self.mesh.view(), path, call.lane, self.policy);
+        let decided = decide();
+        let Err(ClassifyError::UnknownService { .. }) = &decided else {
+            return decided;
+        };
+        let Ok(name) = ServiceName::new(path.service) else {
+            return decided;
+        };
+        if self.discovery.want(&name).is_err() {
+            self.metrics.subscription_refused();
+            return decided;
+        }
+        if !self.discovery.answered(&name, FIRST_DISCOVERY).await {
+            return decided;
+        }
+        decide()
+    }
+
+    /// An endpoint and a seat on a link to it.
+    pub(crate) async fn way(
+        &self,
+        classified: &Classified,
+        call: &Call,
+        tried: &[NodeId],
+        number: u32,
+    ) -> Result<Way, NoWay> {
+        let target = &classified.target;
+        let service = target.name.as_str();
+        let own = &self.own.node;
+        let meant_here = call.node.as_ref().is_none_or(|node| node == own);
+        // The express path: a service beside this sidecar is reached without leaving the process.
+        if number == 1
+            && meant_here
+            && let Some(local) = self.local.get(service)
+        {
+            let key = local_key(local, (classified.class, classified.lane));
+            let seat = self.seat(service, &key, &local.address, true).await;
+            let failed = |failure| NoWay {
+                node: Some(own.clone()),
+                failure,
+            };
+            return seat
+                .map(|seat| Way {
+                    seat,
+                    _in_flight: None,
+                    node: Some(own.clone()),
+                })
+                .map_err(failed);
+        }
+        let wanted = Wanted {
+            node: call.node.as_ref().map(NodeId::as_str),
+            class: classified.class,
+            agreement: target.agreement(),
+            exclude: tried,
+        };
+        let mut pick = target
+            .hub()
+            .pick(&wanted, fastrand::u64(..), Instant::now());
+        // Also for a named node: in an empty hub it is merely unknown.
+        if matches!(
+            pick,
+            Err(PickError::Empty | PickError::UnknownNode { count: 0, .. })
+        ) && self.discovery.answered(&target.name, FIRST_DISCOVERY).await
+        {
+            pick = target
+                .hub()
+                .pick(&wanted, fastrand::u64(..), Instant::now());
+        }
+        let none = |failure| NoWay {
+            node: None,
+            failure,
+        };
+        let pick = pick.map_err(|error| none(pick_failure(service, &error)))?;
+        let Some(address) = pick.endpoint.addresses.of(classified.class).cloned() else {
+            let error = PickError::NoAddress {
+                class: classified.class,
+                count: 1,
+            };
+            return Err(none(pick_failure(service, &error)));
+        };
+        let node = pick.endpoint.node.clone();
+        let generation = pick.endpoint.generation;
+        let to = To::Peer {
+            node: node.clone(),
+            generation,
+        };
+        let key = Key {
+            to,
+            class: classified.class,
+            lane: classified.lane,
+        };
+        let persistent = target.rule.persistent;
+        match self
+            .seat(service, &key, &Address::Tcp(address), persistent)
+            .await
+        {
+            Ok(seat) => Ok(Way {
+                seat,
+                _in_flight: Some(pick.in_flight),
+                node: Some(node),
+            }),
+            Err(failure) => Err(NoWay {
+                node: Some(node),
+                failure,
+            }),
+        }
+    }
+
+    pub(crate) async fn local_way(
+        &self,
+        local: &LocalService,
+        peer: &Peer,
+    ) -> Result<Seat, Failure> {
+        let key = local_key(local, (peer.class, peer.lane));
+        self.seat(local.name.as_str(), &key, &local.address, true)
+            .await
+    }
+
+    async fn seat(
+        &self,
+        service: &str,
+        key: &Key,
+        address: &Address,
+        persistent: bool,
+    ) -> Result<Seat, Failure> {
+        self.pool
+            .seat(key, address, persistent)
+            .await
+            .map_err(|error| {
+                if let PoolError::Connect { error, .. } = &error {
+                    match &key.to {
+                        To::Peer { .. } => self.repair.lost(key, error),
+                        To::Local(address) => self.health.failed(address),
+                    }
+                }
+                pool_failure(service, (key.class, key.lane), &error)
+            })
+    }
+
+    pub(crate) fn served_here(&self, service: &str) -> Result<Arc<LocalService>, Failure> {
+        if let Some(local) = self.local.get(service) {
+            return Ok(Arc::clone(local));
+        }
+        // Every node serves health and reflection: whoever named this node means its app.
+        if own::every_node_serves(service)
+            && let Some(first) = self.local.iter().next()
+        {
+            return Ok(Arc::clone(first));
+        }
+        let names: Vec<&str> = self.local.iter().map(|local| local.name.as_str()).collect();
+        let text = format!(
+            "{service}: not served by node {}; it serves {}",
+            self.own.node,
+            if names.is_empty() {
+                "nothing".to_owned()
+            } else {
+                names.join(", ")
+            }
+        );
+        Err(Failure::refused(Reason::UnknownService, text))
+    }
+}
+
+fn local_key(local: &LocalService, (class, lane): (ConnectionClass, Lane)) -> Key {
+    Key {
+        to: To::Local(local.address.clone()),
+        class,
+        lane,
+    }
+}
