@@ -1,1 +1,52 @@
-//! Placeholder.
+//! Whole meshes for tests, of real processes: control, sidecars, and servers and clients that
+//! nobody here wrote. The builders read like sentences, so that a test says what it is about:
+//!
+//! ```no_run
+//! # async fn example() {
+//! use sidelane_tests::{Upstream, services};
+//!
+//! # let program = "sidelane-under-test";
+//! let upstream = Upstream::named("echo").start().await;
+//! let mut mesh = sidelane_tests::Cluster::of(program)
+//!     .control()
+//!     .node("caller")
+//!     .node("callee").serving(services::ECHO, &upstream)
+//!     .start()
+//!     .await;
+//! mesh.node("callee").kill().await;
+//! # }
+//! ```
+//!
+//! Everything that is started ends with the value that stands for it, also when the test panics;
+//! then the processes' logs are shown. Nothing here is part of the product.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "this crate is nothing but tests: a panic with a clear message is a failed test"
+)]
+
+pub mod admin;
+pub mod cases;
+pub mod client;
+pub mod cluster;
+pub mod imports;
+pub mod ports;
+pub mod process;
+pub mod python;
+pub mod routes;
+pub mod services;
+pub mod upstream;
+pub mod wire;
+
+pub use cluster::Cluster;
+pub use upstream::Upstream;
+pub use upstream::raw::RawUpstream;
+
+/// A cluster of the program that this crate builds, [`Cluster::of`] it. To be used in integration
+/// tests, since only there cargo tells where the program is.
+#[macro_export]
+macro_rules! cluster {
+    () => {
+        $crate::Cluster::of(env!("CARGO_BIN_EXE_sidelane-under-test"))
+    };
+}

@@ -1,0 +1,469 @@
+//! A whole mesh on 127.0.0.1: one control process and a sidecar process for each node, written
+//! down like a sentence and then started. Ports are chosen here and stay, so that a process that
+//! is started again is where it was.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tonic::transport::Channel;
+
+use crate::admin::{self, Answer, Metrics};
+use crate::client;
+use crate::ports::free_port;
+use crate::process::{Output, Process};
+
+/// The longest time that a process may take until it is ready.
+pub const READY_LIMIT: Duration = Duration::from_secs(20);
+/// How often readiness is asked for.
+const READY_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What can stand behind a sidecar.
+pub trait LocalService {
+    /// Where it listens, as `--serve` takes it.
+    fn address(&self) -> String;
+}
+
+impl LocalService for str {
+    fn address(&self) -> String {
+        self.to_owned()
+    }
+}
+
+/// A mesh that is being written down.
+#[derive(Debug)]
+pub struct ClusterBuilder {
+    program: PathBuf,
+    control: Option<Plan>,
+    nodes: Vec<Plan>,
+    last: Last,
+}
+
+#[derive(Debug)]
+struct Plan {
+    name: String,
+    flags: Vec<String>,
+}
+
+/// Which process the next flags are for.
+#[derive(Debug, Clone, Copy)]
+enum Last {
+    Nothing,
+    Control,
+    Node,
+}
+
+/// A running mesh. It ends with this value.
+#[derive(Debug)]
+pub struct Cluster {
+    // Before the folder: processes end before their files go.
+    nodes: Vec<Node>,
+    control: Option<Control>,
+    folder: TempDir,
+}
+
+/// A process with an admin port.
+#[derive(Debug)]
+pub struct Member {
+    process: Process,
+    admin: SocketAddr,
+}
+
+/// The control process.
+#[derive(Debug)]
+pub struct Control {
+    member: Member,
+    listen: SocketAddr,
+}
+
+/// A sidecar process.
+#[derive(Debug)]
+pub struct Node {
+    member: Member,
+    outbound: SocketAddr,
+    internal: SocketAddr,
+    external: SocketAddr,
+}
+
+impl ClusterBuilder {
+    /// A control plane. Without it the sidecars get its address all the same, and nobody there.
+    #[must_use]
+    pub fn control(mut self) -> Self {
+        self.control = Some(Plan::named("control"));
+        self.last = Last::Control;
+        self
+    }
+
+    /// A node of this name: its sidecar.
+    #[must_use]
+    pub fn node(mut self, name: &str) -> Self {
+        self.nodes.push(Plan::named(name));
+        self.last = Last::Node;
+        self
+    }
+
+    /// The last named node serves this service from there.
+    ///
+    /// # Panics
+    /// Without a node.
+    #[must_use]
+    pub fn serving(self, service: &str, local: &(impl LocalService + ?Sized)) -> Self {
+        assert!(
+            matches!(self.last, Last::Node),
+            "serving {service}: say which node, `.node(\"…\").serving(…)`"
+        );
+        let served = format!("{service}={}", local.address());
+        self.with("--serve", &served)
+    }
+
+    /// One more flag for what was named last.
+    ///
+    /// # Panics
+    /// If nothing was named.
+    #[must_use]
+    pub fn with(mut self, flag: &str, value: &str) -> Self {
+        let plan = match self.last {
+            Last::Nothing => None,
+            Last::Control => self.control.as_mut(),
+            Last::Node => self.nodes.last_mut(),
+        };
+        let plan = plan.unwrap_or_else(|| panic!("{flag}: say whose, `.control()` or `.node(…)`"));
+        plan.flags.extend([flag.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// Starts everything, and waits until every process says that it is ready.
+    ///
+    /// # Panics
+    /// If one is not ready within 20 s.
+    pub async fn start(self) -> Cluster {
+        let cluster = self.launch().await;
+        if let Some(control) = &cluster.control {
+            control.ready().await;
+        }
+        for node in &cluster.nodes {
+            node.ready().await;
+        }
+        cluster
+    }
+
+    /// Starts everything and waits for nothing.
+    ///
+    /// # Panics
+    /// If a program cannot be started.
+    pub async fn launch(self) -> Cluster {
+        let folder = tempfile::tempdir().expect("a folder for logs and data");
+        let listen = loopback(free_port());
+        let mut cluster = Cluster {
+            nodes: Vec::new(),
+            control: None,
+            folder,
+        };
+        let folder = cluster.folder.path();
+        if let Some(plan) = self.control {
+            cluster.control = Some(plan.start_control(&self.program, folder, listen).await);
+        }
+        for plan in self.nodes {
+            let node = plan.start_node(&self.program, folder, listen).await;
+            cluster.nodes.push(node);
+        }
+        cluster
+    }
+}
+
+impl Plan {
+    fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            flags: Vec::new(),
+        }
+    }
+
+    async fn start_control(self, program: &Path, folder: &Path, listen: SocketAddr) -> Control {
+        let admin = loopback(free_port());
+        let flags = [
+            ("--listen", listen.to_string()),
+            ("--admin", admin.to_string()),
+            ("--data", data_folder(folder, &self.name)),
+        ];
+        let member = self.start(program, folder, "control", &flags, admin).await;
+        Control { member, listen }
+    }
+
+    async fn start_node(self, program: &Path, folder: &Path, control: SocketAddr) -> Node {
+        let [outbound, internal, external, admin] = [(); 4].map(|()| loopback(free_port()));
+        let flags = [
+            ("--node", self.name.clone()),
+            ("--control", control.to_string()),
+            ("--outbound", outbound.to_string()),
+            ("--internal", internal.to_string()),
+            ("--external", external.to_string()),
+            ("--admin", admin.to_string()),
+            ("--data", data_folder(folder, &self.name)),
+        ];
+        let member = self.start(program, folder, "sidecar", &flags, admin).await;
+        Node {
+            member,
+            outbound,
+            internal,
+            external,
+        }
+    }
+
+    async fn start(
+        self,
+        program: &Path,
+        folder: &Path,
+        subcommand: &str,
+        flags: &[(&str, String)],
+        admin: SocketAddr,
+    ) -> Member {
+        let mut arguments = vec![subcommand.to_owned()];
+        for (flag, value) in flags {
+            // What a test says itself takes the place of what is said here.
+            if !self.flags.iter().any(|own| own == flag) {
+                arguments.extend([(*flag).to_owned(), value.clone()]);
+            }
+        }
+        if !self.flags.iter().any(|own| own == "--trust") {
+            arguments.extend(["--trust".to_owned(), "disabled".to_owned()]);
+        }
+        arguments.extend(self.flags);
+        let process = Process::start(&self.name, program, arguments, folder, Output::Logged).await;
+        Member { process, admin }
+    }
+}
+
+impl Cluster {
+    /// A mesh of this program, to be written down; `cluster!()` knows the program.
+    #[must_use]
+    pub fn of(program: impl AsRef<Path>) -> ClusterBuilder {
+        ClusterBuilder {
+            program: program.as_ref().to_owned(),
+            control: None,
+            nodes: Vec::new(),
+            last: Last::Nothing,
+        }
+    }
+
+    /// The control process.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        self.control.as_ref().expect("this mesh has no control")
+    }
+
+    /// The node of this name.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn node(&self, name: &str) -> &Node {
+        let found = self.nodes.iter().find(|node| node.name() == name);
+        found.unwrap_or_else(|| panic!("this mesh has no node `{name}`"))
+    }
+
+    /// All nodes, in the order in which they were named.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The folder with logs and data, which goes with the mesh.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Member {
+    /// Its admin address.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Waits until `/readyz` says 200.
+    ///
+    /// # Panics
+    /// If it has not after 20 s, or the process has ended.
+    pub async fn ready(&self) {
+        self.answers("/readyz", |answer| answer.status == 200).await;
+    }
+
+    /// Waits until the admin port's answer is as wanted, and returns it.
+    ///
+    /// # Panics
+    /// If it is not within 20 s, or the process has ended: with the last answer.
+    pub async fn answers(&self, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
+        let name = self.name();
+        let mut last = String::from("none yet");
+        let asking = async {
+            loop {
+                match admin::get(self.admin, path).await {
+                    Ok(answer) if wanted(&answer) => break answer,
+                    Ok(answer) => last = format!("{} {}", answer.status, answer.body),
+                    Err(error) => last = format!("{error:#}"),
+                }
+                if let Some(status) = self.ended().await {
+                    panic!("{name} has ended ({status}) before {path} was as wanted");
+                }
+                tokio::time::sleep(READY_INTERVAL).await;
+            }
+        };
+        let answer = tokio::time::timeout(READY_LIMIT, asking).await;
+        answer.unwrap_or_else(|_| {
+            panic!("{name}: {path} is not as wanted after {READY_LIMIT:?}; last answer: {last}")
+        })
+    }
+
+    /// Asks the admin port.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub async fn get(&self, path: &str) -> Answer {
+        let answer = admin::get(self.admin, path).await;
+        answer.unwrap_or_else(|error| panic!("{}: {error:#}", self.name()))
+    }
+
+    /// Tells the admin port.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub async fn post(&self, path: &str) -> Answer {
+        let answer = admin::post(self.admin, path).await;
+        answer.unwrap_or_else(|error| panic!("{}: {error:#}", self.name()))
+    }
+
+    /// What `/metrics` says.
+    ///
+    /// # Panics
+    /// If there is no answer, or not one of 200.
+    pub async fn metrics(&self) -> Metrics {
+        let answer = self.get("/metrics").await;
+        assert_eq!(answer.status, 200, "{}: {}", self.name(), answer.body);
+        Metrics::parse(&answer.body)
+    }
+
+    /// What `/config` says.
+    ///
+    /// # Panics
+    /// If there is no answer, or not one in JSON.
+    pub async fn config(&self) -> serde_json::Value {
+        let answer = self.get("/config").await;
+        let name = self.name();
+        serde_json::from_str(&answer.body)
+            .unwrap_or_else(|error| panic!("{name}: /config is no JSON ({error}): {}", answer.body))
+    }
+
+    /// Asks it to end, and waits until it has: with status 0, after its drain.
+    ///
+    /// # Panics
+    /// If it has not ended within the time given, or ends otherwise.
+    pub async fn stop(&self, within: Duration) {
+        self.terminate();
+        let status = self.exited(within).await;
+        assert!(status.success(), "{} has ended with {status}", self.name());
+    }
+
+    /// Stops it, starts it again, and waits until it is ready.
+    ///
+    /// # Panics
+    /// As [`Self::stop`] and [`Self::ready`].
+    pub async fn restart(&self, within: Duration) {
+        self.stop(within).await;
+        self.start_again().await;
+        self.ready().await;
+    }
+}
+
+impl Control {
+    /// Its gRPC address.
+    #[must_use]
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+}
+
+impl Node {
+    /// Where local services call.
+    #[must_use]
+    pub fn outbound(&self) -> SocketAddr {
+        self.outbound
+    }
+
+    /// Where peers call, class Internal.
+    #[must_use]
+    pub fn internal(&self) -> SocketAddr {
+        self.internal
+    }
+
+    /// Where peers call, class External.
+    #[must_use]
+    pub fn external(&self) -> SocketAddr {
+        self.external
+    }
+
+    /// A channel to the sidecar, as a local service opens it.
+    ///
+    /// # Panics
+    /// If nobody listens.
+    pub async fn channel(&self) -> Channel {
+        let channel = client::channel(self.outbound).await;
+        channel.unwrap_or_else(|error| panic!("{}: {error:#}", self.name()))
+    }
+
+    /// What `/explain` says about a call's path.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub async fn explain(&self, path: &str) -> Answer {
+        let mut question = String::from("/explain?path=");
+        for byte in path.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'/' => {
+                    question.push(char::from(byte));
+                }
+                other => write!(question, "%{other:02X}").expect("text can be written"),
+            }
+        }
+        self.get(&question).await
+    }
+}
+
+impl Deref for Member {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl Deref for Control {
+    type Target = Member;
+
+    fn deref(&self) -> &Member {
+        &self.member
+    }
+}
+
+impl Deref for Node {
+    type Target = Member;
+
+    fn deref(&self) -> &Member {
+        &self.member
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn data_folder(folder: &Path, name: &str) -> String {
+    folder.join(format!("{name}.data")).display().to_string()
+}

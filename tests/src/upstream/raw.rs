@@ -1,0 +1,283 @@
+//! Servers that do what no gRPC library would: they answer frame by frame, so that a test can end
+//! an answer where it should not end. The test gives a function that is called for each request.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Request, Response, StatusCode};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+
+use crate::cluster::LocalService;
+
+/// A server that answers frame by frame. It ends with this value.
+#[derive(Debug)]
+pub struct RawUpstream {
+    address: SocketAddr,
+    runtime: Option<Runtime>,
+}
+
+/// One request, and the means to answer it.
+#[derive(Debug)]
+pub struct RawRequest {
+    /// Its headers.
+    pub head: Request<()>,
+    /// Its body.
+    pub body: RecvStream,
+    /// For its answer.
+    pub answer: RawAnswer,
+}
+
+/// An answer to be.
+#[derive(Debug)]
+pub struct RawAnswer {
+    respond: SendResponse<Bytes>,
+    hang_up: Arc<Notify>,
+}
+
+/// An answer whose headers are sent.
+#[derive(Debug)]
+pub struct RawBody {
+    stream: SendStream<Bytes>,
+    hang_up: Arc<Notify>,
+}
+
+impl RawUpstream {
+    /// A server that gives each request to `answer`.
+    ///
+    /// # Panics
+    /// If it cannot listen.
+    pub async fn start<F, A>(answer: F) -> Self
+    where
+        F: Fn(RawRequest) -> A + Send + Sync + 'static,
+        A: Future<Output = ()> + Send + 'static,
+    {
+        let answer = Arc::new(answer);
+        Self::connections(move |stream| serve(stream, answer.clone())).await
+    }
+
+    /// A server that gives each connection to `handle`, whatever is spoken there.
+    ///
+    /// # Panics
+    /// If it cannot listen.
+    pub async fn connections<F, H>(handle: F) -> Self
+    where
+        F: Fn(TcpStream) -> H + Send + Sync + 'static,
+        H: Future<Output = ()> + Send + 'static,
+    {
+        let runtime = super::own_runtime("raw");
+        let bound = runtime.spawn(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+        let listener = bound.await.expect("binding does not panic");
+        let listener = listener.expect("a free port on 127.0.0.1");
+        let address = listener
+            .local_addr()
+            .expect("a bound listener has an address");
+        runtime.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(handle(stream));
+            }
+        });
+        Self {
+            address,
+            runtime: Some(runtime),
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl LocalService for RawUpstream {
+    fn address(&self) -> String {
+        self.address.to_string()
+    }
+}
+
+impl Drop for RawUpstream {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn serve<F, A>(stream: TcpStream, answer: Arc<F>)
+where
+    F: Fn(RawRequest) -> A + Send + Sync + 'static,
+    A: Future<Output = ()> + Send + 'static,
+{
+    // Health checks connect and go away again; that is no failure.
+    let Ok(mut connection) = h2::server::handshake(stream).await else {
+        return;
+    };
+    let hang_up = Arc::new(Notify::new());
+    loop {
+        let accepted = tokio::select! {
+            accepted = connection.accept() => accepted,
+            () = hang_up.notified() => return,
+        };
+        let Some(Ok((request, respond))) = accepted else {
+            return;
+        };
+        let (head, body) = request.into_parts();
+        let request = RawRequest {
+            head: Request::from_parts(head, ()),
+            body,
+            answer: RawAnswer {
+                respond,
+                hang_up: hang_up.clone(),
+            },
+        };
+        tokio::spawn(answer(request));
+    }
+}
+
+impl RawRequest {
+    /// Reads the request to its end.
+    ///
+    /// # Panics
+    /// If it breaks off.
+    pub async fn read_all(&mut self) -> Bytes {
+        let mut all = Vec::new();
+        while let Some(data) = self.body.data().await {
+            let data = data.expect("the request goes on to its end");
+            let freed = self.body.flow_control().release_capacity(data.len());
+            freed.expect("what was received can be released");
+            all.extend_from_slice(&data);
+        }
+        all.into()
+    }
+}
+
+impl RawAnswer {
+    /// Sends headers with this status and `content-type: application/grpc`, and these more; a body
+    /// follows.
+    ///
+    /// # Panics
+    /// If the stream has ended.
+    #[must_use]
+    pub fn begin(mut self, status: StatusCode, headers: &[(&str, &str)]) -> RawBody {
+        let head = head(status, headers);
+        let stream = self.respond.send_response(head, false);
+        RawBody {
+            stream: stream.expect("an answer can begin"),
+            hang_up: self.hang_up,
+        }
+    }
+
+    /// Sends these headers as the whole answer, and then, if given, `RST_STREAM`.
+    ///
+    /// # Panics
+    /// If the stream has ended.
+    pub fn only_headers(
+        mut self,
+        status: StatusCode,
+        headers: &[(&str, &str)],
+        then: Option<Reason>,
+    ) {
+        let head = head(status, headers);
+        let sent = self.respond.send_response(head, true);
+        let mut stream = sent.expect("an answer can be sent");
+        if let Some(reason) = then {
+            stream.send_reset(reason);
+        }
+    }
+
+    /// Answers with `RST_STREAM` and nothing else.
+    pub fn reset(mut self, reason: Reason) {
+        self.respond.send_reset(reason);
+    }
+
+    /// Closes the whole connection without a word.
+    pub fn hang_up(self) {
+        self.hang_up.notify_one();
+    }
+}
+
+impl RawBody {
+    /// Sends a gRPC message of these bytes.
+    ///
+    /// # Panics
+    /// If the stream has ended.
+    pub fn message(&mut self, message: &[u8]) {
+        self.bytes(&crate::client::framed(message));
+    }
+
+    /// Sends these bytes as they are.
+    ///
+    /// # Panics
+    /// If the stream has ended.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        let data = Bytes::copy_from_slice(bytes);
+        self.stream
+            .send_data(data, false)
+            .expect("data can be sent");
+    }
+
+    /// Ends the answer with these trailers, and then, if given, with `RST_STREAM`.
+    ///
+    /// # Panics
+    /// If the stream has ended.
+    pub fn trailers(mut self, trailers: &[(&str, &str)], then: Option<Reason>) {
+        let sent = self.stream.send_trailers(headers(trailers));
+        sent.expect("trailers can be sent");
+        if let Some(reason) = then {
+            self.stream.send_reset(reason);
+        }
+    }
+
+    /// Ends the answer as if it were whole, without trailers.
+    ///
+    /// # Panics
+    /// If the stream has ended.
+    pub fn end(mut self) {
+        self.stream
+            .send_data(Bytes::new(), true)
+            .expect("an answer can end");
+    }
+
+    /// Ends the answer by `RST_STREAM`.
+    pub fn reset(mut self, reason: Reason) {
+        self.stream.send_reset(reason);
+    }
+
+    /// Closes the whole connection without a word.
+    pub fn hang_up(self) {
+        self.hang_up.notify_one();
+    }
+
+    /// Waits until the caller resets the stream, and says with which reason.
+    ///
+    /// # Panics
+    /// If the connection ends before.
+    pub async fn caller_resets(&mut self) -> Reason {
+        let reset = std::future::poll_fn(|context| self.stream.poll_reset(context)).await;
+        reset.expect("the stream is reset while its connection lives")
+    }
+}
+
+fn head(status: StatusCode, more: &[(&str, &str)]) -> Response<()> {
+    let mut head = Response::new(());
+    *head.status_mut() = status;
+    let own = headers(&[("content-type", "application/grpc")]);
+    head.headers_mut().extend(own);
+    head.headers_mut().extend(headers(more));
+    head
+}
+
+fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs {
+        let name: http::HeaderName = name.parse().expect("a header name");
+        headers.append(name, value.parse().expect("a header value"));
+    }
+    headers
+}
