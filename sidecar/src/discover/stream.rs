@@ -33,7 +33,10 @@ impl Outlet {
     /// Gives a change to the sink and to the disk.
     pub(super) fn hand_on(&self, change: &Change) {
         self.sink.replace(change);
-        self.saves.send_replace(());
+        // A version alone is not worth a write: what is on disk is as good to resume from.
+        if !change.services.is_empty() || !change.dropped.is_empty() {
+            self.saves.send_replace(());
+        }
         self.shared
             .status
             .send_modify(|status| status.version = Some(change.version.clone()));

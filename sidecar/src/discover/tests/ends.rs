@@ -321,10 +321,6 @@ impl Wire {
 }
 
 async fn carry(mut near: TcpStream, mut far: TcpStream, mut freeze: watch::Receiver<bool>) {
-    if *freeze.borrow_and_update() {
-        // A connection that is made after the thaw is free of it.
-        freeze.mark_unchanged();
-    }
     tokio::select! {
         _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
         _ = freeze.wait_for(|frozen| *frozen) => {}

@@ -135,6 +135,8 @@ fn quick() -> Timing {
     Timing {
         backoff_first: Duration::from_millis(1),
         backoff_ceiling: Duration::from_millis(5),
+        // Most tests do not end the stream from control's side.
+        goodbye: Duration::from_millis(20),
         ..Timing::default()
     }
 }

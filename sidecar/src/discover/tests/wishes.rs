@@ -259,7 +259,9 @@ async fn a_drain_that_nobody_confirms_says_why() {
 #[tokio::test]
 async fn goodbye_is_said_before_the_stream_ends() {
     let mut control = FakeControl::start().await;
-    let running = Running::start(parameters(&[&control.address]), None);
+    let mut parameters = parameters(&[&control.address]);
+    parameters.timing.goodbye = PATIENCE;
+    let running = Running::start(parameters, None);
     let (mut stream, _) = control.welcomed().await;
     let discovery = running.discovery.clone();
     let leaving = tokio::spawn(async move { discovery.goodbye("drained").await });
@@ -284,9 +286,7 @@ async fn goodbye_does_not_wait_for_control_that_is_away_or_does_not_answer() {
     running.finish().await;
 
     let mut control = FakeControl::start().await;
-    let mut parameters = parameters(&[&control.address]);
-    parameters.timing.goodbye = Duration::from_millis(20);
-    let running = Running::start(parameters, None);
+    let running = Running::start(parameters(&[&control.address]), None);
     let (_stream, _) = control.welcomed().await;
     running.finish().await;
 }
