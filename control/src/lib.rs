@@ -1,2 +1,93 @@
-//! Placeholder.
+//! Sidelane's control plane: it knows which nodes exist, which services they offer and how healthy
+//! they are, and tells the sidecars that need to know. Small, boring, and allowed to be away:
+//! calls go on without it.
+//!
+//! Sources emit records into the registry, its single writer merges them into versioned snapshots,
+//! push tells each session what it asked for, the store keeps what must survive. `app` wires them.
+
+pub mod admin;
+pub mod app;
+pub mod claim;
 pub mod config;
+pub mod drain;
+pub mod push;
+pub mod registry;
+pub mod serve;
+pub mod source;
+pub mod store;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use sidelane_process::settings::{self, Environment, Start};
+use sidelane_process::signals::{Signals, Stop};
+
+use app::{App, Parameters, StartError};
+use config::{Config, Loaded};
+
+/// The exit code for settings that cannot be followed, as `sysexits` and most programs have it.
+const USAGE: u8 = 2;
+
+/// The control plane's `main`: reads its settings from the arguments (without the program's name),
+/// the environment and files, serves until a signal ends it, and says on stderr what went wrong.
+/// Exit codes: 0 for an orderly end, 1 where it could not start or was cut, 2 for wrong settings.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let environment = Environment::of_process();
+    match Config::load(arguments, &environment, settings::read_file) {
+        Ok(Start::Print(text)) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Start::Run(loaded)) => run_with(&loaded),
+        Err(error) => {
+            eprintln!("sidelane-control: {error}");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn run_with(loaded: &Loaded) -> ExitCode {
+    if let Err(error) = sidelane_process::logs::init(&loaded.config.log) {
+        eprintln!("sidelane-control: {error}");
+        return ExitCode::from(USAGE);
+    }
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let served = match runtime {
+        Ok(runtime) => runtime.block_on(serve(&loaded.config)),
+        Err(error) => Err(StartError::System(error)),
+    };
+    match served {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("sidelane-control: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// True: it ended in order.
+async fn serve(config: &Config) -> Result<bool, StartError> {
+    // First, so that a signal that comes while it starts is not lost.
+    let mut signals = Signals::install()?;
+    let app = App::start(Parameters::from(config)).await?;
+    let (listen, admin) = (app.listen(), app.admin());
+    tracing::info!(%listen, %admin, data = %config.data.display(), "ready");
+    let (Stop::Drain(signal) | Stop::Force(signal)) = signals.next().await;
+    tracing::info!(%signal, grace = ?config.grace, "stopping");
+    tokio::select! {
+        ended = app.stop(config.grace) => {
+            tracing::info!(cut = ended.cut, stored = ended.stored, "stopped");
+            Ok(ended.stored)
+        }
+        _ = signals.next() => {
+            tracing::warn!("stopped at once, as a second signal asked");
+            Ok(false)
+        }
+    }
+}

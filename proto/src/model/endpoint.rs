@@ -187,6 +187,67 @@ pub struct Offer {
     pub rule: Option<Arc<Rule>>,
 }
 
+impl Offer {
+    /// Checks an offer that was not made from the wire, such as one from a file: the lengths of its
+    /// texts, its labels and its weight, 0 being read as 100, and that its rule is of its service.
+    ///
+    /// # Errors
+    /// Names the field that is wrong.
+    pub fn check(mut self) -> Result<Self, FieldError> {
+        check_length(&self.version, "version")?;
+        if self.labels.len() > LABELS_LIMIT {
+            let problem = Problem::TooMany {
+                count: self.labels.len(),
+                limit: LABELS_LIMIT,
+            };
+            return Err(FieldError::new("labels", problem));
+        }
+        for (key, value) in &self.labels {
+            check_length(key, "labels")?;
+            check_length(value, "labels")?;
+        }
+        if self.weight > WEIGHT_LIMIT {
+            let wanted = "a weight of at most 10000";
+            let problem = Problem::Malformed {
+                given: self.weight.to_string(),
+                wanted,
+            };
+            return Err(FieldError::new("weight", problem));
+        }
+        if let Some(rule) = &self.rule
+            && rule.service != self.service.as_str()
+        {
+            let text = format!(
+                "the offer is of {}, the rule of {}",
+                self.service, rule.service
+            );
+            return Err(FieldError::new(
+                "rule.service",
+                Problem::Contradiction(text),
+            ));
+        }
+        if self.weight == 0 {
+            self.weight = DEFAULT_WEIGHT;
+        }
+        Ok(self)
+    }
+}
+
+impl Locality {
+    /// Checks the names of a region and a zone; either may be empty.
+    ///
+    /// # Errors
+    /// One of them is too long.
+    pub fn new(region: &str, zone: &str) -> Result<Self, FieldError> {
+        check_length(region, "region")?;
+        check_length(zone, "zone")?;
+        Ok(Self {
+            region: Arc::from(region),
+            zone: Arc::from(zone),
+        })
+    }
+}
+
 /// A node's offer of one service, with all that is needed to reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -242,12 +303,7 @@ impl TryFrom<wire::Locality> for Locality {
     type Error = FieldError;
 
     fn try_from(locality: wire::Locality) -> Result<Self, FieldError> {
-        check_length(&locality.region, "region")?;
-        check_length(&locality.zone, "zone")?;
-        Ok(Self {
-            region: Arc::from(locality.region),
-            zone: Arc::from(locality.zone),
-        })
+        Self::new(&locality.region, &locality.zone)
     }
 }
 
@@ -265,51 +321,19 @@ impl TryFrom<wire::Offer> for Offer {
 
     fn try_from(offer: wire::Offer) -> Result<Self, FieldError> {
         let service = ServiceName::new(&offer.service)?;
-        check_length(&offer.version, "version")?;
-        if offer.labels.len() > LABELS_LIMIT {
-            let problem = Problem::TooMany {
-                count: offer.labels.len(),
-                limit: LABELS_LIMIT,
-            };
-            return Err(FieldError::new("labels", problem));
-        }
-        for (key, value) in &offer.labels {
-            check_length(key, "labels")?;
-            check_length(value, "labels")?;
-        }
-        if offer.weight > WEIGHT_LIMIT {
-            let wanted = "a weight of at most 10000";
-            let problem = Problem::Malformed {
-                given: offer.weight.to_string(),
-                wanted,
-            };
-            return Err(FieldError::new("weight", problem));
-        }
         let rule = offer
             .rule
             .map(|rule| Rule::try_from(rule).map_err(|error| error.within("rule")))
             .transpose()?;
-        if let Some(rule) = &rule
-            && rule.service != service.as_str()
-        {
-            let text = format!("the offer is of {service}, the rule of {}", rule.service);
-            return Err(FieldError::new(
-                "rule.service",
-                Problem::Contradiction(text),
-            ));
-        }
-        Ok(Self {
+        let checked = Self {
             service,
             health: Health::from_wire(offer.health, "health")?,
-            weight: if offer.weight == 0 {
-                DEFAULT_WEIGHT
-            } else {
-                offer.weight
-            },
+            weight: offer.weight,
             version: Arc::from(offer.version),
             labels: offer.labels.into_iter().collect(),
             rule: rule.map(Arc::new),
-        })
+        };
+        checked.check()
     }
 }
 

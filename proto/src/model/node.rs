@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use prost::Message as _;
+
 use super::endpoint::{Addresses, Locality, Offer};
 use super::error::{FieldError, Problem};
 use super::name::{Identity, Network, NodeId};
@@ -163,6 +165,27 @@ pub struct NodeHello {
     pub subscription: Subscription,
     /// It came back while draining.
     pub draining: bool,
+}
+
+impl NodeHello {
+    /// The message as bytes, for a store.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        wire::Hello::from(self).encode_to_vec()
+    }
+
+    /// Reads what [`NodeHello::to_bytes`] wrote, with the same checks as for one from the wire.
+    ///
+    /// # Errors
+    /// Bytes that are no such message, or the field that is wrong.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FieldError> {
+        let hello = wire::Hello::decode(bytes).map_err(|error| {
+            let given = error.to_string();
+            let wanted = "a stored hello";
+            FieldError::new("hello", Problem::Malformed { given, wanted })
+        })?;
+        Self::try_from(hello)
+    }
 }
 
 /// Checks a list of offers: its length, each offer, and that no service is offered twice.

@@ -1,0 +1,219 @@
+//! `sidelane.admin.v1.Mesh`: nodes, services, and the wait for a revision.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sidelane_proto::model::Network;
+use sidelane_proto::model::snapshot::UPDATE_BYTES_LIMIT;
+use sidelane_proto::wire::DESCRIPTORS;
+use sidelane_proto::wire::admin::v1 as wire;
+use sidelane_proto::wire::admin::v1::mesh_server;
+use sidelane_proto::wire::control::v1::ServiceState;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+use tonic_reflection::server::v1;
+
+use super::View;
+use crate::push::{Laggard, Listed, RefusedUpdate};
+use crate::registry::{NodeKey, NodeRecord, Origin};
+
+/// The longest wait for a revision; longer ones are cut to it.
+pub const WAIT_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// Waits at once. Each of them looks at all sessions when one of them answers.
+pub const WAITERS_LIMIT: usize = 64;
+
+/// The largest request that is read, in bytes: they hold a name and some numbers.
+const REQUEST_LIMIT: usize = 64 << 10;
+
+/// The service as tonic wants it: shared by all connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Served {
+    view: Arc<View>,
+    waiters: Arc<Semaphore>,
+}
+
+impl Served {
+    fn new(view: Arc<View>) -> Self {
+        Self {
+            view,
+            waiters: Arc::new(Semaphore::new(WAITERS_LIMIT)),
+        }
+    }
+}
+
+/// The service, ready to be served.
+pub(crate) fn service(view: &Arc<View>) -> mesh_server::MeshServer<Served> {
+    mesh_server::MeshServer::new(Served::new(Arc::clone(view)))
+        .max_decoding_message_size(REQUEST_LIMIT)
+        .max_encoding_message_size(UPDATE_BYTES_LIMIT)
+}
+
+/// What reflection serves: the mesh's own descriptors, and those of health.
+pub(crate) fn reflection()
+-> Result<v1::ServerReflectionServer<impl v1::ServerReflection>, tonic_reflection::server::Error> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map(|server| server.max_decoding_message_size(REQUEST_LIMIT))
+}
+
+#[tonic::async_trait]
+impl mesh_server::Mesh for Served {
+    async fn list_nodes(
+        &self,
+        request: Request<wire::ListNodesRequest>,
+    ) -> Result<Response<wire::ListNodesResponse>, Status> {
+        let network = network(&request.into_inner().network)?;
+        let view = &self.view;
+        let nodes = view.registry.nodes().await.map_err(stopping)?;
+        let silences = view.claims.silences().await.map_err(stopping)?;
+        let silences: HashMap<NodeKey, u64> = silences.into_iter().collect();
+        let snapshot = view.registry.snapshot();
+        let sessions = view.directory.sessions(&snapshot);
+        let nodes = nodes
+            .iter()
+            .filter(|(_, record)| {
+                let wanted = network.as_ref();
+                wanted.is_none_or(|network| record.key.network == *network)
+            })
+            .map(|(origin, record)| {
+                let session = sessions.get(&record.key);
+                let session = session.filter(|listed| listed.generation == record.generation);
+                node(*origin, record, session, silences.get(&record.key))
+            })
+            .collect();
+        Ok(Response::new(wire::ListNodesResponse {
+            nodes,
+            version: Some((&snapshot.version()).into()),
+        }))
+    }
+
+    async fn list_services(
+        &self,
+        request: Request<wire::ListServicesRequest>,
+    ) -> Result<Response<wire::ListServicesResponse>, Status> {
+        let network = network(&request.into_inner().network)?;
+        let snapshot = self.view.registry.snapshot();
+        let mut networks: Vec<&Network> = match &network {
+            Some(network) => vec![network],
+            None => snapshot.networks().collect(),
+        };
+        networks.sort();
+        let mut services = Vec::new();
+        for network in networks {
+            let mut known: Vec<_> = snapshot.services(network).collect();
+            known.sort_by_key(|(name, _)| *name);
+            services.extend(known.into_iter().map(|(name, view)| {
+                ServiceState {
+                    service: name.as_str().to_owned(),
+                    ever_seen: true,
+                    endpoints: view
+                        .endpoints()
+                        .map(|endpoint| (&**endpoint).into())
+                        .collect(),
+                }
+            }));
+        }
+        Ok(Response::new(wire::ListServicesResponse {
+            services,
+            version: Some((&snapshot.version()).into()),
+        }))
+    }
+
+    async fn wait_revision(
+        &self,
+        request: Request<wire::WaitRevisionRequest>,
+    ) -> Result<Response<wire::WaitRevisionResponse>, Status> {
+        let request = request.into_inner();
+        let Ok(_waiter) = self.waiters.try_acquire() else {
+            let text = format!("{WAITERS_LIMIT} others wait for a revision; try again later");
+            return Err(Status::resource_exhausted(text));
+        };
+        let timeout = Duration::from_millis(request.timeout_ms.into()).min(WAIT_LIMIT);
+        let view = &self.view;
+        let revision = match request.revision {
+            0 => view.registry.snapshot().counter(),
+            revision => revision,
+        };
+        let until = Instant::now() + timeout;
+        let waited = view.directory.wait(&view.registry, revision, until).await;
+        let reached = waited.as_ref().is_some_and(Vec::is_empty);
+        Ok(Response::new(wire::WaitRevisionResponse {
+            reached,
+            revision,
+            laggards: waited
+                .unwrap_or_default()
+                .iter()
+                .map(laggard)
+                .collect(),
+        }))
+    }
+}
+
+fn node(
+    origin: Origin,
+    record: &NodeRecord,
+    session: Option<&Listed>,
+    silent: Option<&u64>,
+) -> wire::Node {
+    wire::Node {
+        node_id: record.key.node.as_str().to_owned(),
+        generation: record.generation.number(),
+        source: origin.name().to_owned(),
+        connected: session.is_some(),
+        health: record.worst_health().to_wire().into(),
+        addresses: Some((&record.addresses).into()),
+        locality: Some((&record.locality).into()),
+        services: record
+            .offers
+            .iter()
+            .map(|offer| offer.service.as_str().to_owned())
+            .collect(),
+        acknowledged: session.map_or(0, |listed| listed.acknowledged),
+        refused: refused(session.and_then(|listed| listed.refused.as_ref())),
+        build: record.build.to_string(),
+        silent_ms: silent.copied().unwrap_or_default(),
+        identity: record
+            .identity
+            .as_ref()
+            .map(|identity| identity.as_str().to_owned())
+            .unwrap_or_default(),
+        network: record.key.network.as_str().to_owned(),
+    }
+}
+
+fn laggard(laggard: &Laggard) -> wire::Laggard {
+    wire::Laggard {
+        node_id: laggard.key.node.as_str().to_owned(),
+        acknowledged: laggard.acknowledged,
+        refused: refused(laggard.refused.as_ref()),
+    }
+}
+
+fn refused(refused: Option<&RefusedUpdate>) -> String {
+    refused.map_or_else(String::new, |refused| {
+        let RefusedUpdate {
+            version,
+            field,
+            problem,
+        } = refused;
+        format!("version {version}: {field} {problem}")
+    })
+}
+
+fn network(name: &str) -> Result<Option<Network>, Status> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let network = Network::new(name);
+    network
+        .map(Some)
+        .map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+fn stopping(closed: crate::registry::Closed) -> Status {
+    Status::unavailable(format!("{closed}: control is stopping"))
+}

@@ -1,0 +1,328 @@
+//! The whole control plane: opens what it needs, starts every task, and ends them in order. All
+//! wiring is here, so that no part needs to know another.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sidelane_process::listen::{self, ListenError};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::admin::{self, View};
+use crate::claim::Claims;
+use crate::config::Config;
+use crate::drain::Drain;
+use crate::push::{self, Counters, Directory, Membership};
+use crate::registry::{self, Registry, Snapshot, Terms};
+use crate::serve::{self, ConnectionCounters};
+use crate::source::fixed::{FileError, Fixed};
+use crate::source::registration::Registration;
+use crate::store::{Embedded, Loaded, Store, StoreError, WriteBehind};
+
+/// What the store may take for its last write when the grace time is over already.
+const LAST_WRITE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the control plane is told from outside.
+#[derive(Debug, Clone)]
+pub struct Parameters {
+    /// Where gRPC is served.
+    pub listen: SocketAddr,
+    /// Where the admin pages are served.
+    pub admin: SocketAddr,
+    /// The folder of the store.
+    pub data: PathBuf,
+    /// The fixed file.
+    pub fixed: Option<PathBuf>,
+    /// The times of a lease.
+    pub terms: Terms,
+}
+
+impl From<&Config> for Parameters {
+    fn from(config: &Config) -> Self {
+        Self {
+            listen: config.listen,
+            admin: config.admin,
+            data: config.data.clone(),
+            fixed: config.fixed.clone(),
+            terms: Terms::new(config.lease),
+        }
+    }
+}
+
+/// A control plane that cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The fixed file cannot be taken in.
+    #[error(transparent)]
+    Fixed(#[from] FileError),
+    /// The operating system refuses something.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+    /// A task of our own has ended while others started.
+    #[error("cannot start: {0}")]
+    Closed(#[from] registry::Closed),
+    /// The descriptors that are served by reflection are not usable.
+    #[error("cannot serve reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// A control plane that runs.
+#[derive(Debug)]
+pub struct App {
+    listen: SocketAddr,
+    admin: SocketAddr,
+    view: Arc<View>,
+    drain: Arc<Drain>,
+    health: Health,
+    grpc: JoinHandle<()>,
+    pages: JoinHandle<()>,
+    stop_pages: oneshot::Sender<()>,
+    /// In the order in which they end.
+    tasks: Vec<JoinHandle<()>>,
+    store: WriteBehind,
+}
+
+/// How a control plane ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Sessions that were cut, because the grace time was over.
+    pub cut: usize,
+    /// Everything is in the store.
+    pub stored: bool,
+}
+
+impl App {
+    /// Starts a control plane. When this returns, it serves, and whoever was registered before a
+    /// restart is known again.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub async fn start(parameters: Parameters) -> Result<Self, StartError> {
+        let grpc = listen::tcp(parameters.listen, "listen")?;
+        let pages = listen::tcp(parameters.admin, "admin")?;
+        let (store, loaded) = open(parameters.data).await?;
+        Self::with_store(
+            grpc,
+            pages,
+            store,
+            loaded,
+            parameters.fixed,
+            parameters.terms,
+        )
+        .await
+    }
+
+    /// As [`App::start`], over sockets that listen already and a store that is open.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub async fn with_store(
+        grpc: TcpListener,
+        pages: TcpListener,
+        store: Box<dyn Store>,
+        loaded: Loaded,
+        fixed: Option<PathBuf>,
+        terms: Terms,
+    ) -> Result<Self, StartError> {
+        let (listen, admin) = (grpc.local_addr()?, pages.local_addr()?);
+        let (store, journal) = WriteBehind::start(store, loaded.version)?;
+        let directory = Arc::new(Directory::default());
+        let (registry, writer) = registry::Start {
+            snapshot: Snapshot::start(loaded.store_id, loaded.version, loaded.services),
+            watcher: Arc::clone(&directory) as Arc<dyn registry::Watcher>,
+            journal,
+        }
+        .spawn();
+        let (claims, events) = Claims::channel();
+        let mut registration = Registration::new(terms, registry.clone());
+        registration
+            .restore(loaded.generations, loaded.nodes)
+            .await?;
+        let mut tasks = vec![registration.spawn(events), writer];
+        let drain = Arc::new(Drain::new());
+        let mut fixed_status = None;
+        if let Some(path) = fixed {
+            let fixed = Fixed::start(path, registry.clone()).await?;
+            fixed_status = Some(fixed.status());
+            tasks.insert(0, fixed.spawn(drain.watch()));
+        }
+        let view = Arc::new(View {
+            registry,
+            claims,
+            directory,
+            counters: Arc::new(Counters::default()),
+            connections: Arc::new(ConnectionCounters::default()),
+            store: store.status(),
+            fixed: fixed_status,
+            ready: admin::Ready::default(),
+        });
+        let (health, routes) = routes(&view, &drain, terms).await?;
+        let (stop_pages, stopped) = oneshot::channel::<()>();
+        let app = Self {
+            listen,
+            admin,
+            grpc: tokio::spawn(serve::serve(
+                grpc,
+                routes,
+                Arc::clone(&view.connections),
+                drain.watch(),
+            )),
+            pages: tokio::spawn(sidelane_process::admin::serve(
+                pages,
+                admin::pages(&view),
+                async { drop(stopped.await) },
+            )),
+            view,
+            drain,
+            health,
+            stop_pages,
+            tasks,
+            store,
+        };
+        app.view.ready.set(true);
+        Ok(app)
+    }
+
+    /// Where gRPC is served.
+    #[must_use]
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where the admin pages are served.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The registry, for readers in this process.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.view.registry
+    }
+
+    /// Ends it: no new connections, sessions end, everything known is written, the store closes.
+    /// Sessions that cannot end within `grace` are cut.
+    pub async fn stop(self, grace: Duration) -> Ended {
+        let until = Instant::now() + grace;
+        self.view.ready.set(false);
+        self.health.set(ServingStatus::NotServing).await;
+        self.drain.begin();
+        let Self {
+            view,
+            drain,
+            mut grpc,
+            mut pages,
+            stop_pages,
+            tasks,
+            store,
+            ..
+        } = self;
+        let finished = timeout_at(until, drain.finished()).await.is_ok();
+        let cut = if finished { 0 } else { view.directory.count() };
+        end(&mut grpc, until).await;
+        // Nobody waits for this if the pages have ended already.
+        let _ = stop_pages.send(());
+        end(&mut pages, until).await;
+        // What sources and registry still hold ends when the last who can speak to them is gone.
+        drop(view);
+        let until = until.max(Instant::now() + Duration::from_secs(1));
+        for mut task in tasks {
+            end(&mut task, until).await;
+        }
+        let written = tokio::task::spawn_blocking(move || store.stop());
+        let written = timeout_at(Instant::now() + LAST_WRITE_LIMIT, written).await;
+        let stored = matches!(written, Ok(Ok(true)));
+        Ended { cut, stored }
+    }
+}
+
+/// Waits for a task to end, and cuts it if it does not.
+async fn end(task: &mut JoinHandle<()>, until: Instant) {
+    match timeout_at(until, &mut *task).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "a task failed"),
+        Err(_) => {
+            task.abort();
+            // Aborted, as it should be.
+            let _ = task.await;
+        }
+    }
+}
+
+async fn open(folder: PathBuf) -> Result<(Box<dyn Store>, Loaded), StoreError> {
+    let path = folder.join(Embedded::FILE);
+    let opening = tokio::task::spawn_blocking(move || Embedded::open(&folder));
+    match opening.await {
+        Ok(Ok((store, loaded))) => Ok((Box::new(store), loaded)),
+        Ok(Err(error)) => Err(error),
+        // The database gives up by panicking on some kinds of damage.
+        Err(_) => Err(StoreError::Damaged {
+            path,
+            reason: "the database cannot make sense of it".to_owned(),
+        }),
+    }
+}
+
+async fn routes(
+    view: &Arc<View>,
+    drain: &Arc<Drain>,
+    terms: Terms,
+) -> Result<(Health, Routes), StartError> {
+    let membership = push::service(Membership::new(
+        view.registry.clone(),
+        view.claims.clone(),
+        Arc::clone(&view.directory),
+        Arc::clone(&view.counters),
+        Arc::clone(drain),
+        terms,
+    ));
+    let mesh = admin::service(view);
+    let (reporter, server) = tonic_health::server::health_reporter();
+    let health = Health {
+        reporter,
+        services: vec![name_of(&membership), name_of(&mesh)],
+    };
+    health.set(ServingStatus::Serving).await;
+    let routes = Routes::new(membership)
+        .add_service(mesh)
+        .add_service(server)
+        .add_service(admin::reflection()?)
+        .prepare();
+    Ok((health, routes))
+}
+
+/// What `grpc.health.v1` says of our services.
+#[derive(Debug)]
+struct Health {
+    reporter: HealthReporter,
+    services: Vec<&'static str>,
+}
+
+impl Health {
+    /// Of each service, and of the whole, whose name is empty.
+    async fn set(&self, status: ServingStatus) {
+        self.reporter.set_service_status("", status).await;
+        for service in &self.services {
+            self.reporter.set_service_status(*service, status).await;
+        }
+    }
+}
+
+fn name_of<S: NamedService>(_: &S) -> &'static str {
+    S::NAME
+}

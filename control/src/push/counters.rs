@@ -1,0 +1,112 @@
+//! What push counts, for the metrics page. Each figure is a plain atomic: sessions add, the page
+//! reads.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Why a claim was refused: the closed set of reasons that a Refusal carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalReason {
+    /// The first message did not come in time, or was no Hello.
+    NoHello,
+    /// A field of the Hello is wrong.
+    InvalidHello,
+    /// No version of the protocol is spoken by both.
+    ProtocolMismatch,
+    /// A newer generation of the node is known.
+    StaleGeneration,
+    /// Somebody else is this node, and alive.
+    AlreadyExists,
+    /// A bound of the control plane is reached.
+    ControlFull,
+    /// The control plane did not decide in time.
+    Overloaded,
+    /// The control plane is stopping.
+    ShuttingDown,
+}
+
+impl RefusalReason {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::NoHello,
+        Self::InvalidHello,
+        Self::ProtocolMismatch,
+        Self::StaleGeneration,
+        Self::AlreadyExists,
+        Self::ControlFull,
+        Self::Overloaded,
+        Self::ShuttingDown,
+    ];
+
+    /// The name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoHello => "NO_HELLO",
+            Self::InvalidHello => "INVALID_HELLO",
+            Self::ProtocolMismatch => "PROTOCOL_MISMATCH",
+            Self::StaleGeneration => "STALE_GENERATION",
+            Self::AlreadyExists => "ALREADY_EXISTS",
+            Self::ControlFull => "CONTROL_FULL",
+            Self::Overloaded => "OVERLOADED",
+            Self::ShuttingDown => "SHUTTING_DOWN",
+        }
+    }
+
+    /// Can it help to come again later, as one is? Others leave, control is replaced by a newer
+    /// build; but a generation does not become newer, nor a wrong field right.
+    #[must_use]
+    pub const fn retry(self) -> bool {
+        !matches!(self, Self::InvalidHello | Self::StaleGeneration)
+    }
+}
+
+/// Figures of all sessions since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    updates: AtomicU64,
+    acks: AtomicU64,
+    nacks: AtomicU64,
+    refusals: [AtomicU64; RefusalReason::ALL.len()],
+}
+
+impl Counters {
+    /// Updates sent.
+    #[must_use]
+    pub fn updates(&self) -> u64 {
+        self.updates.load(Ordering::Relaxed)
+    }
+
+    /// Updates taken.
+    #[must_use]
+    pub fn acks(&self) -> u64 {
+        self.acks.load(Ordering::Relaxed)
+    }
+
+    /// Updates refused.
+    #[must_use]
+    pub fn nacks(&self) -> u64 {
+        self.nacks.load(Ordering::Relaxed)
+    }
+
+    /// Claims refused for this reason.
+    #[must_use]
+    pub fn refusals(&self, reason: RefusalReason) -> u64 {
+        self.refusals[reason as usize].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn update(&self) {
+        self.updates.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn ack(&self) {
+        self.acks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn nack(&self) {
+        self.nacks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn refusal(&self, reason: RefusalReason) {
+        self.refusals[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}

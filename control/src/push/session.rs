@@ -1,0 +1,402 @@
+//! One session, from Hello to its end. It hears the sidecar, passes on what that says of its node,
+//! and tells it the newest state of what it wants to know. It never waits for the sidecar to read:
+//! what is to be said is worked out when there is room to say it.
+
+mod opening;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sidelane_proto::model::node::offers_from_wire;
+use sidelane_proto::model::{FieldError, ServiceName, Subscription, Version};
+use sidelane_proto::wire::control::v1::{
+    DrainConfirmed, Heartbeat, Refusal, Superseded, SyncRequest, SyncResponse, Update,
+    sync_request::Message as Said, sync_response::Message as Told,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tonic::{Status, Streaming};
+
+use super::directory::Entry;
+use super::server::Membership;
+use crate::claim::{ClaimEnd, ClaimEvent, StreamId, Word};
+use crate::drain::Draining;
+use crate::registry::NodeKey;
+
+pub use opening::HELLO_LIMIT;
+use opening::{Opened, Unopened, open};
+
+/// How long a node that drains waits for the others to acknowledge that, at most: a sidecar that
+/// hangs must not keep a node from leaving.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// Services that one session may ask for by name. Whoever needs more asks for all.
+pub const SUBSCRIPTIONS_LIMIT: usize = sidelane_proto::model::snapshot::SUBSCRIBE_LIMIT;
+/// How long the last word of a session may take to leave.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
+/// A sidecar that sends many messages is reported as heard of at most this often.
+const HEARD_PAUSE: Duration = Duration::from_millis(250);
+
+type Outgoing = mpsc::Sender<Result<SyncResponse, Status>>;
+
+/// Runs a session to its end.
+pub(super) async fn run(
+    membership: Arc<Membership>,
+    stream: StreamId,
+    mut requests: Streaming<SyncRequest>,
+    outgoing: Outgoing,
+    mut draining: Draining,
+) {
+    let opened = open(&membership, stream, &mut requests, &mut draining).await;
+    let Opened {
+        entry,
+        welcome,
+        ended,
+    } = match opened {
+        Ok(opened) => opened,
+        Err(Unopened::Refused(refusal)) => return refuse(&membership, &outgoing, refusal).await,
+        Err(Unopened::Gone) => return,
+    };
+    tracing::debug!(node = %entry.session.key, "session opened");
+    // There is room: nothing was sent before.
+    let greeted = outgoing.send(Ok(told(Told::Welcome(welcome)))).await;
+    let key = entry.session.key.clone();
+    let mut session = Session::new(&membership, entry, outgoing);
+    let end = match greeted {
+        Ok(()) => session.run(&mut requests, ended, &mut draining).await,
+        Err(_) => End::Lost,
+    };
+    session.close(end, stream, key).await;
+}
+
+async fn refuse(membership: &Membership, outgoing: &Outgoing, refused: opening::Refusing) {
+    membership.counters.refusal(refused.reason);
+    tracing::info!(
+        reason = refused.reason.name(),
+        text = refused.text,
+        "a stream was refused"
+    );
+    let refusal = Refusal {
+        reason: refused.reason.name().to_owned(),
+        text: refused.text,
+        retry: refused.reason.retry(),
+        highest_generation: refused.highest_generation,
+    };
+    // Nothing can be done for a stream that has gone meanwhile.
+    let _ = outgoing.send(Ok(told(Told::Refusal(refusal)))).await;
+}
+
+fn told(message: Told) -> SyncResponse {
+    SyncResponse {
+        message: Some(message),
+    }
+}
+
+/// How a session ends.
+#[derive(Debug)]
+enum End {
+    /// The sidecar has taken its leave.
+    Goodbye,
+    /// The stream broke.
+    Lost,
+    /// The sidecar said something that cannot be.
+    Wrong(Status),
+    /// The claim is over.
+    Claim(ClaimEnd),
+    /// The control plane is stopping.
+    Stopping,
+    /// The control plane is gone already, in part.
+    Closed,
+}
+
+/// Resolves with the drain's version and the number of sessions that did not acknowledge it.
+type Confirmation = Pin<Box<dyn Future<Output = Option<(u64, usize)>> + Send>>;
+
+struct Session<'a> {
+    membership: &'a Arc<Membership>,
+    entry: Entry,
+    outgoing: Outgoing,
+    heartbeats: Interval,
+    heard: Option<Instant>,
+    /// There may be something to tell.
+    news: bool,
+    /// A heartbeat is due.
+    heartbeat: bool,
+    confirming: Option<Confirmation>,
+    confirmed: Option<DrainConfirmed>,
+}
+
+impl<'a> Session<'a> {
+    fn new(membership: &'a Arc<Membership>, entry: Entry, outgoing: Outgoing) -> Self {
+        let period = membership.terms.heartbeat();
+        let mut heartbeats = tokio::time::interval_at(Instant::now() + period, period);
+        heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            membership,
+            entry,
+            outgoing,
+            heartbeats,
+            heard: None,
+            news: true,
+            heartbeat: false,
+            confirming: None,
+            confirmed: None,
+        }
+    }
+
+    async fn run(
+        &mut self,
+        requests: &mut Streaming<SyncRequest>,
+        mut ended: oneshot::Receiver<ClaimEnd>,
+        draining: &mut Draining,
+    ) -> End {
+        loop {
+            let has_something = self.news || self.heartbeat || self.confirmed.is_some();
+            tokio::select! {
+                biased;
+                () = draining.begun() => return End::Stopping,
+                end = &mut ended => return end.map_or(End::Closed, End::Claim),
+                room = self.outgoing.clone().reserve_owned(), if has_something => match room {
+                    Ok(room) => if let Some(message) = self.next_message() {
+                        room.send(Ok(told(message)));
+                    },
+                    Err(_) => return End::Lost,
+                },
+                request = requests.message() => match request {
+                    Ok(Some(SyncRequest { message })) => {
+                        if let Err(end) = self.hear(message).await {
+                            return end;
+                        }
+                    }
+                    Ok(None) | Err(_) => return End::Lost,
+                },
+                confirmation = wait(&mut self.confirming) => self.confirm(confirmation),
+                () = self.entry.session.wake.notified() => self.news = true,
+                _ = self.heartbeats.tick() => self.heartbeat = true,
+            }
+        }
+    }
+
+    /// What is to be said now. Asked only when there is room, so that it is the newest.
+    fn next_message(&mut self) -> Option<Told> {
+        if let Some(confirmed) = self.confirmed.take() {
+            return Some(Told::DrainConfirmed(confirmed));
+        }
+        if std::mem::take(&mut self.heartbeat) {
+            let version = Some((&self.membership.registry.snapshot().version()).into());
+            return Some(Told::Heartbeat(Heartbeat { version }));
+        }
+        self.news = false;
+        let update = self.next_update()?;
+        self.membership.counters.update();
+        Some(Told::Update(update))
+    }
+
+    fn next_update(&self) -> Option<Update> {
+        let snapshot = self.membership.registry.snapshot();
+        self.entry.session.progress().next(&snapshot)
+    }
+
+    async fn hear(&mut self, message: Option<Said>) -> Result<(), End> {
+        match message {
+            Some(Said::Hello(_)) => {
+                let text = "hello was said already: a stream has one, as its first message";
+                return Err(End::Wrong(Status::invalid_argument(text)));
+            }
+            Some(Said::Subscribe(subscribe)) => {
+                self.subscribe(&Subscription::try_from(subscribe).map_err(wrong("subscribe"))?)?;
+            }
+            Some(Said::Ack(ack)) => {
+                let version = version(ack.version, "ack.version")?;
+                if self.entry.session.progress().ack(&version) {
+                    self.membership.counters.ack();
+                    self.entry.answered();
+                    self.news = true;
+                }
+            }
+            Some(Said::Nack(nack)) => {
+                let version = version(nack.version, "nack.version")?;
+                self.refused(&version, &nack.field, &nack.problem);
+            }
+            Some(Said::OffersChanged(changed)) => {
+                let offers = offers_from_wire(changed.offers).map_err(wrong("offers_changed"))?;
+                let (reply, taken) = oneshot::channel();
+                self.say(Word::Offers(offers, reply)).await?;
+                if let Ok(Err(refused)) = taken.await {
+                    return Err(End::Wrong(Status::resource_exhausted(refused.to_string())));
+                }
+                return Ok(());
+            }
+            Some(Said::Draining(_)) => return self.drain().await,
+            Some(Said::Goodbye(goodbye)) => {
+                tracing::debug!(reason = goodbye.reason, "goodbye");
+                return Err(End::Goodbye);
+            }
+            // A message of a later protocol is a sign of life, and nothing more.
+            Some(Said::Heartbeat(_)) | None => {}
+        }
+        let heard = self.heard.replace(Instant::now());
+        if heard.is_some_and(|heard| heard.elapsed() < HEARD_PAUSE) {
+            self.heard = heard;
+            return Ok(());
+        }
+        self.say(Word::Heard).await
+    }
+
+    fn subscribe(&mut self, subscription: &Subscription) -> Result<(), End> {
+        let before = self.entry.session.progress().services().len();
+        if before + subscription.add.len() > SUBSCRIPTIONS_LIMIT + subscription.remove.len() {
+            let text = format!(
+                "{before} services are subscribed, {} more are asked for, and no more than \
+                 {SUBSCRIPTIONS_LIMIT} may be: unsubscribe from some, or ask for all",
+                subscription.add.len()
+            );
+            return Err(End::Wrong(Status::resource_exhausted(text)));
+        }
+        self.entry
+            .subscribe(subscription, &self.membership.registry);
+        self.news = true;
+        Ok(())
+    }
+
+    fn refused(&mut self, version: &Version, field: &str, problem: &str) {
+        if self.entry.session.progress().nack(version, field, problem) {
+            self.membership.counters.nack();
+            tracing::warn!(
+                node = %self.entry.session.key,
+                version = version.counter,
+                field,
+                problem,
+                "an update was refused"
+            );
+            self.entry.answered();
+            self.news = true;
+        }
+    }
+
+    async fn drain(&mut self) -> Result<(), End> {
+        let (published, publication) = oneshot::channel();
+        self.say(Word::Draining(published)).await?;
+        let membership = Arc::clone(self.membership);
+        let key = self.entry.session.key.clone();
+        self.confirming = Some(Box::pin(async move {
+            let until = Instant::now() + DRAIN_LIMIT;
+            let version = publication.await.ok()?;
+            let services = offered(&membership, &key).await;
+            let registry = &membership.registry;
+            let behind = membership
+                .directory
+                .wait_for_subscribers(registry, version, until, &key, &services)
+                .await;
+            Some((version, behind.len()))
+        }));
+        Ok(())
+    }
+
+    /// `None`: the registry has ended, and nobody can confirm anything.
+    fn confirm(&mut self, confirmation: Option<(u64, usize)>) {
+        self.confirmed = confirmation.map(|(counter, unacknowledged)| {
+            let store_id = self.membership.registry.snapshot().store().to_string();
+            let version = sidelane_proto::wire::control::v1::Version { store_id, counter };
+            DrainConfirmed {
+                version: Some(version),
+                unacknowledged: u32::try_from(unacknowledged).unwrap_or(u32::MAX),
+            }
+        });
+    }
+
+    async fn say(&mut self, word: Word) -> Result<(), End> {
+        let event = ClaimEvent::Said {
+            stream: self.entry.session.stream,
+            key: self.entry.session.key.clone(),
+            word,
+        };
+        let said = self.membership.claims.send(event).await;
+        said.map_err(|_| End::Closed)
+    }
+
+    /// Says the last word to both sides.
+    async fn close(self, end: End, stream: StreamId, key: NodeKey) {
+        tracing::debug!(node = %key, ?end, "session ends");
+        let Self {
+            membership,
+            entry,
+            outgoing,
+            ..
+        } = self;
+        drop(entry);
+        let (word, farewell) = match end {
+            End::Goodbye => (Some(Word::Goodbye), None),
+            End::Lost => (Some(Word::Lost), None),
+            End::Wrong(status) => (Some(Word::Lost), Some(Err(status))),
+            End::Claim(ClaimEnd::Superseded(generation)) => {
+                let text = format!(
+                    "generation {generation} of node `{key}` is alive; this process has been \
+                     replaced and must not come back"
+                );
+                let generation = generation.number();
+                let superseded = Superseded { generation, text };
+                (None, Some(Ok(told(Told::Superseded(superseded)))))
+            }
+            End::Claim(ClaimEnd::LeaseEnded) => {
+                let text = "nothing was heard for a whole lease; connect again";
+                (None, Some(Err(Status::unavailable(text))))
+            }
+            End::Claim(ClaimEnd::Resumed) => {
+                let text = "the node has opened another stream";
+                (None, Some(Err(Status::aborted(text))))
+            }
+            // The node's lease is left as it is: it comes back to whoever counts it next.
+            End::Stopping | End::Closed => (None, None),
+        };
+        if let Some(word) = word {
+            // An error means that the process ends anyway.
+            let _ = membership
+                .claims
+                .send(ClaimEvent::Said { stream, key, word })
+                .await;
+        }
+        if let Some(farewell) = farewell {
+            // A sidecar that does not read has its stream closed without.
+            let _ = tokio::time::timeout(FAREWELL_LIMIT, outgoing.send(farewell)).await;
+        }
+    }
+}
+
+/// The services that a node offers.
+async fn offered(membership: &Membership, key: &NodeKey) -> Vec<ServiceName> {
+    let nodes = membership.registry.nodes().await.unwrap_or_default();
+    let record = nodes.into_iter().find(|(_, record)| record.key == *key);
+    record.map_or_else(Vec::new, |(_, record)| {
+        let offers = record.offers.iter();
+        offers.map(|offer| offer.service.clone()).collect()
+    })
+}
+
+/// Waits for ever where nothing is being confirmed.
+async fn wait(confirming: &mut Option<Confirmation>) -> Option<(u64, usize)> {
+    match confirming {
+        Some(confirmation) => {
+            let confirmed = confirmation.await;
+            *confirming = None;
+            confirmed
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn version(
+    version: Option<sidelane_proto::wire::control::v1::Version>,
+    path: &'static str,
+) -> Result<Version, End> {
+    let missing = || FieldError::new(path, sidelane_proto::model::Problem::Missing);
+    let version = version.ok_or_else(missing);
+    let read = version.and_then(|version| {
+        Version::try_from(version).map_err(|error: FieldError| error.within(path))
+    });
+    read.map_err(|error| End::Wrong(Status::invalid_argument(error.to_string())))
+}
+
+fn wrong(path: &'static str) -> impl Fn(FieldError) -> End {
+    move |error| End::Wrong(Status::invalid_argument(error.within(path).to_string()))
+}
