@@ -24,6 +24,8 @@ pub struct Held {
     /// refused and a later one taken. Deltas since here make the picture whole again.
     whole_since: Option<Version>,
     refused: bool,
+    /// No update was taken yet on the stream that is open.
+    resuming: bool,
     services: BTreeMap<ServiceName, Arc<ServiceState>>,
 }
 
@@ -92,9 +94,10 @@ impl Held {
     /// removal counts only for the generation that it names.
     ///
     /// # Errors
-    /// The path of the field that cannot be: a version that goes back, a store that is not the one
-    /// held (unless the update is full), a service stated twice, an endpoint that comes and leaves,
-    /// more endpoints of one service than [`ENDPOINTS_LIMIT`].
+    /// The path of the field that cannot be: a version that goes back (unless a full update begins
+    /// a stream), a store that is not the one held (unless the update is full), a service stated
+    /// twice, an endpoint that comes and leaves, more endpoints of one service than
+    /// [`ENDPOINTS_LIMIT`].
     pub fn apply(&mut self, update: Update) -> Result<Change, FieldError> {
         self.apply_taking(update, |_, _| true)
     }
@@ -160,9 +163,13 @@ impl Held {
         self.refused = true;
     }
 
-    /// A new stream begins, whose deltas count from [`Held::whole_since`].
+    /// A new stream begins, whose deltas count from [`Held::whole_since`]. Its first update may be
+    /// full and older than what is held: control was told what that is, and says that its store has
+    /// lost those versions (it was restored from a copy). To refuse that would be to refuse control
+    /// until its counter has caught up.
     pub fn resume(&mut self) {
         self.refused = false;
+        self.resuming = true;
         self.version = self.whole_since.clone();
     }
 
@@ -197,7 +204,8 @@ impl Held {
             let problem = Problem::Contradiction(text);
             return Err(FieldError::new("version.store_id", problem));
         }
-        if given.store == held.store && given.counter < held.counter {
+        let begins_anew = self.resuming && update.full;
+        if given.store == held.store && given.counter < held.counter && !begins_anew {
             let text = format!(
                 "{} is older than {}, which is held",
                 given.counter, held.counter
@@ -245,6 +253,7 @@ impl Held {
             }
         }
         self.version = Some(version.clone());
+        self.resuming = false;
         if full {
             self.refused = false;
         }

@@ -176,6 +176,18 @@ fn after_a_refusal_the_version_to_resume_from_stays_until_nothing_can_be_missing
 }
 
 #[test]
+fn a_store_that_lost_versions_begins_anew_with_a_stream_and_never_within_one() {
+    let mut held = holding(vec![endpoint(&orders(), "a", 1)]);
+    held.resume();
+    assert!(held.apply(update(8)).is_err());
+    held.apply(full(8, vec![])).unwrap();
+    assert_eq!(held.version(), Some(&version(8)));
+    assert_eq!(held.whole_since(), Some(&version(8)));
+    assert_eq!(held.services().len(), 0);
+    assert!(held.apply(full(7, vec![])).is_err());
+}
+
+#[test]
 fn what_is_left_out_does_not_come_in_by_any_door() {
     let stock = service("shop.v1.Stock");
     let mut held = holding(vec![]);
