@@ -8,17 +8,10 @@ use sidelane::routing::RouteTable;
 
 /// The control plane, the same program as the binary `sidelane-control`.
 pub(crate) fn control(args: Vec<OsString>) -> ExitCode {
-    missing(args)
+    sidelane_control::run(args)
 }
 
 /// A sidecar that is compiled with `routes`, the same program as the binary `sidelane-sidecar`.
 pub(crate) fn sidecar(args: Vec<OsString>, routes: RouteTable) -> ExitCode {
-    let _ = routes;
-    missing(args)
-}
-
-fn missing(args: Vec<OsString>) -> ExitCode {
-    drop(args);
-    crate::command::output::error("this program is not part of this build yet");
-    ExitCode::FAILURE
+    sidelane_sidecar::run(args, routes)
 }

@@ -25,14 +25,14 @@ pub(crate) const OUTPUT: Flag = Flag::single(
 pub(crate) const CONTROL: Flag = Flag::list(
     "control",
     "HOST:PORT,…",
-    "The control plane's gRPC address; several are tried in turn (also $SIDELANE_CONTROL)",
+    "Control's gRPC port; several are tried in turn; or $SIDELANE_CONTROL",
 )
 .or("127.0.0.1:15010");
 /// Where a sidecar's admin port is.
 pub(crate) const SIDECAR: Flag = Flag::single(
     "sidecar",
     "URL",
-    "The sidecar's admin address (also $SIDELANE_SIDECAR)",
+    "The sidecar's admin port; or $SIDELANE_SIDECAR",
 )
 .or("http://127.0.0.1:15000");
 
@@ -249,7 +249,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("$SIDELANE_CONTROL) [127.0.0.1:15010]\n"),
+            text.contains("$SIDELANE_CONTROL [127.0.0.1:15010]\n"),
             "{text}"
         );
     }

@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use comfy_table::CellAlignment;
 use serde_json::Value;
-use sidelane_process::fetch;
 use sidelane_process::settings::{Flag, Program};
 
-use super::arguments::{self, Arguments, Format, OUTPUT, SIDECAR, Usage, plain};
+use super::arguments::{self, Arguments, Format, OUTPUT, SIDECAR, Usage};
 use super::output::Table;
-use super::{Failure, block_on, output};
+use super::{Failure, block_on, output, sidecar};
 
 /// How long a sidecar may take to answer. Nothing is called, so this is long.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -66,12 +65,13 @@ pub(super) fn run(given: Vec<OsString>) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     };
     let format = arguments.format()?;
-    let url = url(&arguments)?;
-    let fetched = block_on(fetch::get(&url, ANSWER_LIMIT))??;
+    let sidecar = sidecar::base(&arguments.settings)?;
+    let page = page(&arguments)?;
+    let fetched = block_on(sidecar::get(&sidecar, &page, ANSWER_LIMIT))??;
     let explained = explanation(&fetched.body).ok_or_else(|| ExplainError::NoExplanation {
         answer: beginning(&fetched.text()),
         status: fetched.status,
-        url,
+        url: format!("{sidecar}{page}"),
     })?;
     match format {
         Format::Json => output::json(&explained)?,
@@ -84,27 +84,21 @@ pub(super) fn run(given: Vec<OsString>) -> Result<ExitCode, Failure> {
     })
 }
 
-fn url(arguments: &Arguments) -> Result<String, Failure> {
+fn page(arguments: &Arguments) -> Result<String, Failure> {
     let Some(path) = &arguments.operand else {
         return Err(Failure::NoOperand {
-            command: "explain",
             operand: "the path of a call",
             example: "sidelane explain /shop.v1.Orders/Get",
         });
     };
-    let sidecar = arguments.settings.value(&SIDECAR, plain)?;
-    let mut url = format!(
-        "{}/explain?path={}",
-        sidecar.trim_end_matches('/'),
-        escaped(path)
-    );
+    let mut page = format!("/explain?path={}", escaped(path));
     for flag in [NODE, LANE, HASH] {
         if let Some(item) = arguments.settings.item(&flag) {
             // Writing into a String cannot fail.
-            let _ = write!(url, "&{}={}", flag.name, escaped(item.text()));
+            let _ = write!(page, "&{}={}", flag.name, escaped(item.text()));
         }
     }
-    Ok(url)
+    Ok(page)
 }
 
 /// As a value in a URL's query: everything but letters, digits and `-._~/` is a `%` and two digits

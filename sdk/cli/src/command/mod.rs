@@ -7,6 +7,7 @@ mod explain;
 mod nodes;
 pub(crate) mod output;
 mod services;
+mod sidecar;
 mod wait;
 
 use std::ffi::{OsStr, OsString};
@@ -15,13 +16,13 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use sidelane::routing::RouteTable;
-use sidelane_process::fetch::FetchError;
 use sidelane_process::settings::{InvalidSetting, SettingsError, nearest};
 
 use crate::demo::{self, DemoError};
 use crate::programs;
 use control::ControlError;
 use explain::ExplainError;
+use sidecar::SidecarError;
 use wait::WaitError;
 
 /// Exit code: the command line is wrong.
@@ -60,22 +61,18 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     /// What the command is about was not said.
-    #[error("{command} needs {operand}: {example}")]
+    #[error("{operand} is missing: {example}")]
     NoOperand {
-        /// The command.
-        command: &'static str,
         /// What is missing.
         operand: &'static str,
         /// How it looks when it is right.
         example: &'static str,
     },
-    /// Two flags that have nothing to do with each other.
-    #[error("--{first} and --{second} cannot go together: {why}")]
-    Conflict {
-        /// One flag.
-        first: &'static str,
-        /// The other.
-        second: &'static str,
+    /// A flag that changes nothing, beside the others or without them.
+    #[error("--{flag} is of no use here: {why}")]
+    OfNoUse {
+        /// The flag.
+        flag: &'static str,
         /// Why not.
         why: &'static str,
     },
@@ -84,7 +81,7 @@ pub(crate) enum Failure {
     Control(#[from] ControlError),
     /// The sidecar's admin port.
     #[error(transparent)]
-    Sidecar(#[from] FetchError),
+    Sidecar(#[from] SidecarError),
     /// No explanation.
     #[error(transparent)]
     Explain(#[from] ExplainError),
@@ -116,7 +113,7 @@ impl Failure {
             Self::UnknownCommand { .. }
             | Self::Settings(_)
             | Self::NoOperand { .. }
-            | Self::Conflict { .. } => ExitCode::from(WRONG_USAGE),
+            | Self::OfNoUse { .. } => ExitCode::from(WRONG_USAGE),
             Self::Control(_)
             | Self::Sidecar(_)
             | Self::Explain(_)

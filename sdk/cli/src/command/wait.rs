@@ -7,12 +7,13 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use sidelane_process::fetch::{self, FetchError};
+use sidelane_process::fetch::FetchError;
 use sidelane_process::settings::{Flag, Origin, Program, Settings, value};
 use sidelane_proto::wire::admin::v1::{Laggard, WaitRevisionResponse};
 use tokio::time::{Instant, sleep};
 
-use super::arguments::{self, CONTROL, SIDECAR, Usage, plain};
+use super::arguments::{self, CONTROL, SIDECAR, Usage};
+use super::sidecar::{self, SidecarError};
 use super::{Failure, block_on, control, output};
 
 const FOR: Flag = Flag::single(
@@ -94,25 +95,21 @@ pub(super) fn run(given: Vec<OsString>) -> Result<ExitCode, Failure> {
 
 /// A wait is for one thing: flags of the other one would be ignored, which nobody can mean.
 fn no_conflict(settings: &Settings, revision: bool) -> Result<(), Failure> {
-    let given = |flag: &Flag| {
-        let item = settings.item(flag);
-        item.is_some_and(|item| *item.origin() == Origin::CommandLine)
-    };
-    let (others, first, why) = if revision {
-        let why = "a revision is asked of control, for all sidecars";
-        ([&SIDECAR, &FOR].as_slice(), "revision", why)
+    let (others, why) = if revision {
+        let why = "with --revision control is asked, about all sidecars";
+        ([&SIDECAR, &FOR].as_slice(), why)
     } else {
         let why = "without --revision a sidecar is waited for, and control is not asked";
-        ([&CONTROL].as_slice(), "sidecar", why)
+        ([&CONTROL].as_slice(), why)
     };
-    match others.iter().find(|flag| given(flag)) {
-        Some(flag) => Err(Failure::Conflict {
-            first,
-            second: flag.name,
-            why,
-        }),
-        None => Ok(()),
-    }
+    let given = others.iter().find(|flag| {
+        let item = settings.item(flag);
+        item.is_some_and(|item| *item.origin() == Origin::CommandLine)
+    });
+    given.map_or(Ok(()), |flag| {
+        let flag = flag.name;
+        Err(Failure::OfNoUse { flag, why })
+    })
 }
 
 fn for_sidecar(settings: &Settings, limit: Duration) -> Result<ExitCode, Failure> {
@@ -122,34 +119,35 @@ fn for_sidecar(settings: &Settings, limit: Duration) -> Result<ExitCode, Failure
         ("all", Ready::All),
     ];
     let ready = settings.value(&FOR, |text| value::choice(text, &choices))?;
-    let sidecar = settings.value(&SIDECAR, plain)?;
+    let sidecar = sidecar::base(settings)?;
     let page = match ready {
         Ready::Outbound => "/readyz?for=outbound",
         Ready::Inbound => "/readyz?for=inbound",
         Ready::All => "/readyz",
     };
-    let url = format!("{}{page}", sidecar.trim_end_matches('/'));
-    let took = block_on(until_ready(&url, limit))??;
-    output::line(&format!("{url} is ready after {}", seconds(took)))
+    let took = block_on(until_ready(&sidecar, page, limit))??;
+    output::line(&format!("{sidecar}{page} is ready after {}", seconds(took)))
 }
 
-async fn until_ready(url: &str, limit: Duration) -> Result<Duration, Failure> {
+async fn until_ready(sidecar: &str, page: &str, limit: Duration) -> Result<Duration, Failure> {
     let began = Instant::now();
     let deadline = began + limit;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let reason = match fetch::get(url, LOOK_LIMIT.min(left)).await {
+        let reason = match sidecar::get(sidecar, page, LOOK_LIMIT.min(left)).await {
             Ok(fetched) if fetched.status.is_success() => return Ok(began.elapsed()),
             Ok(fetched) => {
                 let said = fetched.text();
-                format!("it answers {}: {}", fetched.status, said.trim())
+                format!("it answered {}: {}", fetched.status, said.trim())
             }
             // That will not get better.
-            Err(error @ FetchError::BadUrl { .. }) => return Err(error.into()),
+            Err(error @ SidecarError::Answer(FetchError::BadUrl { .. })) => {
+                return Err(error.into());
+            }
             Err(error) => error.to_string(),
         };
         if Instant::now() + LOOK_EVERY >= deadline {
-            let url = url.to_owned();
+            let url = format!("{sidecar}{page}");
             return Err(WaitError::NotReady { url, limit, reason }.into());
         }
         sleep(LOOK_EVERY).await;
@@ -179,7 +177,9 @@ fn for_revision(settings: &Settings, revision: u64, limit: Duration) -> Result<E
 }
 
 fn seconds(time: Duration) -> String {
-    if time.subsec_millis() == 0 {
+    if time < Duration::from_secs(1) {
+        format!("{} ms", time.as_millis())
+    } else if time.subsec_millis() == 0 {
         format!("{} s", time.as_secs())
     } else {
         format!("{:.1} s", time.as_secs_f64())
@@ -233,5 +233,6 @@ mod tests {
     fn times_are_short() {
         assert_eq!(seconds(Duration::from_secs(60)), "60 s");
         assert_eq!(seconds(Duration::from_millis(1_250)), "1.2 s");
+        assert_eq!(seconds(Duration::from_millis(50)), "50 ms");
     }
 }

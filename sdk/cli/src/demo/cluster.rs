@@ -210,16 +210,6 @@ impl Cluster {
             })
             .await?;
 
-        self.node_mut(name).drain()?;
-        let told = format!("{name} takes no more calls");
-        self.until(&told, END_LIMIT, |nodes| {
-            if mesh::takes_calls(nodes, name) {
-                Err(format!("control still lists {name} as healthy"))
-            } else {
-                Ok(())
-            }
-        })
-        .await?;
         self.node_mut(name).end().await?;
 
         let (control, folder) = (self.control_address, self.folder.path().to_owned());

@@ -42,13 +42,6 @@ pub(super) fn healthy<'a>(
     Ok(node)
 }
 
-/// Calls go to this node: it is listed as healthy.
-pub(super) fn takes_calls(nodes: &[Listed], id: &str) -> bool {
-    nodes
-        .iter()
-        .any(|node| node.node_id == id && node.health() == Health::Healthy)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,10 +75,8 @@ mod tests {
             wrong(&nodes, "orders-1", &["shop.v1.OrderLog"]).unwrap(),
             "orders-1 does not offer shop.v1.OrderLog, only [\"shop.v1.Orders\"]"
         );
-        assert!(!takes_calls(&nodes, "orders-1"));
         nodes[0].health = Health::Healthy.into();
         assert_eq!(wrong(&nodes, "orders-1", &["shop.v1.Orders"]), None);
-        assert!(takes_calls(&nodes, "orders-1"));
         nodes[0].connected = false;
         assert_eq!(
             wrong(&nodes, "orders-1", &[]).unwrap(),

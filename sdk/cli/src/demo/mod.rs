@@ -60,7 +60,7 @@ pub(crate) const USAGE: Usage = Usage {
     program: Program {
         name: "sidelane demo",
         version: env!("CARGO_PKG_VERSION"),
-        about: "Runs a whole mesh on loopback, breaks it under load, and tells what failed.",
+        about: "Runs a whole mesh on loopback, breaks it under load, and tells what failed",
         flags: &[KEEP, JSON],
     },
     operand: None,

@@ -32,8 +32,6 @@ pub(super) struct Node {
     pub(super) admin: SocketAddr,
     app: Option<Process>,
     sidecar: Option<Process>,
-    // Its processes were told to end, and may do so at any time.
-    ending: bool,
 }
 
 impl Node {
@@ -47,7 +45,6 @@ impl Node {
             admin: ports.free()?,
             app: None,
             sidecar: None,
-            ending: false,
         })
     }
 
@@ -101,9 +98,6 @@ impl Node {
 
     /// An error if one of the processes has ended by itself.
     pub(super) fn must_live(&mut self) -> Result<(), ProcessError> {
-        if self.ending {
-            return Ok(());
-        }
         for process in [&mut self.sidecar, &mut self.app].into_iter().flatten() {
             process.must_live()?;
         }
@@ -122,22 +116,13 @@ impl Node {
         Ok(())
     }
 
-    /// SIGTERM to the sidecar, which begins to drain.
-    pub(super) fn drain(&mut self) -> Result<(), ProcessError> {
-        self.ending = true;
-        self.sidecar.as_mut().map_or(Ok(()), Process::terminate)
-    }
-
-    /// SIGTERM to the app of a drained node; returns when both processes have ended.
+    /// SIGTERM to the sidecar, which drains and ends, and then to the app, which has nothing left
+    /// to do; returns when both processes have ended.
     pub(super) async fn end(&mut self) -> Result<(), ProcessError> {
-        if let Some(mut app) = self.app.take() {
-            app.terminate()?;
-            app.wait(END_LIMIT).await?;
+        for mut process in [self.sidecar.take(), self.app.take()].into_iter().flatten() {
+            process.terminate()?;
+            process.wait(END_LIMIT).await?;
         }
-        if let Some(mut sidecar) = self.sidecar.take() {
-            sidecar.wait(END_LIMIT).await?;
-        }
-        self.ending = false;
         Ok(())
     }
 }

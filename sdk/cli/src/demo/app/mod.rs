@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use inflight::InFlight;
 
@@ -62,7 +62,8 @@ pub(super) async fn serve(node: &str, address: SocketAddr) -> Result<(), AppErro
         .max_concurrent_streams(STREAMS_LIMIT)
         .serve_with_incoming_shutdown(
             route::services(shop),
-            TcpListenerStream::new(listener),
+            // Without it an answer's trailers wait for the caller's next packet (Nagle, RFC 896).
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
             ended,
         )
         .await?;

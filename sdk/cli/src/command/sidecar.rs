@@ -1,0 +1,57 @@
+//! The command line's way to a sidecar: its admin port, over HTTP. An error says which address was
+//! asked and how somebody would come to answer there.
+
+use std::time::Duration;
+
+use sidelane_process::fetch::{self, FetchError, Fetched};
+use sidelane_process::settings::Settings;
+
+use super::Failure;
+use super::arguments::{SIDECAR, plain};
+
+/// The sidecar could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SidecarError {
+    /// Nobody there.
+    #[error(
+        "no sidecar answers at {sidecar} ({why}); start one with `sidelane sidecar --admin {}`, or \
+         say where it is with --sidecar URL",
+        host(sidecar)
+    )]
+    Unreachable {
+        /// What was dialled.
+        sidecar: String,
+        /// What happened there.
+        why: String,
+    },
+    /// Somebody who does not answer as a sidecar does, or a URL that is none.
+    #[error(transparent)]
+    Answer(FetchError),
+}
+
+/// The URL that `--sidecar` names, without a slash at its end. `HOST:PORT` is enough.
+pub(super) fn base(settings: &Settings) -> Result<String, Failure> {
+    let given = settings.value(&SIDECAR, plain)?;
+    let url = if given.contains("://") {
+        given
+    } else {
+        format!("http://{given}")
+    };
+    Ok(url.trim_end_matches('/').to_owned())
+}
+
+/// Gets a page of the sidecar at `base`.
+pub(super) async fn get(base: &str, page: &str, limit: Duration) -> Result<Fetched, SidecarError> {
+    let url = format!("{base}{page}");
+    fetch::get(&url, limit).await.map_err(|error| match error {
+        FetchError::Unreachable { source, .. } => SidecarError::Unreachable {
+            sidecar: base.to_owned(),
+            why: source.to_string(),
+        },
+        error => SidecarError::Answer(error),
+    })
+}
+
+fn host(sidecar: &str) -> &str {
+    sidecar.trim_start_matches("http://")
+}
