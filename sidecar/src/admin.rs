@@ -265,6 +265,16 @@ impl Admin {
                 { counters.save_failures },
             ),
         ];
+        if let Some(age) = status.updated.and_then(|updated| updated.elapsed().ok()) {
+            let help = "Seconds since control last gave news.";
+            heading(&mut text, "sidelane_snapshot_age_seconds", "gauge", help);
+            line(
+                &mut text,
+                "sidelane_snapshot_age_seconds",
+                "",
+                age.as_secs(),
+            );
+        }
         for (name, kind, help, value) in values {
             heading(&mut text, name, kind, help);
             line(&mut text, name, "", value);

@@ -31,9 +31,11 @@ use crate::discover::{
 };
 use crate::drain::{Drain, Phase};
 use crate::health::{LocalHealth, offers};
+use crate::identity::Own;
+use crate::idle::forget_idle;
 use crate::local::LocalServices;
 use crate::mesh::Mesh;
-use crate::pool::{Address, Own, PEER_PROTOCOL, Pool};
+use crate::pool::{Address, PEER_PROTOCOL, Pool};
 use crate::repair::Repair;
 use crate::stack::Stack;
 use crate::telemetry::Metrics;
@@ -90,10 +92,7 @@ pub async fn run(loaded: Loaded, routes: RouteTable) -> Result<(), StartError> {
     let local = local_services(&config, routes, &metrics)?;
     let local = Arc::new(local);
     let health = Arc::new(LocalHealth::new(&local));
-    let own = Own {
-        node: identity.node.clone(),
-        generation: identity.generation,
-    };
+    let own = Own::new(identity.node.clone(), identity.generation);
     let repair = Repair::new(Arc::clone(&mesh));
     let pool = Pool::new(own.clone(), Arc::clone(&repair) as _);
     repair.dial_with(&pool);
@@ -153,6 +152,8 @@ pub async fn run(loaded: Loaded, routes: RouteTable) -> Result<(), StartError> {
     }
     tasks.spawn(Arc::clone(&pool).sweep());
     tasks.spawn(announce(discovery.clone()));
+    tasks.spawn(follow_generation(stack.own.clone(), discovery.clone()));
+    tasks.spawn(forget_idle(Arc::clone(&stack.mesh), discovery.clone()));
 
     tokio::select! {
         stop = signals.next() => info!(?stop, "ending"),
@@ -213,6 +214,14 @@ async fn announce(discovery: Discovery) {
         .is_ok()
     {
         info!("ready");
+    }
+}
+
+/// Control may know a higher generation than this process began with; peers must hear that one.
+async fn follow_generation(own: Own, discovery: Discovery) {
+    let mut status = discovery.status();
+    while status.changed().await.is_ok() {
+        own.raise(status.borrow_and_update().generation);
     }
 }
 
@@ -297,8 +306,7 @@ fn serve(
     let inbound = |class| Inbound {
         class,
         welcome: Welcome {
-            node: stack.own.node.clone(),
-            generation: stack.own.generation,
+            own: stack.own.clone(),
             protocol: PEER_PROTOCOL,
         },
         calls: Arc::clone(stack),

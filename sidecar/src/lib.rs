@@ -26,6 +26,8 @@ pub mod explain;
 pub mod forward;
 pub mod health;
 pub mod http2;
+pub mod identity;
+pub mod idle;
 pub mod lane;
 pub mod local;
 pub mod mesh;

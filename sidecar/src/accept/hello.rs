@@ -10,15 +10,14 @@ use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
 
 use crate::call::Peer;
+use crate::identity::Own;
 use crate::preamble::Preamble;
 
 /// Who this sidecar is, for those who say Hello.
 #[derive(Debug, Clone)]
 pub struct Welcome {
     /// This node.
-    pub node: NodeId,
-    /// Its generation.
-    pub generation: Generation,
+    pub own: Own,
     /// The versions of the peer protocol that it speaks.
     pub protocol: ProtocolRange,
 }
@@ -47,20 +46,21 @@ impl Greeting {
                 self.preamble.class, self.preamble.lane
             )));
         }
-        let own = &self.welcome;
-        if hello.expected_node_id != own.node.as_str()
-            || hello.expected_generation != own.generation.number()
+        let own = &self.welcome.own;
+        let (own_node, own_generation) = (&own.node, own.generation());
+        if hello.expected_node_id != own_node.as_str()
+            || hello.expected_generation != own_generation
         {
             return Err(Status::failed_precondition(format!(
                 "Hello is meant for node {}, generation {}; this is node {}, generation {}",
-                hello.expected_node_id, hello.expected_generation, own.node, own.generation
+                hello.expected_node_id, hello.expected_generation, own_node, own_generation
             )));
         }
         let theirs = ProtocolRange::try_from(hello.protocol).map_err(invalid)?;
-        let protocol = own.protocol.common(theirs).ok_or_else(|| {
+        let spoken = self.welcome.protocol;
+        let protocol = spoken.common(theirs).ok_or_else(|| {
             Status::failed_precondition(format!(
-                "no common version of the peer protocol: {node} speaks {theirs}, {} speaks {}",
-                own.node, own.protocol
+                "no common version of the peer protocol: {node} speaks {theirs}, {own_node} speaks {spoken}"
             ))
         })?;
         Ok((
@@ -88,8 +88,8 @@ impl Service for HelloService {
         let greeting = &self.0;
         let (peer, protocol) = greeting.check(request.get_ref())?;
         let answer = wire::HelloResponse {
-            node_id: greeting.welcome.node.as_str().to_owned(),
-            generation: greeting.welcome.generation.number(),
+            node_id: greeting.welcome.own.node.as_str().to_owned(),
+            generation: greeting.welcome.own.generation(),
             max_concurrent_streams: greeting.streams,
             protocol,
             build: env!("CARGO_PKG_VERSION").to_owned(),
@@ -115,8 +115,10 @@ mod tests {
     fn greeting() -> Greeting {
         Greeting {
             welcome: Welcome {
-                node: NodeId::new("orders-1").unwrap(),
-                generation: Generation::new(7).unwrap(),
+                own: Own::new(
+                    NodeId::new("orders-1").unwrap(),
+                    Generation::new(7).unwrap(),
+                ),
                 protocol: ProtocolRange {
                     oldest: 1,
                     newest: 2,

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use super::key::{Address, Key, To};
 use super::link::CloseCause;
 use crate::http2::Transport;
+use crate::identity::Own;
 use crate::lane::{
     ERROR_RESETS, HEADER_LIST_LIMIT, LaneSettings, REMEMBER_RESETS, REMEMBERED_RESETS,
 };
@@ -36,15 +37,6 @@ pub const PEER_PROTOCOL: ProtocolRange = ProtocolRange {
     oldest: 1,
     newest: 1,
 };
-
-/// Who dials.
-#[derive(Debug, Clone)]
-pub struct Own {
-    /// This node.
-    pub node: NodeId,
-    /// Its generation.
-    pub generation: Generation,
-}
 
 /// Either kind of byte stream.
 pub(super) trait Bidirectional: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -243,7 +235,7 @@ pub(super) async fn hello(
     let address = address.to_string();
     let request = HelloRequest {
         node_id: own.node.as_str().to_owned(),
-        generation: own.generation.number(),
+        generation: own.generation(),
         expected_node_id: node.as_str().to_owned(),
         expected_generation: generation.number(),
         connection: key.class.to_wire().into(),

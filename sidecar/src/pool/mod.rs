@@ -19,10 +19,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use backoff::Backoff;
-pub use connect::{ConnectError, Own, PEER_PROTOCOL};
+pub use connect::{ConnectError, PEER_PROTOCOL};
 pub use key::{Address, Key, To};
 pub use link::{CloseCause, Link, Seat, Sent};
 
+use crate::identity::Own;
 use crate::lane::{MAX_AGE, settings};
 
 /// Idle and old links are looked for this often.

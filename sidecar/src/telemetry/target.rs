@@ -79,6 +79,13 @@ impl TargetCounters {
         add(&self.attempts);
     }
 
+    /// How many calls there were, where none is open now.
+    #[must_use]
+    pub fn calls_at_rest(&self) -> Option<u64> {
+        let open = self.in_flight.load(Ordering::Relaxed);
+        (open == 0).then(|| self.requests.load(Ordering::Relaxed))
+    }
+
     pub(super) fn took(&self, duration: Duration) {
         let seconds = duration.as_secs_f64();
         let bucket = BUCKETS

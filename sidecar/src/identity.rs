@@ -1,0 +1,53 @@
+//! Who this node is, as peers hear it. The generation can still be raised once after the start,
+//! when control knows a higher one; all who say it read it here.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sidelane_proto::model::{Generation, NodeId};
+
+/// This node. Clones share the generation.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// Its name.
+    pub node: NodeId,
+    generation: Arc<AtomicU64>,
+}
+
+impl Own {
+    /// This node in this generation.
+    #[must_use]
+    pub fn new(node: NodeId, generation: Generation) -> Self {
+        Self {
+            node,
+            generation: Arc::new(AtomicU64::new(generation.number())),
+        }
+    }
+
+    /// The generation's number.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Control knew a higher one.
+    pub fn raise(&self, generation: Generation) {
+        self.generation
+            .fetch_max(generation.number(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_is_raised_for_all_who_say_it() {
+        let number = |number| Generation::new(number).unwrap();
+        let own = Own::new(NodeId::new("orders-1").unwrap(), number(7));
+        let other = own.clone();
+        own.raise(number(9));
+        own.raise(number(8));
+        assert_eq!(other.generation(), 9);
+    }
+}
