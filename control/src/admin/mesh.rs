@@ -144,11 +144,7 @@ impl mesh_server::Mesh for Served {
         Ok(Response::new(wire::WaitRevisionResponse {
             reached,
             revision,
-            laggards: waited
-                .unwrap_or_default()
-                .iter()
-                .map(laggard)
-                .collect(),
+            laggards: waited.unwrap_or_default().iter().map(laggard).collect(),
         }))
     }
 }

@@ -324,4 +324,4 @@ fn cut(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

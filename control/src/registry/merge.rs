@@ -59,6 +59,13 @@ impl Merge {
         self.nodes.get(key)?.winner().map(|(_, record)| record)
     }
 
+    /// The node as this source knows it.
+    #[must_use]
+    pub fn known_to(&self, origin: Origin, key: &NodeKey) -> Option<&Arc<NodeRecord>> {
+        let saying = self.nodes.get(key)?.0[origin.rank()].as_ref()?;
+        saying.record.as_ref()
+    }
+
     /// All nodes, in no order, each with the source that is believed.
     pub fn nodes(&self) -> impl Iterator<Item = (Origin, &Arc<NodeRecord>)> {
         self.nodes.values().filter_map(Sayings::winner)

@@ -2,17 +2,16 @@
 //! arrive close together become one version. It hands each version to its watcher and its journal,
 //! neither of which may hold it up.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use sidelane_proto::model::{Generation, Network, ServiceName};
+use sidelane_proto::model::{Network, ServiceName};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::merge::Merge;
-use super::record::{Change, NodeKey, NodeRecord, Origin};
+use super::edition::{Batch, Editor};
+use super::record::{Change, NodeRecord, Origin};
 use super::snapshot::Snapshot;
 
 /// Two versions are at least so far apart. The first change after a quiet time is published at
@@ -34,19 +33,6 @@ pub trait Watcher: Send + Sync {
 pub trait Journal: Send {
     /// A version was published.
     fn record(&mut self, batch: Batch);
-}
-
-/// What one version brought that must survive a restart.
-#[derive(Debug, Clone, Default)]
-pub struct Batch {
-    /// The version's counter.
-    pub version: u64,
-    /// Registered nodes as they are now; `None`: gone.
-    pub nodes: Vec<(NodeKey, Option<Arc<NodeRecord>>)>,
-    /// The highest generation of each of these nodes.
-    pub generations: Vec<(NodeKey, Generation)>,
-    /// Services that were never seen before.
-    pub services: Vec<(Network, ServiceName)>,
 }
 
 /// The registry has ended.
@@ -97,11 +83,11 @@ impl Start {
             current: Arc::clone(&current),
         };
         let writer = Writer {
-            merge: Merge::default(),
+            editor: Editor::default(),
+            waiting: Vec::new(),
             current,
             watcher: self.watcher,
             journal: self.journal,
-            pending: Pending::default(),
         };
         (registry, tokio::spawn(writer.run(receiver)))
     }
@@ -143,23 +129,12 @@ impl Registry {
 }
 
 struct Writer {
-    merge: Merge,
+    editor: Editor,
+    /// To be told of the next version.
+    waiting: Vec<oneshot::Sender<u64>>,
     current: Arc<ArcSwap<Snapshot>>,
     watcher: Arc<dyn Watcher>,
     journal: Box<dyn Journal>,
-    pending: Pending,
-}
-
-/// What the next version will bring.
-#[derive(Default)]
-struct Pending {
-    changes: usize,
-    /// Each touched node as the current snapshot has it.
-    before: HashMap<NodeKey, Option<Arc<NodeRecord>>>,
-    registered: HashMap<NodeKey, Option<Arc<NodeRecord>>>,
-    generations: HashMap<NodeKey, Generation>,
-    seen: Vec<(Network, ServiceName)>,
-    waiting: Vec<oneshot::Sender<u64>>,
 }
 
 impl Writer {
@@ -167,7 +142,7 @@ impl Writer {
         let mut published: Option<Instant> = None;
         while let Some(message) = messages.recv().await {
             self.take(message);
-            if self.pending.changes == 0 {
+            if self.editor.changes() == 0 {
                 continue;
             }
             let due = published.map_or_else(Instant::now, |last| last + COALESCE);
@@ -179,7 +154,7 @@ impl Writer {
 
     /// Takes what arrives until `due`, and what waits already.
     async fn collect(&mut self, messages: &mut mpsc::Receiver<Message>, due: Instant) {
-        while self.pending.changes < BATCH_LIMIT {
+        while self.editor.changes() < BATCH_LIMIT {
             let waiting = messages.try_recv();
             let message = match waiting {
                 Ok(message) => message,
@@ -199,11 +174,11 @@ impl Writer {
     fn take(&mut self, message: Message) {
         match message {
             Message::Change(change, published) => {
-                self.change(change);
-                self.pending.waiting.extend(published);
+                self.editor.take(change);
+                self.waiting.extend(published);
             }
             Message::Nodes(reply) => {
-                let nodes = self.merge.nodes();
+                let nodes = self.editor.merge().nodes();
                 let listed = nodes.map(|(origin, record)| (origin, Arc::clone(record)));
                 // Whoever asked has gone: nobody needs the answer.
                 let _ = reply.send(listed.collect());
@@ -211,69 +186,22 @@ impl Writer {
         }
     }
 
-    fn change(&mut self, change: Change) {
-        self.pending.changes += 1;
-        // Also of a saying that loses: whether a service was ever seen must not depend on the
-        // order in which sayings arrive.
-        if let Some(record) = &change.record {
-            let offered = record.offers.iter();
-            let seen = offered.map(|offer| (record.key.network.clone(), offer.service.clone()));
-            self.pending.seen.extend(seen);
-        }
-        let key = change.key.clone();
-        let before = self.merge.node(&key).cloned();
-        let (origin, stamp, record) = (change.origin, change.stamp, change.record.clone());
-        if !self.merge.apply(change) {
-            return;
-        }
-        let stored_already = match (&before, &record) {
-            (Some(before), Some(record)) => before.is_stored_as(record),
-            _ => false,
-        };
-        self.pending.before.entry(key.clone()).or_insert(before);
-        if origin == Origin::Registration && !stored_already {
-            let highest = self.pending.generations.entry(key.clone());
-            let highest = highest.or_insert(stamp.generation);
-            *highest = stamp.generation.max(*highest);
-            self.pending.registered.insert(key, record);
-        }
-    }
-
     fn publish(&mut self) {
-        let pending = std::mem::take(&mut self.pending);
         let current = self.current.load_full();
-        let mut draft = current.draft();
-        for (key, before) in &pending.before {
-            let after = self.merge.node(key);
-            draft.node(before.as_deref(), after.map(|record| &**record));
+        let edition = self.editor.finish(&current);
+        if let Some((next, changed)) = edition.next {
+            let next = Arc::new(next);
+            self.current.store(Arc::clone(&next));
+            self.watcher.published(&next, &changed);
         }
-        let mut unseen = Vec::new();
-        for (network, service) in pending.seen {
-            if current.service(&network, &service).is_none() {
-                draft.seen(&network, &service);
-                unseen.push((network, service));
-            }
-        }
-        let version = match draft.finish() {
-            Some((next, changed)) => {
-                let next = Arc::new(next);
-                self.current.store(Arc::clone(&next));
-                self.watcher.published(&next, &changed);
-                next.counter()
-            }
-            None => current.counter(),
-        };
-        unseen.sort_unstable();
-        unseen.dedup();
-        self.journal.record(Batch {
-            version,
-            nodes: pending.registered.into_iter().collect(),
-            generations: pending.generations.into_iter().collect(),
-            services: unseen,
-        });
-        for waiting in pending.waiting {
+        let version = edition.batch.version;
+        self.journal.record(edition.batch);
+        for waiting in self.waiting.drain(..) {
             // Whoever waited has gone: nobody needs the answer.
             let _ = waiting.send(version);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -233,3 +233,6 @@ fn unix_ms(time: SystemTime) -> u64 {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -409,3 +409,37 @@ fn prune(table: &mut redb::Table<'_, &str, u64>) -> Result<(), redb::Error> {
     table.retain(|_, number| number >= lowest_kept)?;
     Ok(())
 }
+
+/// What tests do to a file behind the store's back.
+#[cfg(test)]
+pub(super) mod tests_only {
+    use super::{Database, FORMAT_KEY, NODES, Path, TableDefinition, get_meta, put_meta};
+
+    pub(crate) fn set_format(path: &Path, format: u32) {
+        let database = Database::open(path).unwrap();
+        put_meta(&database, FORMAT_KEY, &format.to_le_bytes()).unwrap();
+    }
+
+    pub(crate) fn format(path: &Path) -> u32 {
+        let database = Database::open(path).unwrap();
+        let bytes = get_meta(&database, FORMAT_KEY).unwrap().unwrap();
+        u32::from_le_bytes(bytes.try_into().unwrap())
+    }
+
+    pub(crate) fn put_node(path: &Path, key: &str, bytes: &[u8]) {
+        let database = Database::open(path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let mut nodes = transaction.open_table(NODES).unwrap();
+        nodes.insert(key, bytes).unwrap();
+        drop(nodes);
+        transaction.commit().unwrap();
+    }
+
+    pub(crate) fn make_foreign(path: &Path) {
+        const RECIPES: TableDefinition<'_, &str, &str> = TableDefinition::new("recipes");
+        let database = Database::create(path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(RECIPES).unwrap();
+        transaction.commit().unwrap();
+    }
+}

@@ -138,3 +138,6 @@ pub enum StoreError {
         reason: String,
     },
 }
+
+#[cfg(test)]
+mod tests;

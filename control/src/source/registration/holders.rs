@@ -411,4 +411,4 @@ fn party(
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

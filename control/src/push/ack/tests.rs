@@ -1,0 +1,372 @@
+//! What a session is told next, after each way to answer.
+
+use sidelane_proto::model::NodeId;
+
+use super::*;
+use crate::registry::edition::Editor;
+use crate::registry::fixtures::{network, record, removal, service, upsert};
+use crate::registry::{Change, NodeRecord};
+
+/// A registry by hand: each step is a version.
+struct World {
+    editor: Editor,
+    now: Snapshot,
+    revision: u64,
+}
+
+fn world() -> World {
+    World {
+        editor: Editor::default(),
+        now: Snapshot::start("store".into(), 1, []),
+        revision: 0,
+    }
+}
+
+impl World {
+    fn apply(&mut self, change: Change) {
+        self.editor.take(change);
+        if let Some((next, _)) = self.editor.finish(&self.now).next {
+            self.now = next;
+        }
+    }
+
+    fn up(&mut self, node: &str, services: &[&str]) {
+        self.revision += 1;
+        self.apply(upsert(record(node, services), self.revision));
+    }
+
+    fn drain(&mut self, node: &str, services: &[&str]) {
+        self.revision += 1;
+        let draining = NodeRecord {
+            draining: true,
+            ..record(node, services)
+        };
+        self.apply(upsert(draining, self.revision));
+    }
+
+    fn down(&mut self, node: &str) {
+        self.revision += 1;
+        self.apply(removal(node, 1, self.revision));
+    }
+
+    fn session(&self, services: &[&str], held: Option<u64>) -> Progress {
+        let held = held.map(|counter| self.version(counter));
+        Progress::new(network(), add(services), held.as_ref(), &self.now)
+    }
+
+    fn version(&self, counter: u64) -> Version {
+        Version {
+            store: self.now.store().to_string(),
+            counter,
+        }
+    }
+
+    /// Takes what the session is told, and tells it that.
+    fn told(&self, session: &mut Progress) -> Brief {
+        let update = session.next(&self.now).expect("something to tell");
+        let brief = brief(&update);
+        assert!(session.next(&self.now).is_none(), "one update at a time");
+        assert!(session.ack(&self.version(brief.version)));
+        brief
+    }
+}
+
+fn add(services: &[&str]) -> Subscription {
+    Subscription {
+        add: services.iter().map(|name| service(name)).collect(),
+        ..Subscription::default()
+    }
+}
+
+/// An update, short.
+#[derive(Debug, PartialEq, Eq)]
+struct Brief {
+    version: u64,
+    full: bool,
+    states: Vec<(String, bool, Vec<String>)>,
+    upserts: Vec<String>,
+    removals: Vec<String>,
+}
+
+fn brief(update: &wire::Update) -> Brief {
+    let state = |state: &wire::ServiceState| {
+        let endpoints = state.endpoints.iter().map(|e| e.node_id.clone());
+        (state.service.clone(), state.ever_seen, endpoints.collect())
+    };
+    Brief {
+        version: update.version.as_ref().unwrap().counter,
+        full: update.full,
+        states: update.services.iter().map(state).collect(),
+        upserts: update.upserts.iter().map(|e| e.node_id.clone()).collect(),
+        removals: update.removals.iter().map(|r| r.node_id.clone()).collect(),
+    }
+}
+
+fn state(name: &str, ever_seen: bool, nodes: &[&str]) -> (String, bool, Vec<String>) {
+    let nodes = nodes.iter().map(|node| (*node).to_owned()).collect();
+    (name.to_owned(), ever_seen, nodes)
+}
+
+#[test]
+fn the_first_update_is_full_also_if_there_is_nothing_in_it() {
+    let mut world = world();
+    world.up("n", &["a.A"]);
+    world.down("n");
+    let mut session = world.session(&["a.A", "b.B"], None);
+    let first = world.told(&mut session);
+    assert!(first.full);
+    assert_eq!(
+        first.states,
+        [state("a.A", true, &[]), state("b.B", false, &[])]
+    );
+    assert!(session.next(&world.now).is_none());
+    let mut nothing = world.session(&[], None);
+    let first = world.told(&mut nothing);
+    assert_eq!((first.full, first.states.len()), (true, 0));
+}
+
+#[test]
+fn after_that_only_changes_are_told_and_only_those_that_concern_it() {
+    let mut world = world();
+    world.up("n", &["a.A"]);
+    let mut session = world.session(&["a.A"], None);
+    world.told(&mut session);
+    world.up("stranger", &["b.B"]);
+    assert!(session.next(&world.now).is_none());
+    assert!(session.has(world.now.counter(), &world.now));
+    world.up("m", &["a.A"]);
+    world.down("n");
+    let update = world.told(&mut session);
+    assert_eq!(update.upserts, ["m"]);
+    assert_eq!(update.removals, ["n"]);
+    assert!(!update.full && update.states.is_empty());
+    assert_eq!(update.version, world.now.counter());
+}
+
+#[test]
+fn a_session_that_does_not_answer_gets_the_newest_state_once() {
+    let mut world = world();
+    world.up("n", &["a.A"]);
+    let mut session = world.session(&["a.A"], None);
+    let first = brief(&session.next(&world.now).unwrap());
+    for _ in 0..5 {
+        world.drain("n", &["a.A"]);
+        world.up("n", &["a.A"]);
+        world.up("m", &["a.A"]);
+        world.down("m");
+        assert!(session.next(&world.now).is_none());
+    }
+    assert!(!session.has(world.now.counter(), &world.now));
+    assert!(session.ack(&world.version(first.version)));
+    let newest = world.told(&mut session);
+    assert_eq!(newest.version, world.now.counter());
+    assert_eq!(newest.upserts, ["n"]);
+    assert!(newest.removals.is_empty(), "m came and went unseen");
+    assert!(session.next(&world.now).is_none());
+}
+
+#[test]
+fn answers_to_other_versions_count_for_nothing() {
+    let mut world = world();
+    world.up("n", &["a.A"]);
+    let mut session = world.session(&["a.A"], None);
+    let first = brief(&session.next(&world.now).unwrap());
+    assert!(!session.ack(&world.version(first.version + 1)));
+    assert!(!session.nack(&world.version(first.version - 1), "x", "y"));
+    assert_eq!(session.acknowledged(), 0);
+    assert!(session.ack(&world.version(first.version)));
+    assert!(!session.ack(&world.version(first.version)));
+}
+
+#[test]
+fn a_resumed_session_gets_what_changed_since() {
+    let mut world = world();
+    world.up("n", &["a.A"]);
+    world.up("m", &["b.B"]);
+    let held = world.now.counter();
+    world.up("l", &["a.A"]);
+    let mut session = world.session(&["a.A", "b.B"], Some(held));
+    let first = world.told(&mut session);
+    assert_eq!(first.upserts, ["l"]);
+    assert!(!first.full && first.states.is_empty());
+    let mut current = world.session(&["a.A"], Some(world.now.counter()));
+    let first = world.told(&mut current);
+    assert!(!first.full && first.upserts.is_empty() && first.states.is_empty());
+}
+
+#[test]
+fn what_cannot_be_resumed_is_told_in_full() {
+    let mut world = world();
+    world.up("n", &["a.A"]);
+    let mut future = world.session(&["a.A"], Some(world.now.counter() + 1));
+    assert!(world.told(&mut future).full);
+    let foreign = Version {
+        store: "another".to_owned(),
+        counter: 1,
+    };
+    let mut foreign = Progress::new(network(), add(&["a.A"]), Some(&foreign), &world.now);
+    assert!(world.told(&mut foreign).full);
+    // Held before this process began to count: a state for each service, but not full.
+    let mut before = world.session(&["a.A", "b.B"], Some(0));
+    let first = world.told(&mut before);
+    assert!(!first.full);
+    assert_eq!(
+        first.states,
+        [state("a.A", true, &["n"]), state("b.B", false, &[])]
+    );
+}
+
+#[test]
+fn a_subscription_is_answered_with_the_whole_state() {
+    let mut world = world();
+    world.up("n", &["a.A", "b.B"]);
+    let mut session = world.session(&["a.A"], None);
+    world.told(&mut session);
+    session.subscribe(&add(&["b.B", "c.C"]), &world.now);
+    assert!(!session.has(world.now.counter(), &world.now));
+    let update = world.told(&mut session);
+    assert_eq!(
+        update.states,
+        [state("b.B", true, &["n"]), state("c.C", false, &[])]
+    );
+    // The first endpoint of a service nobody knew: a state, because it is now known as seen.
+    world.up("m", &["c.C"]);
+    let update = world.told(&mut session);
+    assert_eq!(update.states, [state("c.C", true, &["m"])]);
+}
+
+#[test]
+fn what_is_unsubscribed_is_told_no_more() {
+    let mut world = world();
+    world.up("n", &["a.A"]);
+    let mut session = world.session(&["a.A"], None);
+    world.told(&mut session);
+    let remove = Subscription {
+        remove: vec![service("a.A")],
+        ..Subscription::default()
+    };
+    session.subscribe(&remove, &world.now);
+    world.down("n");
+    assert!(session.next(&world.now).is_none());
+    assert!(!session.wants(&service("a.A")));
+}
+
+#[test]
+fn asking_again_while_an_update_is_on_its_way_is_answered_again() {
+    let mut world = world();
+    world.up("n", &["a.A"]);
+    let mut session = world.session(&["a.A"], None);
+    let first = brief(&session.next(&world.now).unwrap());
+    session.subscribe(&add(&["a.A"]), &world.now);
+    assert!(session.ack(&world.version(first.version)));
+    assert_eq!(
+        world.told(&mut session).states,
+        [state("a.A", true, &["n"])]
+    );
+}
+
+#[test]
+fn a_session_that_wants_all_learns_of_services_to_come() {
+    let mut world = world();
+    world.up("n", &["a.A"]);
+    let all = Subscription {
+        all: true,
+        ..Subscription::default()
+    };
+    let mut session = Progress::new(network(), all, None, &world.now);
+    assert_eq!(
+        world.told(&mut session).states,
+        [state("a.A", true, &["n"])]
+    );
+    world.up("m", &["b.B"]);
+    assert_eq!(
+        world.told(&mut session).states,
+        [state("b.B", true, &["m"])]
+    );
+    world.down("n");
+    assert_eq!(world.told(&mut session).removals, ["n"]);
+}
+
+#[test]
+fn a_refused_update_is_kept_back_until_its_service_changes() {
+    let mut world = world();
+    world.up("n", &["a.A"]);
+    let mut session = world.session(&["a.A"], None);
+    world.told(&mut session);
+    world.up("m", &["a.A"]);
+    let update = brief(&session.next(&world.now).unwrap());
+    let field = "upserts[0].addresses.internal";
+    assert!(session.nack(&world.version(update.version), field, "is missing"));
+    let refused = session.refused().unwrap();
+    assert_eq!(
+        (refused.version, refused.field.as_str()),
+        (update.version, field)
+    );
+    assert!(session.next(&world.now).is_none(), "not again in a loop");
+    assert!(!session.has(world.now.counter(), &world.now));
+    world.up("stranger", &["b.B"]);
+    assert!(session.next(&world.now).is_none());
+    world.down("m");
+    let update = world.told(&mut session);
+    assert_eq!(update.states, [state("a.A", true, &["n"])]);
+    assert_eq!(session.refused(), None);
+    assert!(session.has(world.now.counter(), &world.now));
+}
+
+#[test]
+fn what_else_was_in_a_refused_update_is_told_without_it() {
+    let mut world = world();
+    let mut session = world.session(&["a.A", "b.B", "c.C"], None);
+    world.told(&mut session);
+    world.up("n", &["a.A", "b.B", "c.C"]);
+    let update = brief(&session.next(&world.now).unwrap());
+    assert_eq!(update.states.len(), 3);
+    let field = "services[1].endpoints[0].generation";
+    assert!(session.nack(&world.version(update.version), field, "is missing"));
+    let again = world.told(&mut session);
+    let names: Vec<&str> = again
+        .states
+        .iter()
+        .map(|(name, ..)| name.as_str())
+        .collect();
+    assert_eq!(names, ["a.A", "c.C"]);
+    assert!(session.next(&world.now).is_none());
+    assert!(session.refused().is_some(), "b.B is still kept back");
+}
+
+#[test]
+fn a_refusal_that_names_no_service_keeps_back_all_of_the_update() {
+    let mut world = world();
+    world.up("n", &["a.A", "b.B"]);
+    let mut session = world.session(&["a.A", "b.B"], None);
+    let update = brief(&session.next(&world.now).unwrap());
+    let long = "é".repeat(600);
+    assert!(session.nack(&world.version(update.version), "version.counter", &long));
+    assert!(session.refused().unwrap().problem.len() <= 512);
+    assert!(session.next(&world.now).is_none());
+    session.subscribe(&add(&["a.A"]), &world.now);
+    let asked = world.told(&mut session);
+    assert_eq!(asked.states, [state("a.A", true, &["n"])]);
+}
+
+#[test]
+fn an_endpoint_of_another_generation_is_removed_by_the_one_that_was_told() {
+    let mut world = world();
+    world.up("n", &["a.A"]);
+    let mut session = world.session(&["a.A"], None);
+    world.told(&mut session);
+    // A newer generation comes and goes unseen.
+    let newer = NodeRecord {
+        generation: crate::registry::fixtures::generation(2),
+        ..record("n", &["a.A"])
+    };
+    world.apply(upsert(newer, 100));
+    world.apply(removal("n", 2, 101));
+    let update = session.next(&world.now).unwrap();
+    assert_eq!(update.removals.len(), 1);
+    assert_eq!(update.removals[0].generation, 1);
+    assert_eq!(
+        update.removals[0].node_id,
+        NodeId::new("n").unwrap().as_str()
+    );
+}
