@@ -195,7 +195,7 @@ async fn end_in_order(
         tokio::time::sleep(LOOK_EVERY).await;
     }
     drain.advance(Phase::Outbound);
-    let last = (Instant::now() + LAST_FRAMES).min(deadline.max(Instant::now()));
+    let last = Instant::now() + LAST_FRAMES;
     while Instant::now() < last && !(quiet() && apps_gone()) {
         tokio::time::sleep(LOOK_EVERY).await;
     }

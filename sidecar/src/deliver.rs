@@ -9,7 +9,8 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::header::{HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response};
+use http::uri::PathAndQuery;
+use http::{Request, Response, Uri};
 
 use crate::call::{
     LANE_HEADER, SOURCE_NODE_HEADER, STATUS_HEADER, TIMEOUT_HEADER, strip_answer, write_timeout,
@@ -66,12 +67,12 @@ impl Delivery<'_> {
     pub async fn attempt(&mut self, seat: &Seat) -> Attempt {
         let to_app = matches!(seat.link().key.to, To::Local(_));
         let callee = match &seat.link().key.to {
-            To::Peer { node, .. } => node.as_str().to_owned(),
-            To::Local(_) => String::from("the local service"),
+            To::Peer { node, .. } => node.as_str(),
+            To::Local(_) => "the local service",
         };
         let request = self.request(seat, to_app);
         let Ok((response, mut to)) = seat.send(request, self.upload.is_empty()) else {
-            return self.unprocessed(&callee, &ForwardError::GoingAway);
+            return self.unprocessed(callee, &ForwardError::GoingAway);
         };
         let answer = await_answer(self.upload, &mut to, response, self.respond, self.clock).await;
         match answer {
@@ -84,14 +85,12 @@ impl Delivery<'_> {
                 if body.is_end_stream() {
                     return self.trailers_only(response, to_app);
                 }
-                self.stream(&mut to, response, body, &callee, to_app).await
+                self.stream(&mut to, response, body, callee, to_app).await
             }
             Answer::Failed(error) if error.processed() == Processed::No => {
-                self.unprocessed(&callee, &error)
+                self.unprocessed(callee, &error)
             }
-            Answer::Failed(error) => {
-                Attempt::Failed(forward_failure(self.service, &callee, &error))
-            }
+            Answer::Failed(error) => Attempt::Failed(forward_failure(self.service, callee, &error)),
             Answer::CallerGone => Attempt::Ended(Outcome::Cancelled),
             Answer::DeadlineOver => Attempt::Failed(self.late()),
         }
@@ -100,7 +99,7 @@ impl Delivery<'_> {
     fn request(&self, seat: &Seat, to_app: bool) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = self.head.method.clone();
-        *request.uri_mut() = self.head.uri.clone();
+        *request.uri_mut() = with_authority(&self.head.uri);
         *request.version_mut() = http::Version::HTTP_2;
         let mut headers = self.head.headers.clone();
         if let Some(deadline) = self.deadline {
@@ -192,6 +191,20 @@ impl Delivery<'_> {
             Processed::Maybe,
         )
     }
+}
+
+/// A caller may leave the authority out; HTTP/2's own client would refuse to send that.
+fn with_authority(uri: &Uri) -> Uri {
+    if uri.authority().is_some() {
+        return uri.clone();
+    }
+    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let whole = Uri::builder()
+        .scheme("http")
+        .authority("localhost")
+        .path_and_query(path);
+    // A path that was part of a URI is one.
+    whole.build().unwrap_or_else(|_| uri.clone())
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

@@ -9,7 +9,8 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, Guard};
 use sidelane::routing::RouteTable;
 use sidelane_proto::model::{
-    ConnectionClass, Generation, Lane, LoadBalancing, NodeId, Rule, ServiceName, ServiceState,
+    ConnectionClass, Endpoint, Generation, Lane, LoadBalancing, NodeId, Rule, ServiceName,
+    ServiceState,
 };
 
 use crate::balance::{Hub, Strategy};
@@ -189,6 +190,24 @@ impl Mesh {
             any |= target.hub().failed(node, generation, now);
         }
         any
+    }
+
+    /// The node answered in a newer generation than is known: that counts as its arrival.
+    pub fn replaced(&self, node: &NodeId, old: Generation, new: Generation, now: Instant) {
+        for target in self.view().targets() {
+            let mut hub = target.hub();
+            let known = hub
+                .get(node.as_str())
+                .filter(|known| known.generation == old);
+            if let Some(known) = known.cloned() {
+                let newer = Endpoint {
+                    generation: new,
+                    ..Endpoint::clone(&known)
+                };
+                // Whoever calls this retires the links of the old generation itself.
+                let _ = hub.up(Arc::new(newer), now);
+            }
+        }
     }
 
     /// A link to this node stands again.

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info};
 
 use crate::mesh::Mesh;
-use crate::pool::{Address, CloseCause, Key, Observer, Pool, PoolError, To};
+use crate::pool::{Address, CloseCause, ConnectError, Key, Observer, Pool, PoolError, To};
 
 /// Between two dials, where the pool does not say how long to wait.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -71,6 +71,16 @@ impl Repair {
         });
     }
 
+    /// The node answers in a newer generation than control told of: it started anew while control
+    /// was away. Hubs learn of it; links to the old one end.
+    pub fn replaced(&self, node: &NodeId, old: Generation, new: Generation) {
+        info!(%node, %old, %new, "a node has started anew");
+        self.mesh.replaced(node, old, new, Instant::now());
+        if let Some(pool) = self.pool.get().and_then(Weak::upgrade) {
+            pool.retire(node, old);
+        }
+    }
+
     async fn run(&self, key: &Key, (node, generation): &(NodeId, Generation)) {
         loop {
             let Some(address) = self.address(key, node, *generation) else {
@@ -88,7 +98,10 @@ impl Repair {
                     return;
                 }
                 Err(PoolError::Closed) => return,
-                Err(PoolError::Connect { again, .. }) => {
+                Err(PoolError::Connect { error, again }) => {
+                    if let ConnectError::Newer { found, .. } = &*error {
+                        return self.replaced(node, *generation, *found);
+                    }
                     drop(pool);
                     tokio::time::sleep(again.unwrap_or(PAUSE)).await;
                 }

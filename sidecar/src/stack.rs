@@ -140,13 +140,20 @@ impl Stack {
                         Attempt::Unprocessed(refusal) => (way.node, refusal),
                     }
                 }
-                // Nobody is left to try: what the last one said is worth more than that.
+                // Nobody is left to try. A node whose link was merely going away, or that has
+                // started anew, is worth another look; otherwise what it said is worth more
+                // than that nobody is left.
                 Err(NoWay {
                     node: None,
                     failure,
                 }) => {
-                    let refusal = last.unwrap_or(Refusal::Ours(failure));
-                    return refuse_at_last(&mut guard, &mut delivery, refusal);
+                    let first = tried.is_empty();
+                    let refusal = last.take().unwrap_or(Refusal::Ours(failure));
+                    if first {
+                        return refuse_at_last(&mut guard, &mut delivery, refusal);
+                    }
+                    tried.clear();
+                    (None, refusal)
                 }
                 Err(NoWay { node, failure }) => (node, Refusal::Ours(failure)),
             };

@@ -13,7 +13,7 @@ use crate::call::{Call, Peer};
 use crate::classify::{self, Classified, ClassifyError};
 use crate::local::LocalService;
 use crate::own;
-use crate::pool::{Address, Key, PoolError, Seat, To};
+use crate::pool::{Address, ConnectError, Key, PoolError, Seat, To};
 use crate::reason::Reason;
 use crate::respond::{Failure, pick_failure, pool_failure};
 use crate::stack::Stack;
@@ -56,7 +56,11 @@ impl Stack {
             self.metrics.subscription_refused();
             return decided;
         }
-        if !self.discovery.answered(&name, FIRST_DISCOVERY).await {
+        let left = call
+            .deadline
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let wait = left.map_or(FIRST_DISCOVERY, |left| left.min(FIRST_DISCOVERY));
+        if !self.discovery.answered(&name, wait).await {
             return decided;
         }
         decide()
@@ -174,9 +178,12 @@ impl Stack {
             .await
             .map_err(|error| {
                 if let PoolError::Connect { error, .. } = &error {
-                    match &key.to {
-                        To::Peer { .. } => self.repair.lost(key, error),
-                        To::Local(address) => self.health.failed(address),
+                    match (&key.to, &**error) {
+                        (To::Peer { node, .. }, ConnectError::Newer { meant, found, .. }) => {
+                            self.repair.replaced(node, *meant, *found);
+                        }
+                        (To::Peer { .. }, error) => self.repair.lost(key, error),
+                        (To::Local(address), _) => self.health.failed(address),
                     }
                 }
                 pool_failure(service, (key.class, key.lane), &error)

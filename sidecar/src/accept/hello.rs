@@ -48,8 +48,9 @@ impl Greeting {
         }
         let own = &self.welcome.own;
         let (own_node, own_generation) = (&own.node, own.generation());
-        if hello.expected_node_id != own_node.as_str()
-            || hello.expected_generation != own_generation
+        // Whoever means an earlier generation learns of this one from the answer; a later one is
+        // alive somewhere else.
+        if hello.expected_node_id != own_node.as_str() || hello.expected_generation > own_generation
         {
             return Err(Status::failed_precondition(format!(
                 "Hello is meant for node {}, generation {}; this is node {}, generation {}",
@@ -173,8 +174,8 @@ mod tests {
                 "Hello is meant for node orders-2, generation 7; this is node orders-1, generation 7",
             ),
             (
-                |hello| hello.expected_generation = 6,
-                "Hello is meant for node orders-1, generation 6; this is node orders-1, generation 7",
+                |hello| hello.expected_generation = 8,
+                "Hello is meant for node orders-1, generation 8; this is node orders-1, generation 7",
             ),
             (
                 |hello| {
@@ -195,6 +196,15 @@ mod tests {
             spoil(&mut hello);
             assert_eq!(greeting().check(&hello).unwrap_err().message(), expected);
         }
+    }
+
+    #[test]
+    fn whoever_means_an_earlier_generation_is_let_in_to_learn_of_this_one() {
+        let hello = wire::HelloRequest {
+            expected_generation: 6,
+            ..hello()
+        };
+        assert!(greeting().check(&hello).is_ok());
     }
 
     #[tokio::test]

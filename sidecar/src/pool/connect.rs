@@ -104,6 +104,16 @@ pub enum ConnectError {
         /// How it ended.
         cause: CloseCause,
     },
+    /// The node has started anew since control last told of it.
+    #[error("{address} has generation {found} by now, {meant} was meant")]
+    Newer {
+        /// What was dialled.
+        address: String,
+        /// The generation that was meant.
+        meant: Generation,
+        /// The generation that answered.
+        found: Generation,
+    },
     /// Somebody else answered.
     #[error("{address} is not who was meant: wanted {wanted}, found {found}")]
     WrongPeer {
@@ -275,12 +285,21 @@ fn check(
     };
     let class = ConnectionClass::from_wire(answer.connection, "connection");
     let lane = u16::try_from(answer.lane_id).ok().and_then(Lane::from_id);
-    if answer.node_id == node.as_str()
-        && answer.generation == generation.number()
+    let meant = answer.node_id == node.as_str()
         && class.as_ref() == Ok(&key.class)
-        && lane == Some(key.lane)
-    {
+        && lane == Some(key.lane);
+    if meant && answer.generation == generation.number() {
         return Ok(());
+    }
+    if let Some(found) = Generation::new(answer.generation)
+        && meant
+        && found > generation
+    {
+        return Err(ConnectError::Newer {
+            address,
+            meant: generation,
+            found,
+        });
     }
     let class = class.map_or("unknown class", ConnectionClass::name);
     Err(ConnectError::WrongPeer {

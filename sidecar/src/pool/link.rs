@@ -5,7 +5,6 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -161,17 +160,16 @@ impl Seat {
         let Some(sender) = held.as_mut() else {
             return Err(h2::Reason::REFUSED_STREAM.into());
         };
-        match sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(error)) => {
-                held.take();
-                return Err(error);
-            }
-            // An earlier stream waits inside h2 for a place that we counted as free already. A
-            // fresh handle does not wait with it; the bound is our own count.
-            Poll::Pending => *sender = sender.clone(),
+        // A fresh handle does not wait for an earlier stream that h2 still holds back for a place
+        // that we counted as free already: the bound is our own count.
+        let sent = sender.clone().send_request(request, end);
+        if sent
+            .as_ref()
+            .is_err_and(|error| error.is_go_away() || error.is_io())
+        {
+            held.take();
         }
-        sender.send_request(request, end)
+        sent
     }
 }
 
