@@ -22,6 +22,7 @@ pub mod config;
 pub mod deliver;
 pub mod discover;
 pub mod drain;
+pub mod ending;
 pub mod explain;
 pub mod forward;
 pub mod health;

@@ -3,9 +3,7 @@
 //! (`classify`, `policy`, `balance`), and only the last one moves bytes. Each step says what
 //! breaks if it moved.
 
-use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -20,6 +18,7 @@ use crate::call::{Call, Caller, Peer};
 use crate::classify;
 use crate::deliver::{Attempt, Delivery, Refusal};
 use crate::discover::Discovery;
+use crate::ending::{end, finish, given_up, refuse_at_last, send_failure};
 use crate::forward::{Clock, Upload};
 use crate::health::LocalHealth;
 use crate::identity::Own;
@@ -28,10 +27,10 @@ use crate::mesh::{Mesh, RuleSource};
 use crate::own;
 use crate::policy::{deadline, retry};
 use crate::pool::Pool;
-use crate::reason::{Processed, Reason};
+use crate::reason::Processed;
 use crate::repair::Repair;
 use crate::respond::Failure;
-use crate::telemetry::{CallGuard, Metrics, Outcome};
+use crate::telemetry::Metrics;
 use crate::way::NoWay;
 
 /// What the stages need. One for the whole sidecar.
@@ -251,74 +250,4 @@ impl Stack {
         // A caller that is gone needs no answer.
         let _ = send_failure(respond, failure);
     }
-}
-
-/// The caller goes away, or its time is over, while a way is looked for.
-async fn given_up(delivery: &mut Delivery<'_>) -> GivenUp {
-    poll_fn(|context| {
-        if delivery.respond.poll_reset(context).is_ready() {
-            return Poll::Ready(GivenUp::CallerGone);
-        }
-        let over = delivery
-            .clock
-            .as_mut()
-            .is_some_and(|clock| clock.as_mut().poll(context).is_ready());
-        if over {
-            Poll::Ready(GivenUp::DeadlineOver)
-        } else {
-            Poll::Pending
-        }
-    })
-    .await
-}
-
-/// How a call ends that nobody had taken yet.
-#[derive(Clone, Copy)]
-enum GivenUp {
-    CallerGone,
-    DeadlineOver,
-}
-
-fn finish(guard: &mut CallGuard, delivery: &mut Delivery<'_>, given_up: GivenUp) {
-    match given_up {
-        GivenUp::CallerGone => guard.ended(Outcome::Cancelled),
-        GivenUp::DeadlineOver => {
-            let path = delivery.head.uri.path();
-            let failure = Failure::deadline(path, delivery.arrived.elapsed(), Processed::No);
-            end(guard, delivery.respond, failure);
-        }
-    }
-}
-
-fn refuse_at_last(guard: &mut CallGuard, delivery: &mut Delivery<'_>, refusal: Refusal) {
-    match refusal {
-        Refusal::Ours(failure) => end(guard, delivery.respond, failure),
-        Refusal::Peers(response) => guard.ended(delivery.answer(response)),
-    }
-}
-
-fn end(guard: &mut CallGuard, respond: &mut SendResponse<Bytes>, failure: Failure) {
-    guard.ended(match send_failure(respond, failure) {
-        Ok(reason) => Outcome::Failed(reason),
-        Err(CallerGone) => Outcome::Cancelled,
-    });
-}
-
-struct CallerGone;
-
-/// Answers without a body, or, for plain HTTP, with the failure's text.
-fn send_failure(respond: &mut SendResponse<Bytes>, failure: Failure) -> Result<Reason, CallerGone> {
-    let reason = failure.reason;
-    let text = failure
-        .plain
-        .map(|_| Bytes::from(format!("{}\n", failure.text)));
-    let response = failure.into_response();
-    let sent = respond
-        .send_response(response, text.is_none())
-        .map_err(|_| CallerGone)?;
-    if let Some(text) = text {
-        let mut stream = sent;
-        stream.send_data(text, true).map_err(|_| CallerGone)?;
-    }
-    Ok(reason)
 }

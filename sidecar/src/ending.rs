@@ -1,0 +1,90 @@
+//! Ends a call that no callee answered: with a failure, with a peer's refusal, or because its
+//! caller gave up. `stack` decides which; here the caller is told and the guard is.
+
+use std::future::{Future, poll_fn};
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+
+use crate::deliver::{Delivery, Refusal};
+use crate::reason::{Processed, Reason};
+use crate::respond::Failure;
+use crate::telemetry::{CallGuard, Outcome};
+
+/// The caller goes away, or its time is over, while a way is looked for.
+pub(crate) async fn given_up(delivery: &mut Delivery<'_>) -> GivenUp {
+    poll_fn(|context| {
+        if delivery.respond.poll_reset(context).is_ready() {
+            return Poll::Ready(GivenUp::CallerGone);
+        }
+        let over = delivery
+            .clock
+            .as_mut()
+            .is_some_and(|clock| clock.as_mut().poll(context).is_ready());
+        if over {
+            Poll::Ready(GivenUp::DeadlineOver)
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// How a call ends that nobody had taken yet.
+#[derive(Clone, Copy)]
+pub(crate) enum GivenUp {
+    CallerGone,
+    DeadlineOver,
+}
+
+/// Ends a call that was given up before anybody took it.
+pub(crate) fn finish(guard: &mut CallGuard, delivery: &mut Delivery<'_>, given_up: GivenUp) {
+    match given_up {
+        GivenUp::CallerGone => guard.ended(Outcome::Cancelled),
+        GivenUp::DeadlineOver => {
+            let path = delivery.head.uri.path();
+            let failure = Failure::deadline(path, delivery.arrived.elapsed(), Processed::No);
+            end(guard, delivery.respond, failure);
+        }
+    }
+}
+
+/// Ends a call with what the last attempt said.
+pub(crate) fn refuse_at_last(guard: &mut CallGuard, delivery: &mut Delivery<'_>, refusal: Refusal) {
+    match refusal {
+        Refusal::Ours(failure) => end(guard, delivery.respond, failure),
+        Refusal::Peers(response) => guard.ended(delivery.answer(response)),
+    }
+}
+
+/// Ends a call with a failure.
+pub(crate) fn end(guard: &mut CallGuard, respond: &mut SendResponse<Bytes>, failure: Failure) {
+    guard.ended(match send_failure(respond, failure) {
+        Ok(reason) => Outcome::Failed(reason),
+        Err(CallerGone) => Outcome::Cancelled,
+    });
+}
+
+/// The caller cannot be answered any more.
+pub(crate) struct CallerGone;
+
+/// Answers without a body, or, for plain HTTP, with the failure's text.
+pub(crate) fn send_failure(
+    respond: &mut SendResponse<Bytes>,
+    failure: Failure,
+) -> Result<Reason, CallerGone> {
+    let reason = failure.reason;
+    let text = failure
+        .plain
+        .map(|_| Bytes::from(format!("{}\n", failure.text)));
+    let response = failure.into_response();
+    let sent = respond
+        .send_response(response, text.is_none())
+        .map_err(|_| CallerGone)?;
+    if let Some(text) = text {
+        let mut stream = sent;
+        stream.send_data(text, true).map_err(|_| CallerGone)?;
+    }
+    Ok(reason)
+}
