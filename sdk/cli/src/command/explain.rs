@@ -165,7 +165,7 @@ fn text(explained: &Value) -> String {
 fn rule(explained: &Value) -> String {
     let rule = &explained["rule"];
     if !rule.is_object() {
-        return "none: the call is refused before a rule is looked for".to_owned();
+        return "none".to_owned();
     }
     let mut parts = vec![
         word(&rule["service"]),
@@ -300,7 +300,7 @@ mod tests {
         });
         assert_eq!(
             text(&refusal),
-            "nonsense\n\nrule        none: the call is refused before a rule is looked for\n\n\
+            "nonsense\n\nrule        none\n\n\
              refused     NOT_GRPC: nonsense is no path\n"
         );
         assert!(refused(&refusal));

@@ -93,7 +93,11 @@ fn stream(node: &Node) -> String {
     format!("closed, {seconds} s silent")
 }
 
+/// What a node that is away had acknowledged says nothing of what it holds when it comes back.
 fn revision(node: &Node, newest: u64) -> String {
+    if !node.connected {
+        return "-".to_owned();
+    }
     match newest.saturating_sub(node.acknowledged) {
         0 => node.acknowledged.to_string(),
         behind => format!("{} ({behind} behind)", node.acknowledged),
@@ -123,6 +127,7 @@ fn json(listed: &ListNodesResponse) -> Value {
             "build": node.build,
             "silent_ms": node.silent_ms,
             "identity": node.identity,
+            "network": node.network,
         })
     };
     let version = listed.version.clone().unwrap_or_default();
@@ -152,16 +157,22 @@ mod tests {
             acknowledged: 12,
             ..Node::default()
         };
+        let late = Node {
+            node_id: "orders-2".to_owned(),
+            connected: true,
+            acknowledged: 10,
+            ..orders.clone()
+        };
         let storefront = Node {
             node_id: "storefront".to_owned(),
             generation: 8,
-            acknowledged: 10,
+            network: "other".to_owned(),
             silent_ms: 4_200,
             refused: "upserts[0].addresses: none".to_owned(),
             ..Node::default()
         };
         ListNodesResponse {
-            nodes: vec![orders, storefront],
+            nodes: vec![orders, late, storefront],
             version: Some(Version {
                 store_id: "s".to_owned(),
                 counter: 12,
@@ -180,12 +191,17 @@ mod tests {
             rows[1].join(" "),
             "orders-1 healthy open 12 7 127.0.0.1:15006 - registration shop.v1.Orders"
         );
-        assert_eq!(
-            rows[2].join(" "),
-            "storefront - closed, 4 s silent 10 (2 behind) 8 - - - -"
+        assert!(
+            rows[2]
+                .join(" ")
+                .starts_with("orders-2 healthy open 10 (2 behind) 7 ")
         );
         assert_eq!(
             rows[3].join(" "),
+            "storefront - closed, 4 s silent - 8 - - - -"
+        );
+        assert_eq!(
+            rows[4].join(" "),
             "storefront refused an update: upserts[0].addresses: none"
         );
     }
@@ -204,7 +220,7 @@ mod tests {
         assert_eq!(json["version"]["counter"], 12);
         assert_eq!(json["nodes"][0]["health"], "HEALTHY");
         assert_eq!(json["nodes"][0]["addresses"]["internal"], "127.0.0.1:15006");
-        assert_eq!(json["nodes"][1]["silent_ms"], 4_200);
-        assert_eq!(json["nodes"][0].as_object().unwrap().len(), 13);
+        assert_eq!(json["nodes"][2]["silent_ms"], 4_200);
+        assert_eq!(json["nodes"][0].as_object().unwrap().len(), 14);
     }
 }

@@ -58,6 +58,19 @@ pub(crate) enum WaitError {
         /// What it said last.
         reason: String,
     },
+    /// Control has never come to the revision.
+    #[error(
+        "control did not come to revision {revision} within {}: its newest is {newest}",
+        seconds(*limit)
+    )]
+    NotThere {
+        /// The revision that was waited for.
+        revision: u64,
+        /// How long.
+        limit: Duration,
+        /// The newest that there is.
+        newest: u64,
+    },
     /// Some sidecars do not have the revision.
     #[error("revision {revision} was not everywhere within {}:{}", seconds(*limit), listed(laggards))]
     Behind {
@@ -156,9 +169,19 @@ async fn until_ready(sidecar: &str, page: &str, limit: Duration) -> Result<Durat
 
 fn for_revision(settings: &Settings, revision: u64, limit: Duration) -> Result<ExitCode, Failure> {
     let addresses = control::addresses(settings)?;
-    let answer = block_on(async move {
+    let answer: WaitRevisionResponse = block_on(async move {
         let mut control = control::connect(&addresses).await?;
-        control.wait_revision(revision, limit).await
+        let answer = control.wait_revision(revision, limit).await?;
+        if !answer.reached && answer.laggards.is_empty() {
+            let version = control.list_nodes("").await?.version.unwrap_or_default();
+            let newest = version.counter;
+            return Err(Failure::from(WaitError::NotThere {
+                revision,
+                limit,
+                newest,
+            }));
+        }
+        Ok(answer)
     })??;
     let WaitRevisionResponse {
         reached,

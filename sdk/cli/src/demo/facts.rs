@@ -80,8 +80,7 @@ impl Facts {
             .into_iter()
             .map(|step| outcome(step, report, &verdict))
             .collect();
-        let calm = report.phases.iter().find(|phase| phase.name == CALM);
-        let calm = calm.cloned().unwrap_or_default();
+        let calm = calm(report);
         let mut complaints = Vec::new();
         complain_of_failures(&outcomes, &calm, &mut complaints);
         complain_of_silence(&outcomes, &calm, &mut complaints);
@@ -104,17 +103,18 @@ impl Facts {
         self.complaints.is_empty()
     }
 
-    /// Answered calls while all was calm, by lane.
-    pub(super) fn lanes(&self) -> BTreeMap<&str, u64> {
-        by_lane(&self.calm)
-    }
-
     /// Calls through the mesh in all steps: all, and failed.
     pub(super) fn totals(&self) -> (u64, u64) {
         let calls = self.outcomes.iter().map(|outcome| outcome.calls).sum();
         let failed = self.outcomes.iter().map(|outcome| outcome.failed).sum();
         (calls, failed)
     }
+}
+
+/// What was counted while all was calm.
+pub(super) fn calm(report: &Report) -> Phase {
+    let calm = report.phases.iter().find(|phase| phase.name == CALM);
+    calm.cloned().unwrap_or_default()
 }
 
 fn outcome(step: Step, report: &Report, verdict: &Verdict) -> Outcome {
@@ -183,7 +183,8 @@ fn complain_of_silence(outcomes: &[Outcome], calm: &Phase, complaints: &mut Vec<
     }
 }
 
-fn by_lane(phase: &Phase) -> BTreeMap<&str, u64> {
+/// Answered calls by lane.
+pub(super) fn by_lane(phase: &Phase) -> BTreeMap<&str, u64> {
     let mut lanes = BTreeMap::new();
     for (lane, calls) in phase.nodes.values().flatten() {
         *lanes.entry(lane.as_str()).or_default() += calls;
@@ -276,7 +277,7 @@ pub(super) mod tests {
         assert!(facts.held());
         assert_eq!(facts.totals(), (70, 1));
         assert_eq!(
-            facts.lanes(),
+            by_lane(&facts.calm),
             BTreeMap::from([("bifrost_data", 15), ("general", 25), ("gossip", 15)])
         );
     }

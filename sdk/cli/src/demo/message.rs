@@ -29,6 +29,8 @@ pub(super) enum Order {
         /// Are calls past the mesh made?
         direct: bool,
     },
+    /// Answer with a report of what was counted so far.
+    Interim,
     /// Begin no more calls, wait for those that are open, and answer with a report.
     Report,
     /// Go on after a report.
@@ -43,6 +45,8 @@ pub(super) enum News {
     Progress(Progress),
     /// A call through the mesh failed.
     Failed(Failed),
+    /// What was counted so far.
+    Interim(Report),
     /// All of it.
     Report(Report),
 }

@@ -157,7 +157,7 @@ fn tell(facts: &Facts, json: bool) -> Result<(), Failure> {
     if json {
         return output::json(&report::json(facts));
     }
-    output::text(&report::text(facts))
+    output::text(&report::end(facts))
 }
 
 fn exit_code(facts: &Facts) -> ExitCode {

@@ -5,21 +5,27 @@ use std::fmt::Write as _;
 use comfy_table::CellAlignment;
 use serde_json::{Value, json};
 
-use super::facts::{Facts, Outcome};
-use super::message::{Counted, Failed, Kind};
+use super::facts::{Facts, Outcome, by_lane};
+use super::message::{Counted, Failed, Kind, Phase};
 use super::verdict::alike;
 use crate::command::output::{Table, number};
 
 /// Kinds of failures that are shown; more of them say no more.
 const SHOWN: usize = 12;
 
-/// For people.
-pub(super) fn text(facts: &Facts) -> String {
+/// For people: what was counted before anything was disturbed.
+pub(super) fn calm(calm: &Phase) -> String {
     let mut text = String::from("\nCalls while nothing was disturbed\n");
-    text.push_str(&calls(&facts.calm.kinds));
+    text.push_str(&calls(&calm.kinds));
     text.push_str("\nWho answered them, in which lane\n");
-    text.push_str(&nodes(facts));
-    text.push_str("\nWhat was done under load\n");
+    text.push_str(&nodes(calm));
+    text.push('\n');
+    text
+}
+
+/// For people: what the disturbances did, and whether that is as it should be.
+pub(super) fn end(facts: &Facts) -> String {
+    let mut text = String::from("\nWhat was done under load\n");
     text.push_str(&steps(&facts.outcomes));
     if facts.held_back > 0 {
         let held_back = facts.held_back;
@@ -80,7 +86,7 @@ pub(super) fn json(facts: &Facts) -> Value {
         "calm": {
             "kinds": facts.calm.kinds.iter().map(kind).collect::<Vec<_>>(),
             "nodes": facts.calm.nodes,
-            "lanes": facts.lanes(),
+            "lanes": by_lane(&facts.calm),
         },
         "steps": facts.outcomes.iter().map(step).collect::<Vec<_>>(),
         "in_flight": facts.verdict.in_flight,
@@ -132,8 +138,8 @@ fn calls(kinds: &[Counted]) -> String {
     table.text()
 }
 
-fn nodes(facts: &Facts) -> String {
-    let lanes: Vec<_> = facts.lanes().into_iter().collect();
+fn nodes(calm: &Phase) -> String {
+    let lanes: Vec<_> = by_lane(calm).into_iter().collect();
     let mut head = vec!["node"];
     head.extend(lanes.iter().map(|(lane, _)| *lane));
     head.push("all lanes");
@@ -141,7 +147,7 @@ fn nodes(facts: &Facts) -> String {
     for column in 1..head.len() {
         table.align(column, CellAlignment::Right);
     }
-    for (node, counts) in &facts.calm.nodes {
+    for (node, counts) in &calm.nodes {
         let in_lane = |lane: &str| counts.get(lane).copied().unwrap_or_default();
         let mut row = vec![node.clone()];
         row.extend(lanes.iter().map(|(lane, _)| number(in_lane(lane))));
@@ -161,7 +167,7 @@ fn steps(outcomes: &[Outcome]) -> String {
         "took",
         "calls",
         "failed",
-        "in flight on the killed node",
+        "cut by the kill",
         "unexpected",
         "unary p99",
     ]);
@@ -242,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_tables_hold_what_was_counted() {
-        let text = text(&good());
+        let text = calm(&good().calm) + &end(&good());
         let lines: Vec<Vec<&str>> = text
             .lines()
             .map(|line| line.split_whitespace().collect())

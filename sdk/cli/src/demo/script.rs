@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::cluster::{Cluster, ClusterError, STOREFRONT};
-use super::facts::{CALM, Facts, Step};
+use super::facts::{CALM, Facts, Step, calm};
 use super::message::now;
 use super::stage::Stage;
 use super::verdict::Killed;
-use super::{DemoError, load, look};
+use super::{DemoError, load, look, report};
 
 /// First calls open connections; they are not timed.
 const WARM_UP: Duration = Duration::from_millis(1_500);
@@ -111,6 +111,10 @@ impl<'a> Script<'a> {
 
     async fn kill_node(&mut self) -> Result<Killed, DemoError> {
         let began = self.begin_phase("node killed", false).await?;
+        // From here on the calm phase does not change any more.
+        let storefront = self.cluster.storefront()?;
+        let interim = storefront.interim().await.map_err(ClusterError::from)?;
+        self.stage.show(&report::calm(&calm(&interim)));
         self.say(&format!("SIGKILL to {KILLED}, its sidecar and its app"));
         let at = now();
         self.cluster.kill_node(KILLED).await?;

@@ -23,15 +23,20 @@ impl Stage {
 
     /// One more line.
     pub(super) fn say(&self, line: &str) {
-        let text = format!("[{:5.1} s] {line}\n", self.began.elapsed().as_secs_f64());
+        let time = self.began.elapsed().as_secs_f64();
+        self.show(&format!("[{time:5.1} s] {line}\n"));
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        line.clone_into(&mut last);
+    }
+
+    /// A text that ends its own lines.
+    pub(super) fn show(&self, text: &str) {
         // Nobody may be reading any more; the demo goes on all the same.
         let _ = if self.to_stderr {
             stderr().lock().write_all(text.as_bytes())
         } else {
             stdout().lock().write_all(text.as_bytes())
         };
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        line.clone_into(&mut last);
     }
 
     /// The line that was said last.

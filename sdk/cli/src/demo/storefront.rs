@@ -43,7 +43,9 @@ pub(super) struct Heard {
     pub(super) progress: Option<Progress>,
     /// In the order in which they came.
     pub(super) failed: Vec<Failed>,
-    /// The last one.
+    /// What was counted until it was asked for.
+    pub(super) interim: Option<Report>,
+    /// What was counted to the end.
     pub(super) report: Option<Report>,
 }
 
@@ -88,6 +90,16 @@ impl Storefront {
             progress.is_some_and(|progress| progress.phase == name)
         })
         .await
+    }
+
+    /// Returns what became of the load until now.
+    pub(super) async fn interim(&mut self) -> Result<Report, StorefrontError> {
+        self.order(&Order::Interim).await?;
+        self.until("its interim report is done", ANSWER_LIMIT, |heard| {
+            heard.interim.is_some()
+        })
+        .await?;
+        Ok(self.heard.borrow().interim.clone().unwrap_or_default())
     }
 
     /// Stops the load, and returns what became of it.
@@ -143,6 +155,7 @@ async fn listen(output: ChildStdout, heard: watch::Sender<Heard>) {
         };
         heard.send_modify(|heard| match news {
             News::Progress(progress) => heard.progress = Some(progress),
+            News::Interim(report) => heard.interim = Some(report),
             News::Report(report) => heard.report = Some(report),
             News::Failed(failed) if heard.failed.len() < KEPT_LIMIT => heard.failed.push(failed),
             News::Failed(_) => {}

@@ -96,12 +96,13 @@ async fn obey(
                 recorder.begin(name);
                 pace.go(direct);
             }
+            // A closed channel means that the writer has failed, which ends the program.
+            Order::Interim => drop(news.send(News::Interim(recorder.report())).await),
             Order::Resume => pace.go(false),
             Order::Report => {
                 pace.stop();
                 let report = recorder.report_when_idle(call::LIMIT * 2).await;
-                // A closed channel means that the writer has failed, which ends the program.
-                let _ = news.send(News::Report(report)).await;
+                drop(news.send(News::Report(report)).await);
             }
         }
     }

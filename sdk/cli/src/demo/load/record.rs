@@ -104,11 +104,15 @@ impl Recorder {
         let mut open = self.open.subscribe();
         // Calls that are still open after the wait are in the report.
         let _ = timeout(limit, open.wait_for(|open| *open == 0)).await;
-        let unfinished = *open.borrow();
+        self.report()
+    }
+
+    /// The report as it would be now.
+    pub(super) fn report(&self) -> Report {
         let counts = self.counts();
         Report {
             phases: counts.phases.iter().map(Recorded::report).collect(),
-            unfinished,
+            unfinished: *self.open.borrow(),
             held_back: counts.held_back,
         }
     }
