@@ -152,8 +152,8 @@ impl App {
         registration
             .restore(loaded.generations, loaded.nodes)
             .await?;
-        let mut tasks = vec![registration.spawn(events), writer];
         let drain = Arc::new(Drain::new());
+        let mut tasks = vec![registration.spawn(events, drain.watch()), writer];
         let mut fixed_status = None;
         if let Some(path) = fixed {
             let fixed = Fixed::start(path, registry.clone()).await?;

@@ -2,6 +2,7 @@
 //! and tells it the newest state of what it wants to know. It never waits for the sidecar to read:
 //! what is to be said is worked out when there is room to say it.
 
+mod ending;
 mod opening;
 
 use std::pin::Pin;
@@ -9,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sidelane_proto::model::node::offers_from_wire;
-use sidelane_proto::model::{FieldError, ServiceName, Subscription, Version};
+use sidelane_proto::model::{FieldError, Offer, ServiceName, Subscription, Version};
 use sidelane_proto::wire::control::v1::{
-    DrainConfirmed, Heartbeat, Refusal, Superseded, SyncRequest, SyncResponse, Update,
+    DrainConfirmed, Heartbeat, Refusal, SyncRequest, SyncResponse, Update,
     sync_request::Message as Said, sync_response::Message as Told,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -22,18 +23,16 @@ use super::directory::Entry;
 use super::server::Membership;
 use crate::claim::{ClaimEnd, ClaimEvent, StreamId, Word};
 use crate::drain::Draining;
-use crate::registry::NodeKey;
 
+use ending::{End, close};
 pub use opening::HELLO_LIMIT;
-use opening::{Opened, Unopened, open};
+use opening::{Opened, Unopened, open, service_names};
 
 /// How long a node that drains waits for the others to acknowledge that, at most: a sidecar that
 /// hangs must not keep a node from leaving.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// Services that one session may ask for by name. Whoever needs more asks for all.
 pub const SUBSCRIPTIONS_LIMIT: usize = sidelane_proto::model::snapshot::SUBSCRIBE_LIMIT;
-/// How long the last word of a session may take to leave.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 /// A sidecar that sends many messages is reported as heard of at most this often.
 const HEARD_PAUSE: Duration = Duration::from_millis(250);
 
@@ -51,6 +50,7 @@ pub(super) async fn run(
     let Opened {
         entry,
         welcome,
+        offered,
         ended,
     } = match opened {
         Ok(opened) => opened,
@@ -61,12 +61,15 @@ pub(super) async fn run(
     // There is room: nothing was sent before.
     let greeted = outgoing.send(Ok(told(Told::Welcome(welcome)))).await;
     let key = entry.session.key.clone();
-    let mut session = Session::new(&membership, entry, outgoing);
+    let mut session = Session::new(&membership, entry, offered, outgoing);
     let end = match greeted {
         Ok(()) => session.run(&mut requests, ended, &mut draining).await,
         Err(_) => End::Lost,
     };
-    session.close(end, stream, key).await;
+    let outgoing = session.outgoing.clone();
+    // Out of the directory first: nobody waits any longer for what it acknowledges.
+    drop(session);
+    close(&membership, end, stream, key, &outgoing).await;
 }
 
 async fn refuse(membership: &Membership, outgoing: &Outgoing, refused: opening::Refusing) {
@@ -92,29 +95,14 @@ fn told(message: Told) -> SyncResponse {
     }
 }
 
-/// How a session ends.
-#[derive(Debug)]
-enum End {
-    /// The sidecar has taken its leave.
-    Goodbye,
-    /// The stream broke.
-    Lost,
-    /// The sidecar said something that cannot be.
-    Wrong(Status),
-    /// The claim is over.
-    Claim(ClaimEnd),
-    /// The control plane is stopping.
-    Stopping,
-    /// The control plane is gone already, in part.
-    Closed,
-}
-
 /// Resolves with the drain's version and the number of sessions that did not acknowledge it.
 type Confirmation = Pin<Box<dyn Future<Output = Option<(u64, usize)>> + Send>>;
 
 struct Session<'a> {
     membership: &'a Arc<Membership>,
     entry: Entry,
+    /// The services that the node offers: who listens to one of them is waited for in a drain.
+    offered: Vec<ServiceName>,
     outgoing: Outgoing,
     heartbeats: Interval,
     heard: Option<Instant>,
@@ -127,13 +115,19 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(membership: &'a Arc<Membership>, entry: Entry, outgoing: Outgoing) -> Self {
+    fn new(
+        membership: &'a Arc<Membership>,
+        entry: Entry,
+        offered: Vec<ServiceName>,
+        outgoing: Outgoing,
+    ) -> Self {
         let period = membership.terms.heartbeat();
         let mut heartbeats = tokio::time::interval_at(Instant::now() + period, period);
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             membership,
             entry,
+            offered,
             outgoing,
             heartbeats,
             heard: None,
@@ -220,12 +214,7 @@ impl<'a> Session<'a> {
             }
             Some(Said::OffersChanged(changed)) => {
                 let offers = offers_from_wire(changed.offers).map_err(wrong("offers_changed"))?;
-                let (reply, taken) = oneshot::channel();
-                self.say(Word::Offers(offers, reply)).await?;
-                if let Ok(Err(refused)) = taken.await {
-                    return Err(End::Wrong(Status::resource_exhausted(refused.to_string())));
-                }
-                return Ok(());
+                return self.offer(offers).await;
             }
             Some(Said::Draining(_)) => return self.drain().await,
             Some(Said::Goodbye(goodbye)) => {
@@ -241,6 +230,21 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         self.say(Word::Heard).await
+    }
+
+    async fn offer(&mut self, offers: Vec<Offer>) -> Result<(), End> {
+        let offered = service_names(&offers);
+        let (reply, taken) = oneshot::channel();
+        self.say(Word::Offers(offers, reply)).await?;
+        match taken.await {
+            Ok(Ok(())) => self.offered = offered,
+            Ok(Err(refused)) => {
+                return Err(End::Wrong(Status::resource_exhausted(refused.to_string())));
+            }
+            // The claim is over meanwhile, which its end says.
+            Err(_) => {}
+        }
+        Ok(())
     }
 
     fn subscribe(&mut self, subscription: &Subscription) -> Result<(), End> {
@@ -279,10 +283,10 @@ impl<'a> Session<'a> {
         self.say(Word::Draining(published)).await?;
         let membership = Arc::clone(self.membership);
         let key = self.entry.session.key.clone();
+        let services = self.offered.clone();
         self.confirming = Some(Box::pin(async move {
             let until = Instant::now() + DRAIN_LIMIT;
             let version = publication.await.ok()?;
-            let services = offered(&membership, &key).await;
             let registry = &membership.registry;
             let behind = membership
                 .directory
@@ -314,63 +318,6 @@ impl<'a> Session<'a> {
         let said = self.membership.claims.send(event).await;
         said.map_err(|_| End::Closed)
     }
-
-    /// Says the last word to both sides.
-    async fn close(self, end: End, stream: StreamId, key: NodeKey) {
-        tracing::debug!(node = %key, ?end, "session ends");
-        let Self {
-            membership,
-            entry,
-            outgoing,
-            ..
-        } = self;
-        drop(entry);
-        let (word, farewell) = match end {
-            End::Goodbye => (Some(Word::Goodbye), None),
-            End::Lost => (Some(Word::Lost), None),
-            End::Wrong(status) => (Some(Word::Lost), Some(Err(status))),
-            End::Claim(ClaimEnd::Superseded(generation)) => {
-                let text = format!(
-                    "generation {generation} of node `{key}` is alive; this process has been \
-                     replaced and must not come back"
-                );
-                let generation = generation.number();
-                let superseded = Superseded { generation, text };
-                (None, Some(Ok(told(Told::Superseded(superseded)))))
-            }
-            End::Claim(ClaimEnd::LeaseEnded) => {
-                let text = "nothing was heard for a whole lease; connect again";
-                (None, Some(Err(Status::unavailable(text))))
-            }
-            End::Claim(ClaimEnd::Resumed) => {
-                let text = "the node has opened another stream";
-                (None, Some(Err(Status::aborted(text))))
-            }
-            // The node's lease is left as it is: it comes back to whoever counts it next.
-            End::Stopping | End::Closed => (None, None),
-        };
-        if let Some(word) = word {
-            // An error means that the process ends anyway.
-            let _ = membership
-                .claims
-                .send(ClaimEvent::Said { stream, key, word })
-                .await;
-        }
-        if let Some(farewell) = farewell {
-            // A sidecar that does not read has its stream closed without.
-            let _ = tokio::time::timeout(FAREWELL_LIMIT, outgoing.send(farewell)).await;
-        }
-    }
-}
-
-/// The services that a node offers.
-async fn offered(membership: &Membership, key: &NodeKey) -> Vec<ServiceName> {
-    let nodes = membership.registry.nodes().await.unwrap_or_default();
-    let record = nodes.into_iter().find(|(_, record)| record.key == *key);
-    record.map_or_else(Vec::new, |(_, record)| {
-        let offers = record.offers.iter();
-        offers.map(|offer| offer.service.clone()).collect()
-    })
 }
 
 /// Waits for ever where nothing is being confirmed.

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::claim::{Admitted, ClaimEnd, ClaimEvent, StreamId, Word};
+use crate::drain::Draining;
 use crate::registry::{Closed, NodeKey, NodeRecord, Registry, Terms};
 
 pub use holders::{ENDPOINTS_LIMIT, GENERATIONS_LIMIT, NODES_LIMIT};
@@ -64,24 +65,34 @@ impl Registration {
     }
 
     /// Runs the source until every stream's end of the channel is dropped, or the registry ends.
+    /// Once the control plane drains, no lease ends any more: nobody can renew one then, and what
+    /// is stored last must not be an empty mesh.
     #[must_use]
-    pub fn spawn(self, events: mpsc::Receiver<ClaimEvent>) -> JoinHandle<()> {
+    pub fn spawn(self, events: mpsc::Receiver<ClaimEvent>, draining: Draining) -> JoinHandle<()> {
         tokio::spawn(async move {
-            if self.run(events).await == Err(Closed) {
+            if self.run(events, draining).await == Err(Closed) {
                 tracing::error!("the registry ended before the registration source");
             }
         })
     }
 
-    async fn run(mut self, mut events: mpsc::Receiver<ClaimEvent>) -> Result<(), Closed> {
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<ClaimEvent>,
+        draining: Draining,
+    ) -> Result<(), Closed> {
+        // Given up when the drain begins, which would wait for it otherwise.
+        let mut draining = Some(draining);
         loop {
             let due = self.holders.next_deadline().map(Instant::from_std);
+            let due = due.filter(|_| draining.is_some());
             let event = tokio::select! {
                 biased;
                 event = events.recv() => match event {
                     Some(event) => Some(event),
                     None => return Ok(()),
                 },
+                () = begun(&mut draining) => continue,
                 () = until(due) => None,
             };
             match event {
@@ -198,6 +209,17 @@ impl Registration {
             let _ = ended.send(end);
         }
         self.registry.apply(step.change, published).await
+    }
+}
+
+/// Waits for the drain to begin, once.
+async fn begun(draining: &mut Option<Draining>) {
+    match draining {
+        Some(watch) => {
+            watch.begun().await;
+            *draining = None;
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidelane_proto::model::NodeHello;
+use sidelane_proto::model::{NodeHello, Offer, ServiceName};
 use sidelane_proto::wire::control::v1::{
     Hello, SyncRequest, Welcome, sync_request::Message as Said,
 };
@@ -26,6 +26,8 @@ pub const HELLO_LIMIT: Duration = Duration::from_secs(3);
 pub(super) struct Opened {
     pub(super) entry: Entry,
     pub(super) welcome: Welcome,
+    /// What the node offers.
+    pub(super) offered: Vec<ServiceName>,
     pub(super) ended: oneshot::Receiver<ClaimEnd>,
 }
 
@@ -85,6 +87,7 @@ async fn admit(
     };
     let (subscription, held) = (hello.subscription.clone(), hello.held.clone());
     let generation = hello.generation;
+    let offered = service_names(&hello.offers);
     let (ended_sender, ended) = oneshot::channel();
     let highest = claim(membership, stream, hello, ended_sender, until).await?;
     let registry = &membership.registry;
@@ -105,6 +108,7 @@ async fn admit(
     Ok(Opened {
         entry,
         welcome,
+        offered,
         ended,
     })
 }
@@ -128,6 +132,10 @@ async fn first_message(
         Ok(Ok(Some(_))) => Err(missing("something else was said first")),
         Ok(Ok(None) | Err(_)) => Err(Unopened::Gone),
     }
+}
+
+pub(super) fn service_names(offers: &[Offer]) -> Vec<ServiceName> {
+    offers.iter().map(|offer| offer.service.clone()).collect()
 }
 
 /// Asks for the node id, and waits until others can see the node: so that a call that somebody

@@ -1,0 +1,17 @@
+//! The whole control plane over real sockets, and sidecars that say exactly what a test wants.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "these are tests, and so are the helpers between them"
+)]
+
+mod admin;
+mod drain;
+mod fixed;
+mod leases;
+mod process;
+mod restart;
+mod session;
+mod sidecar;
+mod subscriptions;
