@@ -99,6 +99,12 @@ impl Admin {
             };
             text.push_str(&format!("{name}: {said}\n"));
         }
+        if status.source == Source::Disk && connected(&status).is_err() {
+            text.push_str(&format!(
+                "the picture of the mesh is the one kept on disk, version {}\n",
+                version_text(&status)
+            ));
+        }
         if let Some(refused) = &status.refused_update {
             let error = &refused.error;
             text.push_str(&format!(
@@ -165,6 +171,7 @@ impl Admin {
             "bound": self.bound,
             "control": state_text(&status),
             "version": status.version.map(|version| version.to_string()),
+            "picture_from": status.source.name(),
             "strategies_not_built_yet": ["LEAST_CONNECTIONS", "CONSISTENT_HASH", "PEAK_EWMA"],
             "lanes": lanes(),
             "services": services,
@@ -298,6 +305,11 @@ fn connected(status: &Status) -> Result<(), String> {
         State::Connected { .. } => Ok(()),
         _ => Err(state_text(status)),
     }
+}
+
+fn version_text(status: &Status) -> String {
+    let version = status.version.as_ref();
+    version.map_or_else(|| "unknown".to_owned(), ToString::to_string)
 }
 
 fn state_text(status: &Status) -> String {

@@ -208,12 +208,8 @@ async fn forced(signals: &mut Signals) {
 /// Says once when traffic can flow.
 async fn announce(discovery: Discovery) {
     let mut status = discovery.status();
-    if status
-        .wait_for(|status| status.version.is_some())
-        .await
-        .is_ok()
-    {
-        info!("ready");
+    if let Ok(status) = status.wait_for(|status| status.version.is_some()).await {
+        info!(picture_from = status.source.name(), "ready");
     }
 }
 

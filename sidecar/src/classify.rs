@@ -233,3 +233,152 @@ fn unknown(view: &View, service: &str) -> ClassifyError {
         known,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use sidelane::routing::{MethodRule, RouteTable, rule};
+    use sidelane_proto::model::{ServiceName, ServiceState};
+
+    use super::*;
+    use crate::mesh::Mesh;
+    use crate::telemetry::Metrics;
+
+    const NONE: &[MethodRule] = &[];
+    const INTERNAL: ConnectionClass = ConnectionClass::Internal;
+    const EXTERNAL: ConnectionClass = ConnectionClass::External;
+    static RULES: &[Rule] = &[
+        rule("shop.v1.Orders", INTERNAL, Lane::GENERAL, NONE, "shop.rs:1"),
+        rule(
+            "shop.v1.Log",
+            INTERNAL,
+            Lane::BIFROST_DATA,
+            NONE,
+            "shop.rs:2",
+        ),
+        rule(
+            "shop.v1.Front",
+            EXTERNAL,
+            Lane::INGRESS_DATA,
+            NONE,
+            "shop.rs:3",
+        ),
+    ];
+
+    fn mesh() -> Mesh {
+        let seen = ServiceName::new("other.v1.Seen").unwrap();
+        let mesh = Mesh::new(
+            RouteTable::new(RULES),
+            Vec::new(),
+            Arc::new(Metrics::default()),
+        );
+        let state = ServiceState {
+            service: seen,
+            ever_seen: true,
+            endpoints: Vec::new(),
+        };
+        mesh.replace([&state], &[], Instant::now());
+        mesh
+    }
+
+    fn decide(service: &str, lane: Option<Lane>) -> Result<Classified, ClassifyError> {
+        let path = CallPath {
+            service,
+            method: "Get",
+        };
+        outbound(&mesh().view(), path, lane, Policy::default())
+    }
+
+    #[test]
+    fn a_rule_decides_class_and_lane() {
+        let orders = decide("shop.v1.Orders", None).unwrap();
+        assert_eq!((orders.class, orders.lane), (INTERNAL, Lane::GENERAL));
+        let log = decide("shop.v1.Log", Some(Lane::BIFROST_DATA)).unwrap();
+        assert_eq!((log.class, log.lane), (INTERNAL, Lane::BIFROST_DATA));
+        let front = decide("shop.v1.Front", None).unwrap();
+        assert_eq!((front.class, front.lane), (EXTERNAL, Lane::INGRESS_DATA));
+    }
+
+    #[test]
+    fn another_lane_than_the_rules_is_refused_with_the_rule() {
+        let error = decide("shop.v1.Orders", Some(Lane::GOSSIP)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "shop.v1.Orders: lane `gossip` was asked for, its rule (shop.rs:1) allows general"
+        );
+    }
+
+    #[test]
+    fn without_a_rule_the_caller_may_choose_among_the_classs_lanes() {
+        let seen = decide("other.v1.Seen", None).unwrap();
+        assert_eq!((seen.class, seen.lane), (INTERNAL, Lane::GENERAL));
+        let gossip = decide("other.v1.Seen", Some(Lane::GOSSIP)).unwrap();
+        assert_eq!(gossip.lane, Lane::GOSSIP);
+        let error = decide("other.v1.Seen", Some(Lane::INGRESS_DATA)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "other.v1.Seen: lane `ingress_data` was asked for, its rule (default rule) allows \
+             general, gossip, bifrost_data"
+        );
+    }
+
+    #[test]
+    fn where_rules_are_demanded_the_default_does_not_do() {
+        let path = CallPath {
+            service: "other.v1.Seen",
+            method: "Get",
+        };
+        let strict = Policy {
+            require_rules: true,
+        };
+        let error = outbound(&mesh().view(), path, None, strict).unwrap_err();
+        assert!(matches!(error, ClassifyError::NoRule { .. }), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_service_is_refused_with_what_is_known() {
+        let error = decide("never.v1.Heard", None).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "never.v1.Heard: no rule names it and no node ever offered it; known are \
+             other.v1.Seen; start a sidecar with `--serve never.v1.Heard=ADDRESS`, or look at \
+             `sidelane services`"
+        );
+    }
+
+    #[test]
+    fn what_is_secure_does_not_go_in_the_clear() {
+        let error = decide("sidelane.predefined.v1.Metadata", None).unwrap_err();
+        assert!(matches!(error, ClassifyError::NotSecure { .. }), "{error}");
+    }
+
+    /// The rule set is finite: every service, class and lane there is.
+    #[test]
+    fn an_internal_service_never_comes_in_by_the_external_listener() {
+        for rule in RULES {
+            for class in ConnectionClass::ALL {
+                for lane in Lane::ALL {
+                    let decided = inbound(&rule.service, Some(rule), class, lane);
+                    let right = class == rule.class && lane == rule.lane;
+                    assert_eq!(decided.is_ok(), right, "{} {class} {lane}", rule.service);
+                    if rule.class == INTERNAL && class == EXTERNAL {
+                        assert!(matches!(decided, Err(ClassifyError::NotExposed { .. })));
+                    }
+                }
+            }
+        }
+        assert!(inbound("a.B", None, INTERNAL, Lane::GOSSIP).is_ok());
+        assert!(inbound("a.B", None, EXTERNAL, Lane::GENERAL).is_err());
+    }
+
+    #[test]
+    fn a_callers_other_lane_is_named_with_both_sides() {
+        let error = inbound("shop.v1.Log", Some(&RULES[1]), INTERNAL, Lane::GENERAL).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "shop.v1.Log: the caller sends it in lane `general`, the rule here (shop.rs:2) says \
+             `bifrost_data`; build both sides with the same rules"
+        );
+    }
+}

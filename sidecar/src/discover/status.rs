@@ -77,6 +77,18 @@ pub enum Source {
     Control,
 }
 
+impl Source {
+    /// The word for people and for `/config`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Disk => "disk",
+            Self::Control => "control",
+        }
+    }
+}
+
 /// An update that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedUpdate {

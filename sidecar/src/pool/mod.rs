@@ -6,6 +6,8 @@ mod backoff;
 mod connect;
 mod key;
 mod link;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::pin::pin;

@@ -1,0 +1,248 @@
+//! The pool against real sockets: one dial for all who wait, every bound by going past it, and
+//! what becomes of links that are idle, old, replaced or lost.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sidelane_proto::model::{ConnectionClass, Lane, PeerAddress};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::*;
+
+/// Tells the test about links that ended by themselves.
+struct Told(mpsc::UnboundedSender<String>);
+
+impl Observer for Told {
+    fn closed(&self, key: &Key, cause: &CloseCause) {
+        let _ = self.0.send(format!("{key}: {cause}"));
+    }
+}
+
+/// An HTTP/2 server that takes calls and never answers.
+struct Server {
+    address: Address,
+    connections: Arc<AtomicUsize>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
+        let accepting = tokio::spawn(async move {
+            let mut open = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+                open.spawn(async move {
+                    let mut connection = h2::server::handshake(stream).await.unwrap();
+                    let mut calls = Vec::new();
+                    while let Some(Ok(call)) = connection.accept().await {
+                        calls.push(call);
+                    }
+                });
+            }
+        });
+        Self {
+            address: Address::Tcp(PeerAddress::new(&address).unwrap()),
+            connections,
+            accepting,
+        }
+    }
+
+    fn key(&self, lane: Lane) -> Key {
+        Key {
+            to: To::Local(self.address.clone()),
+            class: ConnectionClass::Internal,
+            lane,
+        }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+fn pool() -> (Arc<Pool>, mpsc::UnboundedReceiver<String>) {
+    let node = NodeId::new("test").unwrap();
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let own = Own::new(node, Generation::new(1).unwrap());
+    (Pool::new(own, Arc::new(Told(sender))), receiver)
+}
+
+async fn nobody() -> Address {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    Address::Tcp(PeerAddress::new(&address).unwrap())
+}
+
+#[tokio::test]
+async fn all_who_wait_for_one_key_share_one_dial() {
+    let server = Server::start().await;
+    let (pool, _told) = pool();
+    let key = server.key(Lane::GENERAL);
+    let seats = (0..50).map(|_| pool.seat(&key, &server.address, false));
+    let seats = futures_util::future::join_all(seats).await;
+    assert!(seats.iter().all(Result::is_ok));
+    assert_eq!(server.connections(), 1);
+    assert_eq!(pool.links().len(), 1);
+    assert_eq!(pool.links()[0].in_flight(), 50);
+    drop(seats);
+    assert_eq!(pool.links()[0].in_flight(), 0);
+}
+
+#[tokio::test]
+async fn lanes_do_not_share_a_connection() {
+    let server = Server::start().await;
+    let (pool, _told) = pool();
+    for lane in [Lane::GENERAL, Lane::GOSSIP, Lane::BIFROST_DATA] {
+        pool.seat(&server.key(lane), &server.address, false)
+            .await
+            .unwrap();
+    }
+    assert_eq!(server.connections(), 3);
+}
+
+#[tokio::test]
+async fn a_full_lane_refuses_and_says_so() {
+    let server = Server::start().await;
+    let (pool, _told) = pool();
+    let key = server.key(Lane::BIFROST_DATA);
+    let lane = settings(Lane::BIFROST_DATA);
+    let room = lane.max_connections * lane.max_streams as usize;
+    let mut seats = Vec::new();
+    for _ in 0..room {
+        seats.push(pool.seat(&key, &server.address, false).await.unwrap());
+    }
+    assert_eq!(server.connections(), lane.max_connections);
+    let full = pool
+        .seat(&key, &server.address, false)
+        .await
+        .unwrap_err()
+        .to_string();
+    let expected = format!(
+        "{key}: all 2 connections have 64 calls each; try again later, or give the service its \
+         own lane"
+    );
+    assert_eq!(full, expected);
+    seats.pop();
+    assert!(pool.seat(&key, &server.address, false).await.is_ok());
+}
+
+#[tokio::test]
+async fn those_who_wait_for_a_dial_have_a_bound_too() {
+    // A listener that completes no TCP connection of ours in time is hard to have; one that
+    // never answers the peer's Hello is as good: the dial stays under way.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let text = listener.local_addr().unwrap().to_string();
+    let address = Address::Tcp(PeerAddress::new(&text).unwrap());
+    let (pool, _told) = pool();
+    let key = Key {
+        to: To::Peer {
+            node: NodeId::new("silent").unwrap(),
+            generation: Generation::new(1).unwrap(),
+        },
+        class: ConnectionClass::Internal,
+        lane: Lane::GOSSIP,
+    };
+    let bound = settings(Lane::GOSSIP).max_waiting;
+    let mut waiting = JoinSet::new();
+    for _ in 0..=bound {
+        let (pool, key, address) = (Arc::clone(&pool), key.clone(), address.clone());
+        waiting.spawn(async move { pool.seat(&key, &address, false).await.map(drop) });
+    }
+    // The one too many is told at once; the others still wait.
+    let first = waiting.join_next().await.unwrap().unwrap();
+    assert!(
+        matches!(first, Err(PoolError::LaneFull { .. })),
+        "{first:?}"
+    );
+    assert_eq!(waiting.len(), bound);
+}
+
+#[tokio::test]
+async fn a_failed_dial_holds_back_the_next_ones() {
+    let address = nobody().await;
+    let (pool, _told) = pool();
+    let key = Key {
+        to: To::Local(address.clone()),
+        class: ConnectionClass::Internal,
+        lane: Lane::GENERAL,
+    };
+    let first = pool.seat(&key, &address, false).await.unwrap_err();
+    assert!(
+        matches!(first, PoolError::Connect { again: None, .. }),
+        "{first}"
+    );
+    let PoolError::Connect {
+        again: Some(wait), ..
+    } = pool.seat(&key, &address, false).await.unwrap_err()
+    else {
+        panic!("it was dialled again at once");
+    };
+    assert!(wait <= backoff::FIRST, "{wait:?}");
+}
+
+#[tokio::test]
+async fn a_retired_link_lets_its_calls_finish() {
+    let server = Server::start().await;
+    let (pool, mut told) = pool();
+    let key = server.key(Lane::GENERAL);
+    let seat = pool.seat(&key, &server.address, false).await.unwrap();
+    let request = http::Request::post("http://a/b.C/D").body(()).unwrap();
+    let (answer, _body) = seat.send(request, false).unwrap();
+    pool.links()[0].retire();
+    let second = pool.seat(&key, &server.address, false).await.unwrap();
+    assert_eq!(server.connections(), 2);
+    assert!(futures_util::FutureExt::now_or_never(answer).is_none());
+    drop((seat, second));
+    assert!(
+        told.try_recv().is_err(),
+        "a link that was retired is no ghost"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_link_is_told_and_its_calls_fail() {
+    let server = Server::start().await;
+    let (pool, mut told) = pool();
+    let key = server.key(Lane::GENERAL);
+    let seat = pool.seat(&key, &server.address, false).await.unwrap();
+    let request = http::Request::post("http://a/b.C/D").body(()).unwrap();
+    let (answer, _body) = seat.send(request, false).unwrap();
+    server.accepting.abort();
+    assert!(answer.await.is_err());
+    let said = told.recv().await.unwrap();
+    assert!(said.starts_with(&key.to_string()), "{said}");
+    assert!(pool.links().is_empty());
+}
+
+#[tokio::test]
+async fn idle_and_old_links_end_but_persistent_ones_stay() {
+    let server = Server::start().await;
+    let (pool, _told) = pool();
+    let idle = settings(Lane::GENERAL).idle;
+    let (plain, kept) = (server.key(Lane::GENERAL), server.key(Lane::GOSSIP));
+    drop(pool.seat(&plain, &server.address, false).await.unwrap());
+    drop(pool.seat(&kept, &server.address, true).await.unwrap());
+    let now = Instant::now();
+    pool.sweep_at(now);
+    assert_eq!(pool.links().len(), 2);
+    pool.sweep_at(now + idle + Duration::from_millis(1));
+    let left: Vec<_> = pool.links().iter().map(|link| link.key.lane).collect();
+    assert_eq!(left, [Lane::GOSSIP]);
+    pool.sweep_at(now + MAX_AGE * 2);
+    assert!(pool.links().is_empty());
+}
+
+#[tokio::test]
+async fn a_busy_link_is_not_idle() {
+    let server = Server::start().await;
+    let (pool, _told) = pool();
+    let key = server.key(Lane::GENERAL);
+    let _seat = pool.seat(&key, &server.address, false).await.unwrap();
+    pool.sweep_at(Instant::now() + settings(Lane::GENERAL).idle * 2);
+    assert_eq!(pool.links().len(), 1);
+}
