@@ -15,6 +15,7 @@ use crate::admin::{self, Answer, Metrics};
 use crate::client;
 use crate::ports::free_port;
 use crate::process::{Output, Process};
+use crate::routes::ROUTES;
 
 /// The longest time that a process may take until it is ready.
 pub const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -46,6 +47,7 @@ pub struct ClusterBuilder {
 struct Plan {
     name: String,
     flags: Vec<String>,
+    serves: Vec<String>,
 }
 
 /// Which process the next flags are for.
@@ -86,6 +88,7 @@ pub struct Node {
     outbound: SocketAddr,
     internal: SocketAddr,
     external: SocketAddr,
+    serves: Vec<String>,
 }
 
 impl ClusterBuilder {
@@ -116,7 +119,11 @@ impl ClusterBuilder {
             "serving {service}: say which node, `.node(\"…\").serving(…)`"
         );
         let served = format!("{service}={}", local.address());
-        self.with("--serve", &served)
+        let mut plan = self.with("--serve", &served);
+        if let Some(node) = plan.nodes.last_mut() {
+            node.serves.push(service.to_owned());
+        }
+        plan
     }
 
     /// One more flag for what was named last.
@@ -135,10 +142,11 @@ impl ClusterBuilder {
         self
     }
 
-    /// Starts everything, and waits until every process says that it is ready.
+    /// Starts everything, and waits until every process says that it is ready and every sidecar
+    /// knows all that is served.
     ///
     /// # Panics
-    /// If one is not ready within 20 s.
+    /// If that takes more than 20 s each.
     pub async fn start(self) -> Cluster {
         let cluster = self.launch().await;
         if let Some(control) = &cluster.control {
@@ -147,6 +155,7 @@ impl ClusterBuilder {
         for node in &cluster.nodes {
             node.ready().await;
         }
+        cluster.settled().await;
         cluster
     }
 
@@ -179,6 +188,7 @@ impl Plan {
         Self {
             name: name.to_owned(),
             flags: Vec::new(),
+            serves: Vec::new(),
         }
     }
 
@@ -193,7 +203,7 @@ impl Plan {
         Control { member, listen }
     }
 
-    async fn start_node(self, program: &Path, folder: &Path, control: SocketAddr) -> Node {
+    async fn start_node(mut self, program: &Path, folder: &Path, control: SocketAddr) -> Node {
         let [outbound, internal, external, admin] = [(); 4].map(|()| loopback(free_port()));
         let flags = [
             ("--node", self.name.clone()),
@@ -204,9 +214,11 @@ impl Plan {
             ("--admin", admin.to_string()),
             ("--data", data_folder(folder, &self.name)),
         ];
+        let serves = std::mem::take(&mut self.serves);
         let member = self.start(program, folder, "sidecar", &flags, admin).await;
         Node {
             member,
+            serves,
             outbound,
             internal,
             external,
@@ -272,6 +284,35 @@ impl Cluster {
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// Waits until every sidecar would send calls to every node that serves what it calls. Ready
+    /// processes alone are not enough for that: what one says of itself takes a moment to reach
+    /// the others.
+    ///
+    /// # Panics
+    /// If one would not after 20 s.
+    pub async fn settled(&self) {
+        // Without a rule a service is not known before it is called; a secure one is refused.
+        let asked = ROUTES.rules().filter(|rule| !rule.secure);
+        for service in asked.map(|rule| &*rule.service) {
+            let serving: Vec<&str> = self
+                .nodes
+                .iter()
+                .filter(|node| node.serves.iter().any(|serves| serves == service))
+                .map(|node| node.name())
+                .collect();
+            for node in self.nodes.iter().filter(|_| !serving.is_empty()) {
+                let question = format!("/explain?path=/{service}/Any");
+                let all = |answer: &Answer| {
+                    let eligible = eligible(&answer.body);
+                    serving
+                        .iter()
+                        .all(|node| eligible.iter().any(|id| id == node))
+                };
+                node.answers(&question, all).await;
+            }
+        }
     }
 
     /// The folder with logs and data, which goes with the mesh.
@@ -458,6 +499,17 @@ impl Deref for Node {
     fn deref(&self) -> &Member {
         &self.member
     }
+}
+
+/// The nodes to which a call could go, by the answer of `/explain`.
+fn eligible(explanation: &str) -> Vec<String> {
+    let answer: serde_json::Value = serde_json::from_str(explanation).unwrap_or_default();
+    let candidates = answer["candidates"].as_array().cloned().unwrap_or_default();
+    candidates
+        .iter()
+        .filter(|candidate| candidate["eligible"] == true)
+        .filter_map(|candidate| candidate["node_id"].as_str().map(str::to_owned))
+        .collect()
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::ChildStdout;
 
-use crate::cases::{CASES, CASE_LIMIT, Ground, Report, ServerKind, Way};
+use crate::cases::{CASE_LIMIT, CASES, Ground, Report, ServerKind, Way};
 use crate::cluster::LocalService;
 use crate::process::{Output, Process};
 
@@ -60,8 +60,9 @@ impl Python {
             .output();
         let output = tokio::time::timeout(START_LIMIT, output).await;
         let output = output.unwrap_or_else(|_| panic!("no stubs within {START_LIMIT:?}"));
-        let output =
-            output.unwrap_or_else(|error| panic!("{} ({PYTHON_VARIABLE}): {error}", interpreter.display()));
+        let output = output.unwrap_or_else(|error| {
+            panic!("{} ({PYTHON_VARIABLE}): {error}", interpreter.display())
+        });
         assert!(
             output.status.success(),
             "{} makes no stubs: {}",
@@ -83,9 +84,16 @@ impl Python {
         let process = self.start("python-server", arguments).await;
         let mut lines = BufReader::new(process.take_output().await).lines();
         let first = tokio::time::timeout(START_LIMIT, lines.next_line()).await;
-        let port = first.ok().and_then(|line| line.ok()?)
+        let port = first
+            .ok()
+            .and_then(|line| line.ok()?)
             .and_then(|line| line.parse::<u16>().ok())
-            .unwrap_or_else(|| panic!("the Python server does not listen:\n{}", process.end_of_log()));
+            .unwrap_or_else(|| {
+                panic!(
+                    "the Python server does not listen:\n{}",
+                    process.end_of_log()
+                )
+            });
         PythonServer {
             process,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
@@ -119,16 +127,28 @@ impl Python {
             ran.insert(name);
         }
         let ours: HashSet<String> = CASES.iter().map(|case| case.name.to_owned()).collect();
-        assert_eq!(ran, ours, "Python and Rust must have the same cases\n{}", process.end_of_log());
+        assert_eq!(
+            ran,
+            ours,
+            "Python and Rust must have the same cases\n{}",
+            process.end_of_log()
+        );
         let status = process.exited(START_LIMIT).await;
-        assert!(status.success(), "the Python client ended with {status}:\n{}", process.end_of_log());
+        assert!(
+            status.success(),
+            "the Python client ended with {status}:\n{}",
+            process.end_of_log()
+        );
         report.conclude(&format!("{ground:?}, from Python"));
     }
 
     fn arguments(&self, program: &str, flags: &[(&str, &str)]) -> Vec<String> {
         let program = here().join("python").join(program);
         let mut arguments = vec![program.display().to_string()];
-        arguments.extend(["--stubs".to_owned(), self.folder.path().display().to_string()]);
+        arguments.extend([
+            "--stubs".to_owned(),
+            self.folder.path().display().to_string(),
+        ]);
         for (flag, value) in flags {
             arguments.extend([(*flag).to_owned(), (*value).to_owned()]);
         }
@@ -148,7 +168,10 @@ async fn run_one(
     report: &mut Report,
 ) -> Option<String> {
     let begin = line(lines, process, START_LIMIT, "the next case").await?;
-    let name = begin["begin"].as_str().expect("a case begins with its name").to_owned();
+    let name = begin["begin"]
+        .as_str()
+        .expect("a case begins with its name")
+        .to_owned();
     let end = line(lines, process, CASE_LIMIT, &name).await;
     let end = end.unwrap_or_else(|| panic!("Python ended in {name}:\n{}", process.end_of_log()));
     assert_eq!(end["case"], begin["begin"], "{end}");
@@ -170,7 +193,10 @@ async fn line(
 ) -> Option<Value> {
     let line = tokio::time::timeout(limit, lines.next_line()).await;
     let line = line.unwrap_or_else(|_| {
-        panic!("Python is not done with {what} after {limit:?}:\n{}", process.end_of_log())
+        panic!(
+            "Python is not done with {what} after {limit:?}:\n{}",
+            process.end_of_log()
+        )
     });
     let line = line.expect("Python writes text")?;
     Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("no JSON ({error}): {line}")))
