@@ -86,6 +86,15 @@ impl RawClient {
     pub async fn connect(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await;
         let stream = stream.with_context(|| format!("nobody listens on {address}"))?;
+        Self::over(stream).await
+    }
+
+    /// Speaks HTTP/2 from here on, on a connection that was opened already.
+    ///
+    /// # Errors
+    /// The other side does not.
+    pub async fn over(stream: TcpStream) -> Result<Self> {
+        let address = stream.peer_addr()?;
         stream.set_nodelay(true)?;
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(WINDOW)
@@ -102,8 +111,21 @@ impl RawClient {
     /// # Errors
     /// The connection has ended, or a header is none.
     pub async fn begin(&self, path: &str, headers: &[(&str, &str)]) -> Result<RawCall> {
+        self.begin_with("POST", path, headers).await
+    }
+
+    /// The same, with another method than calls have.
+    ///
+    /// # Errors
+    /// As [`RawClient::begin`].
+    pub async fn begin_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<RawCall> {
         let mut request = Request::builder()
-            .method("POST")
+            .method(method)
             .uri(format!("http://{}{path}", self.address))
             .header("te", "trailers")
             .header("content-type", "application/grpc")

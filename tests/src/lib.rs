@@ -26,15 +26,23 @@
 )]
 
 pub mod admin;
+pub mod ask;
 pub mod cases;
 pub mod client;
 pub mod cluster;
+pub mod fake_control;
+pub mod fake_peer;
+pub mod frames;
 pub mod imports;
+pub mod link;
 pub mod ports;
 pub mod process;
 pub mod python;
+pub mod refusal;
 pub mod routes;
+pub mod run;
 pub mod services;
+pub mod sockets;
 pub mod upstream;
 pub mod wire;
 

@@ -1,0 +1,197 @@
+//! Settings that a program cannot follow: it says which, where they were given, what is known
+//! and what is nearest, and does not start.
+
+use sidelane_tests::run::Run;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_sidelane-under-test");
+/// The exit code for settings that cannot be followed.
+const USAGE: Option<i32> = Some(2);
+
+/// Runs one program with these arguments, and gives all that it said when it refused them.
+async fn refused(run: Run) -> String {
+    let ended = run.to_its_end().await;
+    assert_eq!(ended.code, USAGE, "{ended:?}");
+    assert_eq!(ended.stdout, "", "{ended:?}");
+    ended.stderr
+}
+
+fn sidecar() -> Run {
+    Run::of(PROGRAM).with(["sidecar"])
+}
+
+fn control() -> Run {
+    Run::of(PROGRAM).with(["control"])
+}
+
+#[tokio::test]
+async fn an_unknown_flag_is_refused_with_the_nearest_one() {
+    let said = refused(sidecar().with(["--outbond", "127.0.0.1:1"])).await;
+    assert_eq!(
+        said,
+        "sidelane-sidecar: unknown flag --outbond; the nearest known flag is --outbound (--help \
+         lists all)\n"
+    );
+    let said = refused(control().with(["--leese=3s"])).await;
+    assert_eq!(
+        said,
+        "sidelane-control: unknown flag --leese; the nearest known flag is --lease (--help lists \
+         all)\n"
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_refused_with_its_line_and_the_nearest_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.yaml");
+    std::fs::write(
+        &path,
+        "log: info\n# where apps call\noutbond: 127.0.0.1:1\n",
+    )
+    .unwrap();
+    let path = path.display().to_string();
+    let said = refused(sidecar().with(["--config", &path])).await;
+    assert_eq!(
+        said,
+        format!(
+            "sidelane-sidecar: {path}:3: unknown key `outbond`; the nearest known key is \
+             `outbound`\n"
+        )
+    );
+    std::fs::write(&path, "leese: 3s\n").unwrap();
+    let said = refused(control().variable("SIDELANE_CONFIG", &path)).await;
+    assert_eq!(
+        said,
+        format!(
+            "sidelane-control: {path}:1: unknown key `leese`; the nearest known key is `lease`\n"
+        )
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_word_is_refused_from_flag_variable_and_file() {
+    let wanted = "must be one of refuse, passthrough; the nearest is refuse\n";
+    let said = refused(sidecar().with(["--unknown", "refuze"])).await;
+    let expected = format!("sidelane-sidecar: --unknown \"refuze\" (command line): {wanted}");
+    assert_eq!(said, expected);
+
+    let said = refused(sidecar().variable("SIDELANE_UNKNOWN", "refuze")).await;
+    let expected = format!("sidelane-sidecar: --unknown \"refuze\" (SIDELANE_UNKNOWN): {wanted}");
+    assert_eq!(said, expected);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.yaml");
+    std::fs::write(&path, "log: info\nunknown: refuze\n").unwrap();
+    let path = path.display().to_string();
+    let said = refused(sidecar().with(["--config", &path])).await;
+    let expected = format!("sidelane-sidecar: --unknown \"refuze\" ({path}:2): {wanted}");
+    assert_eq!(said, expected);
+
+    let wanted = "must be one of strict, permissive, disabled; the nearest is disabled\n";
+    let said = refused(control().variable("SIDELANE_TRUST", "disabeld")).await;
+    let expected = format!("sidelane-control: --trust \"disabeld\" (SIDELANE_TRUST): {wanted}");
+    assert_eq!(said, expected);
+
+    let said = refused(control().with(["--log", "inof"])).await;
+    assert_eq!(
+        said,
+        "sidelane-control: --log \"inof\" (command line): \"inof\" is not a log level; the levels \
+         are off, error, warn, info, debug, trace; the nearest is info\n"
+    );
+}
+
+#[tokio::test]
+async fn the_flag_beats_the_variable_and_the_variable_beats_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.yaml");
+    std::fs::write(&path, "grace: file\n").unwrap();
+    let path = path.display().to_string();
+    let unlike = "not a duration; write a whole number and a unit: 500ms, 30s, 5m or 1h\n";
+
+    let file = sidecar().with(["--config", &path]);
+    let expected = format!("sidelane-sidecar: --grace \"file\" ({path}:1): {unlike}");
+    assert_eq!(refused(file.clone()).await, expected);
+
+    let variable = file.variable("SIDELANE_GRACE", "variable");
+    let expected = format!("sidelane-sidecar: --grace \"variable\" (SIDELANE_GRACE): {unlike}");
+    assert_eq!(refused(variable.clone()).await, expected);
+
+    let flag = variable.with(["--grace", "flag"]);
+    let expected = format!("sidelane-sidecar: --grace \"flag\" (command line): {unlike}");
+    assert_eq!(refused(flag).await, expected);
+}
+
+#[tokio::test]
+async fn what_is_not_built_yet_is_refused_and_never_ignored() {
+    let cases = [
+        (
+            "--trust",
+            "strict",
+            "identity is not built yet, so no peer could prove who it is; leave it at disabled, \
+             the default",
+        ),
+        (
+            "--control",
+            "auto",
+            "not built yet: name the addresses of control, HOST:PORT,…",
+        ),
+        (
+            "--unknown",
+            "passthrough",
+            "not built yet: a call that was dialled has no other destination to go on to; leave \
+             it at refuse, the default",
+        ),
+        (
+            "--identity",
+            "spiffe://mesh/ns/a/sa/b",
+            "not built yet: without identity, a node is what it says that it is; remove this \
+             setting",
+        ),
+        (
+            "--token-file",
+            "orders.token",
+            "not built yet: trust mode disabled needs no token; remove this setting",
+        ),
+        (
+            "--otlp",
+            "http://127.0.0.1:4317",
+            "not built yet: no traces leave this program; remove this setting",
+        ),
+        (
+            "--sampling",
+            "0.1",
+            "not built yet: no traces leave this program; remove this setting",
+        ),
+    ];
+    for (flag, value, reason) in cases {
+        let said = refused(sidecar().with([flag, value])).await;
+        let expected = format!("sidelane-sidecar: {flag} {value:?} (command line): {reason}\n");
+        assert_eq!(said, expected);
+    }
+}
+
+#[tokio::test]
+async fn settings_that_contradict_each_other_are_both_named() {
+    let twice = sidecar().with([
+        "--serve",
+        "a.B=127.0.0.1:1",
+        "--serve",
+        "a.C,a.B=127.0.0.1:2",
+    ]);
+    assert_eq!(
+        refused(twice).await,
+        "sidelane-sidecar: --serve \"a.C,a.B=127.0.0.1:2\" (command line): a.B is served by \
+         --serve \"a.B=127.0.0.1:1\" (command line) already\n"
+    );
+    let round = ["--outbound", "127.0.0.1:9", "--serve", "a.B=localhost:9"];
+    assert_eq!(
+        refused(sidecar().with(round)).await,
+        "sidelane-sidecar: --serve \"a.B=localhost:9\" (command line): leads back to this sidecar: \
+         --outbound \"127.0.0.1:9\" (command line) listens there\n"
+    );
+    let same = ["--listen", "127.0.0.1:9", "--admin", "127.0.0.1:9"];
+    assert_eq!(
+        refused(control().with(same)).await,
+        "sidelane-control: --admin \"127.0.0.1:9\" (command line): --listen \"127.0.0.1:9\" \
+         (command line) listens there, too; give each its own\n"
+    );
+}
