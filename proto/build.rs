@@ -24,6 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let set = prost_types_set(&encoded)?;
     tonic_prost_build::configure()
         .build_transport(false)
+        .codec_path("crate::codec::Compact")
         .compile_fds(set)?;
     Ok(())
 }

@@ -3,5 +3,6 @@
 //! works with. `TryFrom<wire::…>` in `model` is the only way from one to the other, and each
 //! failure names the field.
 
+pub mod codec;
 pub mod model;
 pub mod wire;

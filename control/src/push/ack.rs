@@ -3,11 +3,12 @@
 //! snapshot is then.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use sidelane_proto::model::{Network, ServiceName, Subscription, Version};
-use sidelane_proto::wire::control::v1 as wire;
 
-use crate::registry::{Delta, Snapshot};
+use super::outgoing::News;
+use crate::registry::{Delta, ServiceView, Snapshot};
 
 /// Where a session stands.
 #[derive(Debug)]
@@ -133,19 +134,19 @@ impl Progress {
 
     /// The next update, if there is something to tell and the one before was answered. The first
     /// of a session is made even if there is nothing in it: it says that this is all.
-    pub fn next(&mut self, snapshot: &Snapshot) -> Option<wire::Update> {
+    pub fn next(&mut self, snapshot: &Snapshot) -> Option<News> {
         if self.in_flight.is_some() {
             return None;
         }
         self.release_changed(snapshot);
-        let version = snapshot.version();
-        let mut update = wire::Update {
-            version: Some((&version).into()),
+        let mut news = News {
+            store: Arc::clone(snapshot.store()),
+            counter: snapshot.counter(),
             full: self.full,
-            ..wire::Update::default()
+            ..News::default()
         };
         let mut in_flight = InFlight {
-            version: version.counter,
+            version: snapshot.counter(),
             ..InFlight::default()
         };
         for service in self.pending(snapshot) {
@@ -154,8 +155,11 @@ impl Progress {
                 false => snapshot.delta(&self.network, &service, self.synced),
             };
             match delta {
-                Some(delta) => in_flight.add_delta(&mut update, &service, &delta),
-                None => in_flight.add_state(&mut update, snapshot, &self.network, service),
+                Some(delta) => in_flight.add_delta(&mut news, &service, delta),
+                None => {
+                    let view = snapshot.service(&self.network, &service).cloned();
+                    in_flight.add_state(&mut news, service, view);
+                }
             }
         }
         let empty = in_flight.services().next().is_none();
@@ -167,7 +171,7 @@ impl Progress {
         }
         self.told_once = true;
         self.in_flight = Some(in_flight);
-        Some(update)
+        Some(news)
     }
 
     /// The sidecar has taken an update. False: not the one that is on its way.
@@ -263,35 +267,17 @@ impl Progress {
 }
 
 impl InFlight {
-    fn add_delta(&mut self, update: &mut wire::Update, service: &ServiceName, delta: &Delta) {
-        for endpoint in &delta.upserts {
-            update.upserts.push((&**endpoint).into());
-            self.upserts.push(service.clone());
-        }
-        for removal in &delta.removals {
-            update.removals.push(removal.into());
-            self.removals.push(service.clone());
-        }
+    fn add_delta(&mut self, news: &mut News, service: &ServiceName, delta: Delta) {
+        let named = |count| std::iter::repeat_n(service.clone(), count);
+        self.upserts.extend(named(delta.upserts.len()));
+        self.removals.extend(named(delta.removals.len()));
+        news.upserts.extend(delta.upserts);
+        news.removals.extend(delta.removals);
     }
 
-    fn add_state(
-        &mut self,
-        update: &mut wire::Update,
-        snapshot: &Snapshot,
-        network: &Network,
-        service: ServiceName,
-    ) {
-        let view = snapshot.service(network, &service);
-        update.services.push(wire::ServiceState {
-            service: service.as_str().to_owned(),
-            ever_seen: view.is_some(),
-            endpoints: view.map_or_else(Vec::new, |view| {
-                view.endpoints()
-                    .map(|endpoint| (&**endpoint).into())
-                    .collect()
-            }),
-        });
-        self.states.push(service);
+    fn add_state(&mut self, news: &mut News, service: ServiceName, view: Option<Arc<ServiceView>>) {
+        self.states.push(service.clone());
+        news.states.push((service, view));
     }
 
     fn services(&self) -> impl Iterator<Item = &ServiceName> {

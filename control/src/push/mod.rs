@@ -6,12 +6,14 @@
 mod ack;
 mod counters;
 mod directory;
+mod outgoing;
 mod server;
 mod session;
 
 pub use ack::{Progress, RefusedUpdate};
 pub use counters::{Counters, RefusalReason};
 pub use directory::{Directory, Laggard, Listed};
+pub use outgoing::News;
 pub(crate) use server::service;
 pub use server::{MESSAGE_LIMIT, Membership, PROTOCOL};
 pub use session::{DRAIN_LIMIT, HELLO_LIMIT, SUBSCRIPTIONS_LIMIT};

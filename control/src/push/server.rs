@@ -1,7 +1,6 @@
 //! The gRPC service: opens a session for each stream and hands it over to a task of its own, so
 //! that a sidecar that reads slowly is still listened to.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,12 +9,15 @@ use sidelane_proto::model::snapshot::UPDATE_BYTES_LIMIT;
 use sidelane_proto::wire::control::v1::membership_server;
 use sidelane_proto::wire::control::v1::{SyncRequest, SyncResponse};
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::adapters::Map;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
 use super::counters::Counters;
 use super::directory::Directory;
+use super::outgoing::Outgoing;
 use super::session;
 use crate::claim::{Claims, StreamId};
 use crate::drain::Drain;
@@ -88,9 +90,11 @@ pub(crate) fn service(
 #[derive(Debug, Clone)]
 struct Served(Arc<Membership>);
 
+type IntoResponse = fn(Outgoing) -> Result<SyncResponse, Status>;
+
 #[tonic::async_trait]
 impl membership_server::Membership for Served {
-    type SyncStream = Pin<Box<ReceiverStream<Result<SyncResponse, Status>>>>;
+    type SyncStream = Map<ReceiverStream<Outgoing>, IntoResponse>;
 
     async fn sync(
         &self,
@@ -98,7 +102,7 @@ impl membership_server::Membership for Served {
     ) -> Result<Response<Self::SyncStream>, Status> {
         let stream = StreamId(self.0.streams.fetch_add(1, Ordering::Relaxed));
         let peer = request.extensions().get::<std::net::SocketAddr>().copied();
-        let span = tracing::info_span!("session", stream = stream.0, peer = ?peer);
+        let span = tracing::debug_span!("session", stream = stream.0, peer = ?peer);
         let (outgoing, responses) = mpsc::channel(OUTGOING_LIMIT);
         let draining = self.0.drain.watch();
         let run = session::run(
@@ -110,6 +114,8 @@ impl membership_server::Membership for Served {
         );
         // Owned by the drain: it is not over while the session's watch lives.
         tokio::spawn(run.instrument(span));
-        Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
+        let into_response: IntoResponse = Outgoing::into_response;
+        let responses = ReceiverStream::new(responses).map(into_response);
+        Ok(Response::new(responses))
     }
 }

@@ -12,14 +12,15 @@ use std::time::Duration;
 use sidelane_proto::model::node::offers_from_wire;
 use sidelane_proto::model::{FieldError, Offer, ServiceName, Subscription, Version};
 use sidelane_proto::wire::control::v1::{
-    DrainConfirmed, Heartbeat, Refusal, SyncRequest, SyncResponse, Update,
-    sync_request::Message as Said, sync_response::Message as Told,
+    DrainConfirmed, Heartbeat, Refusal, SyncRequest, sync_request::Message as Said,
+    sync_response::Message as Told,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
 use super::directory::Entry;
+use super::outgoing::Outgoing;
 use super::server::Membership;
 use crate::claim::{ClaimEnd, ClaimEvent, StreamId, Word};
 use crate::drain::Draining;
@@ -36,14 +37,15 @@ pub const SUBSCRIPTIONS_LIMIT: usize = sidelane_proto::model::snapshot::SUBSCRIB
 /// A sidecar that sends many messages is reported as heard of at most this often.
 const HEARD_PAUSE: Duration = Duration::from_millis(250);
 
-type Outgoing = mpsc::Sender<Result<SyncResponse, Status>>;
+/// To the connection, which takes a message when it can send one.
+type Connection = mpsc::Sender<Outgoing>;
 
 /// Runs a session to its end.
 pub(super) async fn run(
     membership: Arc<Membership>,
     stream: StreamId,
     mut requests: Streaming<SyncRequest>,
-    outgoing: Outgoing,
+    outgoing: Connection,
     mut draining: Draining,
 ) {
     let opened = open(&membership, stream, &mut requests, &mut draining).await;
@@ -59,7 +61,7 @@ pub(super) async fn run(
     };
     tracing::debug!(node = %entry.session.key, "session opened");
     // There is room: nothing was sent before.
-    let greeted = outgoing.send(Ok(told(Told::Welcome(welcome)))).await;
+    let greeted = outgoing.send(Outgoing::told(Told::Welcome(welcome))).await;
     let key = entry.session.key.clone();
     let mut session = Session::new(&membership, entry, offered, outgoing);
     let end = match greeted {
@@ -72,7 +74,7 @@ pub(super) async fn run(
     close(&membership, end, stream, key, &outgoing).await;
 }
 
-async fn refuse(membership: &Membership, outgoing: &Outgoing, refused: opening::Refusing) {
+async fn refuse(membership: &Membership, outgoing: &Connection, refused: opening::Refusing) {
     membership.counters.refusal(refused.reason);
     tracing::info!(
         reason = refused.reason.name(),
@@ -86,13 +88,7 @@ async fn refuse(membership: &Membership, outgoing: &Outgoing, refused: opening::
         highest_generation: refused.highest_generation,
     };
     // Nothing can be done for a stream that has gone meanwhile.
-    let _ = outgoing.send(Ok(told(Told::Refusal(refusal)))).await;
-}
-
-fn told(message: Told) -> SyncResponse {
-    SyncResponse {
-        message: Some(message),
-    }
+    let _ = outgoing.send(Outgoing::told(Told::Refusal(refusal))).await;
 }
 
 /// Resolves with the drain's version and the number of sessions that did not acknowledge it.
@@ -103,7 +99,7 @@ struct Session<'a> {
     entry: Entry,
     /// The services that the node offers: who listens to one of them is waited for in a drain.
     offered: Vec<ServiceName>,
-    outgoing: Outgoing,
+    outgoing: Connection,
     heartbeats: Interval,
     heard: Option<Instant>,
     /// There may be something to tell.
@@ -119,7 +115,7 @@ impl<'a> Session<'a> {
         membership: &'a Arc<Membership>,
         entry: Entry,
         offered: Vec<ServiceName>,
-        outgoing: Outgoing,
+        outgoing: Connection,
     ) -> Self {
         let period = membership.terms.heartbeat();
         let mut heartbeats = tokio::time::interval_at(Instant::now() + period, period);
@@ -152,7 +148,7 @@ impl<'a> Session<'a> {
                 end = &mut ended => return end.map_or(End::Closed, End::Claim),
                 room = self.outgoing.clone().reserve_owned(), if has_something => match room {
                     Ok(room) => if let Some(message) = self.next_message() {
-                        room.send(Ok(told(message)));
+                        room.send(message);
                     },
                     Err(_) => return End::Lost,
                 },
@@ -172,23 +168,19 @@ impl<'a> Session<'a> {
     }
 
     /// What is to be said now. Asked only when there is room, so that it is the newest.
-    fn next_message(&mut self) -> Option<Told> {
+    fn next_message(&mut self) -> Option<Outgoing> {
         if let Some(confirmed) = self.confirmed.take() {
-            return Some(Told::DrainConfirmed(confirmed));
+            return Some(Outgoing::told(Told::DrainConfirmed(confirmed)));
         }
+        let snapshot = self.membership.registry.snapshot();
         if std::mem::take(&mut self.heartbeat) {
-            let version = Some((&self.membership.registry.snapshot().version()).into());
-            return Some(Told::Heartbeat(Heartbeat { version }));
+            let version = Some((&snapshot.version()).into());
+            return Some(Outgoing::told(Told::Heartbeat(Heartbeat { version })));
         }
         self.news = false;
-        let update = self.next_update()?;
+        let news = self.entry.session.progress().next(&snapshot)?;
         self.membership.counters.update();
-        Some(Told::Update(update))
-    }
-
-    fn next_update(&self) -> Option<Update> {
-        let snapshot = self.membership.registry.snapshot();
-        self.entry.session.progress().next(&snapshot)
+        Some(Outgoing::News(Box::new(news)))
     }
 
     async fn hear(&mut self, message: Option<Said>) -> Result<(), End> {

@@ -30,7 +30,7 @@ const FORMAT: u32 = 1;
 /// What a redb file begins with.
 const MAGIC: [u8; 4] = *b"redb";
 /// The database's cache, in bytes: all of it is read once, at the start.
-const CACHE: usize = 4 << 20;
+const CACHE: usize = 1 << 20;
 /// Entries of generations and of services that are kept. Past twice that, the lowest are removed:
 /// generations of nodes that started longest ago, services that were first seen longest ago.
 const KEPT_LIMIT: u64 = 65_536;

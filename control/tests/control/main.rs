@@ -12,6 +12,7 @@ mod fixed;
 mod leases;
 mod process;
 mod restart;
+mod scale;
 mod session;
 mod sidecar;
 mod subscriptions;

@@ -9,7 +9,13 @@ use sidelane_proto::wire::control::v1::Health;
 use crate::sidecar::{Sidecar, channel, hello, of, watcher};
 
 /// A child that does not outlive its test.
-struct Program(Child);
+pub(crate) struct Program(Child);
+
+impl Program {
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Program {
     fn drop(&mut self) {
@@ -31,6 +37,11 @@ fn command(data: &Path) -> Command {
         ])
         .arg(data)
         .env_clear()
+        .env(
+            "MALLOC_ARENA_MAX",
+            std::env::var("ARENAS").unwrap_or("8".into()),
+        )
+        .env("MALLOC_TRIM_THRESHOLD_", "100000")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
@@ -38,7 +49,7 @@ fn command(data: &Path) -> Command {
 }
 
 /// Starts the program and reads its `ready` line.
-fn start(data: &Path) -> (Program, std::net::SocketAddr) {
+pub(crate) fn start(data: &Path) -> (Program, std::net::SocketAddr) {
     let mut child = command(data).spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
     let program = Program(child);
@@ -109,7 +120,7 @@ fn two_controls_on_one_store_are_told_what_to_do() {
             "sidelane-control: the store {} is in use by another control plane (process {}); stop \
              that one, or give this one a folder of its own with --data\n",
             folder.path().join("control.redb").display(),
-            first.0.id()
+            first.id()
         )
     );
 }

@@ -1,6 +1,7 @@
 //! What a session is told next, after each way to answer.
 
 use sidelane_proto::model::NodeId;
+use sidelane_proto::wire::control::v1 as wire;
 
 use super::*;
 use crate::registry::edition::Editor;
@@ -88,7 +89,8 @@ struct Brief {
     removals: Vec<String>,
 }
 
-fn brief(update: &wire::Update) -> Brief {
+fn brief(news: &News) -> Brief {
+    let update = wire::Update::from(news);
     let state = |state: &wire::ServiceState| {
         let endpoints = state.endpoints.iter().map(|e| e.node_id.clone());
         (state.service.clone(), state.ever_seen, endpoints.collect())
@@ -364,9 +366,6 @@ fn an_endpoint_of_another_generation_is_removed_by_the_one_that_was_told() {
     world.apply(removal("n", 2, 101));
     let update = session.next(&world.now).unwrap();
     assert_eq!(update.removals.len(), 1);
-    assert_eq!(update.removals[0].generation, 1);
-    assert_eq!(
-        update.removals[0].node_id,
-        NodeId::new("n").unwrap().as_str()
-    );
+    assert_eq!(update.removals[0].generation.number(), 1);
+    assert_eq!(update.removals[0].node, NodeId::new("n").unwrap());
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use sidelane_proto::wire::control::v1::{Superseded, sync_response::Message as Told};
 use tonic::Status;
 
-use super::{Outgoing, told};
+use super::Connection;
 use crate::claim::{ClaimEnd, ClaimEvent, StreamId, Word};
+use crate::push::outgoing::Outgoing;
 use crate::push::server::Membership;
 use crate::registry::NodeKey;
 
@@ -36,29 +37,29 @@ pub(super) async fn close(
     end: End,
     stream: StreamId,
     key: NodeKey,
-    outgoing: &Outgoing,
+    outgoing: &Connection,
 ) {
     tracing::debug!(node = %key, ?end, "session ends");
     let (word, farewell) = match end {
         End::Goodbye => (Some(Word::Goodbye), None),
         End::Lost => (Some(Word::Lost), None),
-        End::Wrong(status) => (Some(Word::Lost), Some(Err(status))),
+        End::Wrong(status) => (Some(Word::Lost), Some(Outgoing::Ended(status))),
         End::Claim(ClaimEnd::Superseded(generation)) => {
             let text = format!(
-                "generation {generation} of node `{key}` is alive; this process has been \
-                     replaced and must not come back"
+                "generation {generation} of node `{key}` is alive; this process has been replaced \
+                 and must not come back"
             );
             let generation = generation.number();
             let superseded = Superseded { generation, text };
-            (None, Some(Ok(told(Told::Superseded(superseded)))))
+            (None, Some(Outgoing::told(Told::Superseded(superseded))))
         }
         End::Claim(ClaimEnd::LeaseEnded) => {
             let text = "nothing was heard for a whole lease; connect again";
-            (None, Some(Err(Status::unavailable(text))))
+            (None, Some(Outgoing::Ended(Status::unavailable(text))))
         }
         End::Claim(ClaimEnd::Resumed) => {
             let text = "the node has opened another stream";
-            (None, Some(Err(Status::aborted(text))))
+            (None, Some(Outgoing::Ended(Status::aborted(text))))
         }
         // The node's lease is left as it is: it comes back to whoever counts it next.
         End::Stopping | End::Closed => (None, None),
