@@ -188,7 +188,15 @@ impl RawCall {
     ///
     /// # Errors
     /// The connection ended, and not this call alone.
-    pub async fn answer(self) -> Result<RawAnswer> {
+    pub async fn answer(mut self) -> Result<RawAnswer> {
+        self.answer_while_open().await
+    }
+
+    /// The same, and the request stays as it is.
+    ///
+    /// # Errors
+    /// As [`RawCall::answer`].
+    pub async fn answer_while_open(&mut self) -> Result<RawAnswer> {
         let mut answer = RawAnswer {
             status: StatusCode::default(),
             headers: HeaderMap::new(),
@@ -197,19 +205,24 @@ impl RawCall {
             only_headers: false,
             reset: None,
         };
-        // Held to the end: dropping it would reset the stream.
-        let Self { response, request } = self;
-        let ended = read(response, &mut answer).await;
-        drop(request);
+        let ended = read(&mut self.response, &mut answer).await;
         if let Err(error) = ended {
             let reason = error.reason().filter(|_| error.is_reset());
             answer.reset = Some(reason.ok_or_else(|| anyhow!(error))?);
         }
         Ok(answer)
     }
+
+    /// Waits until this side is told to send no more of its request, and with which reason.
+    ///
+    /// # Errors
+    /// The connection ended.
+    pub async fn told_to_stop(&mut self) -> Result<Reason> {
+        Ok(std::future::poll_fn(|context| self.request.poll_reset(context)).await?)
+    }
 }
 
-async fn read(response: ResponseFuture, answer: &mut RawAnswer) -> Result<(), h2::Error> {
+async fn read(response: &mut ResponseFuture, answer: &mut RawAnswer) -> Result<(), h2::Error> {
     let response = response.await?;
     answer.status = response.status();
     answer.headers = response.headers().clone();

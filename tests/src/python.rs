@@ -1,4 +1,4 @@
-//! grpcio, unchanged from PyPI, as server and as client. The interpreter that has it is named by
+//! grpcio, unchanged from `PyPI`, as server and as client. The interpreter that has it is named by
 //! `SIDELANE_TEST_PYTHON`; the stubs are generated from the tests' proto at test time, as a Python
 //! user does it.
 

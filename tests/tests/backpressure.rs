@@ -1,5 +1,10 @@
 //! A stream of 1 GiB into a reader that is slower than the writer: what does not fit into the
 //! windows waits at the writer, and never in a sidecar.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic with a clear message is a failed test"
+)]
 
 use std::time::{Duration, Instant};
 

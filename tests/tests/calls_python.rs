@@ -1,4 +1,4 @@
-//! The call matrix with grpcio from PyPI, unchanged, as client, as server, and as both.
+//! The call matrix with grpcio from `PyPI`, unchanged, as client, as server, and as both.
 
 use sidelane_tests::cases::{Ground, ServerKind, Way, run_all};
 use sidelane_tests::cluster::{Cluster, LocalService};

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -11,9 +12,18 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use crate::cluster::LocalService;
+
+/// h2 sends a reset in place of what still waits to be sent, so what is meant to arrive before it
+/// needs this time to leave.
+const BEFORE_RESET: Duration = Duration::from_millis(20);
+
+/// Takes what must live until the connection is closed: an answer that was dropped before would be
+/// reset.
+type HangUp = mpsc::Sender<Box<dyn Send>>;
 
 /// A server that answers frame by frame. It ends with this value.
 #[derive(Debug)]
@@ -37,14 +47,14 @@ pub struct RawRequest {
 #[derive(Debug)]
 pub struct RawAnswer {
     respond: SendResponse<Bytes>,
-    hang_up: Arc<Notify>,
+    hang_up: HangUp,
 }
 
 /// An answer whose headers are sent.
 #[derive(Debug)]
 pub struct RawBody {
     stream: SendStream<Bytes>,
-    hang_up: Arc<Notify>,
+    hang_up: HangUp,
 }
 
 impl RawUpstream {
@@ -118,11 +128,16 @@ where
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };
-    let hang_up = Arc::new(Notify::new());
+    let (hang_up, mut hung_up) = mpsc::channel(1);
     loop {
         let accepted = tokio::select! {
+            biased;
+            last = hung_up.recv() => {
+                drop(connection);
+                drop(last);
+                return;
+            }
             accepted = connection.accept() => accepted,
-            () = hang_up.notified() => return,
         };
         let Some(Ok((request, respond))) = accepted else {
             return;
@@ -173,7 +188,7 @@ impl RawAnswer {
         }
     }
 
-    /// Sends these headers as the whole answer, and then, if given, `RST_STREAM`.
+    /// Sends these headers as the whole answer and, if given, `RST_STREAM` behind it.
     ///
     /// # Panics
     /// If the stream has ended.
@@ -185,10 +200,7 @@ impl RawAnswer {
     ) {
         let head = head(status, headers);
         let sent = self.respond.send_response(head, true);
-        let mut stream = sent.expect("an answer can be sent");
-        if let Some(reason) = then {
-            stream.send_reset(reason);
-        }
+        reset_later(sent.expect("an answer can be sent"), then);
     }
 
     /// Answers with `RST_STREAM` and nothing else.
@@ -198,7 +210,9 @@ impl RawAnswer {
 
     /// Closes the whole connection without a word.
     pub fn hang_up(self) {
-        self.hang_up.notify_one();
+        let hang_up = self.hang_up.clone();
+        // Full or closed: somebody else hangs up at this moment.
+        let _ = hang_up.try_send(Box::new(self));
     }
 }
 
@@ -222,16 +236,14 @@ impl RawBody {
             .expect("data can be sent");
     }
 
-    /// Ends the answer with these trailers, and then, if given, with `RST_STREAM`.
+    /// Ends the answer with these trailers and, if given, `RST_STREAM` behind them.
     ///
     /// # Panics
     /// If the stream has ended.
     pub fn trailers(mut self, trailers: &[(&str, &str)], then: Option<Reason>) {
         let sent = self.stream.send_trailers(headers(trailers));
         sent.expect("trailers can be sent");
-        if let Some(reason) = then {
-            self.stream.send_reset(reason);
-        }
+        reset_later(self.stream, then);
     }
 
     /// Ends the answer as if it were whole, without trailers.
@@ -251,7 +263,9 @@ impl RawBody {
 
     /// Closes the whole connection without a word.
     pub fn hang_up(self) {
-        self.hang_up.notify_one();
+        let hang_up = self.hang_up.clone();
+        // Full or closed: somebody else hangs up at this moment.
+        let _ = hang_up.try_send(Box::new(self));
     }
 
     /// Waits until the caller resets the stream, and says with which reason.
@@ -261,6 +275,15 @@ impl RawBody {
     pub async fn caller_resets(&mut self) -> Reason {
         let reset = std::future::poll_fn(|context| self.stream.poll_reset(context)).await;
         reset.expect("the stream is reset while its connection lives")
+    }
+}
+
+fn reset_later(mut stream: SendStream<Bytes>, reason: Option<Reason>) {
+    if let Some(reason) = reason {
+        tokio::spawn(async move {
+            sleep(BEFORE_RESET).await;
+            stream.send_reset(reason);
+        });
     }
 }
 
