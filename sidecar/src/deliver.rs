@@ -83,7 +83,7 @@ impl Delivery<'_> {
                 }
                 let response = Response::from_parts(head, ());
                 if body.is_end_stream() {
-                    return self.trailers_only(response, to_app);
+                    return self.trailers_only(response, callee, to_app);
                 }
                 self.stream(&mut to, response, body, callee, to_app).await
             }
@@ -118,9 +118,14 @@ impl Delivery<'_> {
         request
     }
 
-    fn trailers_only(&mut self, response: Response<()>, to_app: bool) -> Attempt {
+    fn trailers_only(&mut self, response: Response<()>, callee: &str, to_app: bool) -> Attempt {
         if !to_app && peer_refusal(response.headers()) == Some(Processed::No) {
             return Attempt::Unprocessed(Refusal::Peers(response));
+        }
+        if !response.headers().contains_key(STATUS_HEADER) {
+            // Whatever it was, success by accident it must not be.
+            let error = ForwardError::NoStatus(response.status());
+            return Attempt::Failed(forward_failure(self.service, callee, &error));
         }
         Attempt::Ended(self.answer(response))
     }
@@ -150,6 +155,9 @@ impl Delivery<'_> {
             return gone;
         };
         let failure = match stream_answer(self.upload, to, body, &mut caller, self.clock).await {
+            End::Trailers(trailers) if grpc && !early && !trailers.contains_key(STATUS_HEADER) => {
+                forward_failure(self.service, callee, &ForwardError::Unfinished)
+            }
             End::Trailers(mut trailers) => {
                 if to_app {
                     strip_answer(&mut trailers);

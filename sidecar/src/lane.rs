@@ -39,6 +39,9 @@ pub struct LaneSettings {
 
 /// The largest list of headers that is taken, in bytes (as RFC 9113 §6.5.2 counts).
 pub const HEADER_LIST_LIMIT: u32 = 64 * 1024;
+/// The same between two sidecars: what the mesh adds on the way (a deadline, for one) must not
+/// break a call that its caller's own sidecar took.
+pub const PEER_HEADER_LIST_LIMIT: u32 = HEADER_LIST_LIMIT + 4 * 1024;
 /// Streams that the other side reset before they were looked at. The default of 20 ends
 /// connections of callers that merely cancel often; peers and local apps are trusted further.
 pub const PENDING_RESETS: usize = 20_000;

@@ -25,7 +25,7 @@ use super::server::{Connected, Handle, PREFACE_LIMIT, ServeError, Terms, serve};
 use super::sniff::{Prefixed, goaway};
 use crate::drain::{Draining, Phase};
 use crate::http2;
-use crate::lane::settings;
+use crate::lane::{PEER_HEADER_LIST_LIMIT, settings};
 use crate::preamble::{self, Preamble, PreambleError};
 use crate::socket;
 use crate::telemetry::Metrics;
@@ -126,6 +126,7 @@ impl<Calls: Handle> Inbound<Calls> {
         let waiting = Arc::clone(&greeting);
         let terms = Terms {
             settings: lane,
+            headers: PEER_HEADER_LIST_LIMIT,
             pings: true,
             draining: self.draining.clone(),
             ends_at: Phase::Inbound,

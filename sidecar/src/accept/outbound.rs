@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 use super::server::{Connected, Handle, PREFACE_LIMIT, Terms, no_limit, serve};
 use super::sniff::{Prefixed, Spoken, refuse};
 use crate::drain::{Draining, Phase};
-use crate::lane::settings;
+use crate::lane::{HEADER_LIST_LIMIT, settings};
 use crate::telemetry::Metrics;
 use sidelane_proto::model::Lane;
 
@@ -121,6 +121,7 @@ impl<Calls: Handle> Outbound<Calls> {
         }
         let terms = Terms {
             settings: settings(Lane::GENERAL),
+            headers: HEADER_LIST_LIMIT,
             pings: false,
             draining: self.draining.clone(),
             ends_at: Phase::Outbound,

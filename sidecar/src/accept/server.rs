@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::call::Peer;
 use crate::drain::{Draining, Phase};
 use crate::lane::{
-    ERROR_RESETS, HEADER_LIST_LIMIT, LaneSettings, PENDING_RESETS, REMEMBER_RESETS,
+    ERROR_RESETS, LaneSettings, PENDING_RESETS, REMEMBER_RESETS,
     REMEMBERED_RESETS,
 };
 
@@ -64,14 +64,14 @@ pub(super) enum ServeError {
     NoHello(Duration),
 }
 
-/// The settings of a server connection in this lane.
-pub(super) fn builder(settings: &LaneSettings) -> Builder {
+/// The settings of a server connection in this lane that takes so many bytes of headers.
+pub(super) fn builder(settings: &LaneSettings, headers: u32) -> Builder {
     let mut builder = Builder::new();
     builder
         .initial_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
         .max_frame_size(settings.frame_size)
-        .max_header_list_size(HEADER_LIST_LIMIT)
+        .max_header_list_size(headers)
         .max_concurrent_streams(settings.max_streams)
         .max_send_buffer_size(settings.send_buffer)
         .max_concurrent_reset_streams(REMEMBERED_RESETS)
@@ -84,6 +84,8 @@ pub(super) fn builder(settings: &LaneSettings) -> Builder {
 /// What a connection's end waits for besides the other side.
 pub(super) struct Terms<'a, Limit> {
     pub(super) settings: &'a LaneSettings,
+    /// The largest list of headers that is taken, in bytes.
+    pub(super) headers: u32,
     /// PINGs are sent: between sidecars only, idle apps answer `too_many_pings`.
     pub(super) pings: bool,
     pub(super) draining: Draining,
@@ -103,7 +105,7 @@ where
     Stream: AsyncRead + AsyncWrite + Unpin,
     Limit: Future<Output = ServeError>,
 {
-    let handshake = builder(terms.settings).handshake(stream);
+    let handshake = builder(terms.settings, terms.headers).handshake(stream);
     let mut connection = timeout(PREFACE_LIMIT, handshake)
         .await
         .map_err(|_| ServeError::TooSlow)??;

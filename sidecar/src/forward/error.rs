@@ -1,6 +1,7 @@
 //! What can befall a call that was sent.
 
 use h2::Reason;
+use http::StatusCode;
 use tonic::Code;
 
 use crate::reason::Processed;
@@ -17,9 +18,18 @@ pub enum ForwardError {
     /// The connection broke.
     #[error("the connection broke while the call was open ({0}); it may have run")]
     Broken(String),
+    /// The answer broke a rule or a bound of HTTP/2, so that this side ended the stream.
+    #[error(
+        "the answer could not be taken ({0:?}): it breaks the rules of HTTP/2, or a bound, such as \
+         64 KiB of headers; the call may have run"
+    )]
+    Unreadable(Reason),
     /// The answer ended without a status.
     #[error("the answer ended without a status; it may have run")]
     Unfinished,
+    /// The answer is one of HTTP, not of gRPC, and has no body.
+    #[error("the answer has no gRPC status, only {0} of HTTP; it may have run")]
+    NoStatus(StatusCode),
 }
 
 impl ForwardError {
@@ -42,9 +52,23 @@ impl ForwardError {
             Self::Reset(Reason::REFUSED_STREAM) | Self::GoingAway | Self::Broken(_) => {
                 Code::Unavailable
             }
-            Self::Reset(_) => Code::Internal,
+            Self::Reset(_) | Self::Unreadable(_) => Code::Internal,
             Self::Unfinished => Code::Unavailable,
+            Self::NoStatus(status) => of_http(*status),
         }
+    }
+}
+
+/// The gRPC status for an answer of HTTP ("HTTP to gRPC Status Code Mapping"), and for too many
+/// headers, which HTTP/2 layers answer by themselves.
+fn of_http(status: StatusCode) -> Code {
+    match status.as_u16() {
+        400 | 431 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502 | 503 | 504 => Code::Unavailable,
+        _ => Code::Unknown,
     }
 }
 
@@ -56,6 +80,7 @@ impl From<h2::Error> for ForwardError {
         }
         match error.reason() {
             Some(reason) if error.is_reset() && error.is_remote() => Self::Reset(reason),
+            Some(reason) if error.is_reset() && error.is_library() => Self::Unreadable(reason),
             _ => Self::Broken(error.to_string()),
         }
     }
