@@ -6,6 +6,7 @@ mod holders;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sidelane_proto::model::Generation;
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +19,11 @@ use crate::registry::{Closed, NodeKey, NodeRecord, Registry, Terms};
 
 pub use holders::{ENDPOINTS_LIMIT, GENERATIONS_LIMIT, NODES_LIMIT};
 use holders::{Holders, Step};
+
+/// A loop that comes so late to a deadline has stood still: frozen, swapped out, or without a
+/// processor. A loop that is merely busy is late by milliseconds; the shortest step of a lease of
+/// 10 s is 2.5 s, so nobody outlives a lease by much.
+const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// The registration source, before its loop runs.
 #[derive(Debug)]
@@ -95,10 +101,23 @@ impl Registration {
                 () = begun(&mut draining) => continue,
                 () = until(due) => None,
             };
+            self.forgive_standstill();
             match event {
                 Some(event) => self.hear(event).await?,
                 None => self.end_leases().await?,
             }
+        }
+    }
+
+    /// Words that came while this process stood still are still in its sockets. To end leases
+    /// before they are heard would empty the hubs of the whole mesh, although everybody is there.
+    fn forgive_standstill(&mut self) {
+        let now = Instant::now().into_std();
+        let due = self.holders.next_deadline();
+        let late = due.map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
+        if late > STANDSTILL {
+            tracing::warn!(?late, "this process stood still; all leases begin anew");
+            self.holders.begin_anew(now);
         }
     }
 

@@ -185,6 +185,18 @@ impl Holders {
         steps
     }
 
+    /// Gives everybody a whole lease from now, as after a restart: this process could not hear
+    /// anybody for a while, so that silence means nothing.
+    pub(super) fn begin_anew(&mut self, now: Instant) {
+        let keys: Vec<NodeKey> = self.nodes.keys().cloned().collect();
+        for key in &keys {
+            if let Some(holder) = self.nodes.get_mut(key) {
+                holder.lease.heard = now;
+            }
+            self.set_deadline(now, key);
+        }
+    }
+
     /// When [`Holders::pass`] has something to do next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(due, _)| *due)

@@ -70,6 +70,20 @@ fn an_open_stream_that_is_silent_becomes_suspect_and_ends_with_its_lease() {
 }
 
 #[test]
+fn nobody_is_let_go_because_control_stood_still() {
+    let mut mesh = mesh();
+    mesh.hello(0, 1, hello("n", 5, "i", &["a.A"])).unwrap();
+    mesh.holders.begin_anew(mesh.after(12_000));
+    assert!(mesh.holders.pass(mesh.after(12_000)).is_empty());
+    assert_eq!(mesh.holders.next_deadline(), Some(mesh.after(19_500)));
+    // The node had given the stream up meanwhile, and comes back by another one.
+    let change = mesh.holders.lost(mesh.after(12_001), &key("n")).unwrap();
+    assert_eq!(change.record.unwrap().presence, Presence::Suspect);
+    mesh.hello(12_002, 2, hello("n", 5, "i", &["a.A"])).unwrap();
+    assert_eq!(mesh.presence(), Some(Presence::Present));
+}
+
+#[test]
 fn a_silent_node_that_speaks_again_is_there_again() {
     let mut mesh = mesh();
     mesh.hello(0, 1, hello("n", 5, "i", &["a.A"])).unwrap();
