@@ -101,10 +101,16 @@ impl Registration {
                 () = begun(&mut draining) => continue,
                 () = until(due) => None,
             };
-            self.forgive_standstill();
-            match event {
-                Some(event) => self.hear(event).await?,
-                None => self.end_leases().await?,
+            let stopping = draining.is_none();
+            if !stopping {
+                self.forgive_standstill();
+            }
+            if let Some(event) = event {
+                self.hear(event).await?;
+            }
+            // Also after a word: a stream that talks without end must not keep others' leases.
+            if !stopping {
+                self.end_leases().await?;
             }
         }
     }
