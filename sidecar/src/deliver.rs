@@ -18,7 +18,7 @@ use crate::call::{
 use crate::forward::{Answer, Clock, End, ForwardError, Upload, await_answer, stream_answer};
 use crate::pool::{Seat, To};
 use crate::reason::Processed;
-use crate::respond::{Failure, forward_failure, peer_refusal};
+use crate::respond::{Callee, Failure, forward_failure, peer_refusal};
 use crate::telemetry::Outcome;
 
 /// The status of an answer that has none.
@@ -40,6 +40,8 @@ pub struct Delivery<'a> {
     pub arrived: Instant,
     /// Who calls, for the app.
     pub source: &'a str,
+    /// This node, for errors: they are read on the caller's.
+    pub own: &'a str,
     /// The service, for errors.
     pub service: &'a str,
 }
@@ -67,8 +69,8 @@ impl Delivery<'_> {
     pub async fn attempt(&mut self, seat: &Seat) -> Attempt {
         let to_app = matches!(seat.link().key.to, To::Local(_));
         let callee = match &seat.link().key.to {
-            To::Peer { node, .. } => node.as_str(),
-            To::Local(_) => "the local service",
+            To::Peer { node, .. } => Callee::Peer(node.as_str()),
+            To::Local(_) => Callee::App(self.own),
         };
         let request = self.request(seat, to_app);
         let Ok((response, mut to)) = seat.send(request, self.upload.is_empty()) else {
@@ -118,7 +120,12 @@ impl Delivery<'_> {
         request
     }
 
-    fn trailers_only(&mut self, response: Response<()>, callee: &str, to_app: bool) -> Attempt {
+    fn trailers_only(
+        &mut self,
+        response: Response<()>,
+        callee: Callee<'_>,
+        to_app: bool,
+    ) -> Attempt {
         if !to_app && peer_refusal(response.headers()) == Some(Processed::No) {
             return Attempt::Unprocessed(Refusal::Peers(response));
         }
@@ -144,7 +151,7 @@ impl Delivery<'_> {
         to: &mut h2::SendStream<Bytes>,
         response: Response<()>,
         body: RecvStream,
-        callee: &str,
+        callee: Callee<'_>,
         to_app: bool,
     ) -> Attempt {
         let gone = Attempt::Ended(Outcome::Cancelled);
@@ -187,7 +194,7 @@ impl Delivery<'_> {
         }
     }
 
-    fn unprocessed(&self, callee: &str, error: &ForwardError) -> Attempt {
+    fn unprocessed(&self, callee: Callee<'_>, error: &ForwardError) -> Attempt {
         Attempt::Unprocessed(Refusal::Ours(forward_failure(self.service, callee, error)))
     }
 

@@ -2,6 +2,7 @@
 //! the public contract, a text that a person can act on, and says whether the call may have been
 //! processed.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -165,6 +166,25 @@ impl From<ClassifyError> for Failure {
     }
 }
 
+/// Whom an attempt goes to, for errors: they are read on the caller's node, so an app's names the
+/// node that it is beside.
+#[derive(Debug, Clone, Copy)]
+pub enum Callee<'a> {
+    /// The sidecar of this node.
+    Peer(&'a str),
+    /// The app beside the sidecar of this node.
+    App(&'a str),
+}
+
+impl fmt::Display for Callee<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(node) => formatter.write_str(node),
+            Self::App(node) => write!(formatter, "the local service of {node}"),
+        }
+    }
+}
+
 /// A pick that failed, for the service it was about.
 #[must_use]
 pub fn pick_failure(service: &str, error: &PickError) -> Failure {
@@ -181,10 +201,11 @@ pub fn pick_failure(service: &str, error: &PickError) -> Failure {
 #[must_use]
 pub fn pool_failure(
     service: &str,
+    callee: Callee<'_>,
     (class, lane): (ConnectionClass, Lane),
     error: &PoolError,
 ) -> Failure {
-    let text = format!("{service} ({class}, lane {lane}): {error}");
+    let text = format!("{service} on {callee} ({class}, lane {lane}): {error}");
     match error {
         PoolError::LaneFull { .. } => Failure {
             pushback: Some(Duration::from_millis(100)),
@@ -198,8 +219,8 @@ pub fn pool_failure(
 
 /// A call that was sent and did not come back.
 #[must_use]
-pub fn forward_failure(service: &str, node: &str, error: &ForwardError) -> Failure {
-    let text = format!("{service} on {node}: {error}");
+pub fn forward_failure(service: &str, callee: Callee<'_>, error: &ForwardError) -> Failure {
+    let text = format!("{service} on {callee}: {error}");
     Failure {
         code: error.code(),
         processed: error.processed(),

@@ -115,6 +115,7 @@ impl Stack {
             deadline: limit,
             arrived,
             source: self.own.node.as_str(),
+            own: self.own.node.as_str(),
             service,
         };
         let mut tried: Vec<NodeId> = Vec::new();
@@ -210,6 +211,7 @@ impl Stack {
             deadline: call.deadline,
             arrived,
             source: peer.node.as_str(),
+            own: self.own.node.as_str(),
             service,
         };
         let mut number = 0;

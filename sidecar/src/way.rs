@@ -15,7 +15,7 @@ use crate::local::LocalService;
 use crate::own;
 use crate::pool::{Address, ConnectError, Key, PoolError, Seat, To};
 use crate::reason::Reason;
-use crate::respond::{Failure, pick_failure, pool_failure};
+use crate::respond::{Callee, Failure, pick_failure, pool_failure};
 use crate::stack::Stack;
 
 /// How long a call waits for control's first word about a service that was never heard of.
@@ -186,7 +186,11 @@ impl Stack {
                         (To::Local(address), _) => self.health.failed(address),
                     }
                 }
-                pool_failure(service, (key.class, key.lane), &error)
+                let callee = match &key.to {
+                    To::Peer { node, .. } => Callee::Peer(node.as_str()),
+                    To::Local(_) => Callee::App(self.own.node.as_str()),
+                };
+                pool_failure(service, callee, (key.class, key.lane), &error)
             })
     }
 

@@ -16,10 +16,7 @@ use tokio::time::timeout;
 
 use crate::call::Peer;
 use crate::drain::{Draining, Phase};
-use crate::lane::{
-    ERROR_RESETS, LaneSettings, PENDING_RESETS, REMEMBER_RESETS,
-    REMEMBERED_RESETS,
-};
+use crate::lane::{ERROR_RESETS, LaneSettings, PENDING_RESETS, REMEMBER_RESETS, REMEMBERED_RESETS};
 
 /// The longest wait for a connection's first bytes and its HTTP/2 preface: h2 has no limit.
 pub(super) const PREFACE_LIMIT: Duration = Duration::from_secs(10);
