@@ -38,6 +38,7 @@ pub async fn deadline_of_unary(ground: Ground) -> Result<()> {
 pub async fn deadline_of_stream(ground: Ground) -> Result<()> {
     if !ground.is_mesh() && ground.server_kind == ServerKind::Rust {
         // tonic's server forgets the deadline once it has sent headers, so nobody would end it.
+        println!("       not tested: tonic alone ends no stream at its deadline");
         return Ok(());
     }
     let client = ground.raw().await?;
