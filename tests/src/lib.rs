@@ -26,15 +26,22 @@
 )]
 
 pub mod admin;
+pub mod app;
 pub mod ask;
 pub mod cases;
 pub mod client;
 pub mod cluster;
+pub mod exclusive;
+pub mod executions;
 pub mod fake_control;
 pub mod fake_peer;
 pub mod frames;
+pub mod hub;
 pub mod imports;
 pub mod link;
+pub mod load;
+pub mod machine;
+pub mod mesh_view;
 pub mod ports;
 pub mod process;
 pub mod python;
@@ -43,10 +50,12 @@ pub mod routes;
 pub mod run;
 pub mod services;
 pub mod sockets;
+pub mod three;
 pub mod upstream;
 pub mod wire;
 
 pub use cluster::Cluster;
+pub use exclusive::exclusive;
 pub use upstream::Upstream;
 pub use upstream::raw::RawUpstream;
 
@@ -56,5 +65,14 @@ pub use upstream::raw::RawUpstream;
 macro_rules! cluster {
     () => {
         $crate::Cluster::of(env!("CARGO_BIN_EXE_sidelane-under-test"))
+    };
+}
+
+/// Starts a server that is a process of its own, [`app::App::start`]. To be used in integration
+/// tests, as [`cluster!`].
+#[macro_export]
+macro_rules! app {
+    ($node:expr) => {
+        $crate::app::App::start(env!("CARGO_BIN_EXE_app-under-test"), $node)
     };
 }

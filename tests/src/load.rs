@@ -349,6 +349,21 @@ impl Report {
         shares
     }
 
+    /// Of the calls that were sent in this time, this node answered its share: a third, with room
+    /// for those that were under way when the counting began.
+    ///
+    /// # Panics
+    /// If it did not.
+    pub fn has_its_share(&self, node: &str, from: Instant, to: Instant) {
+        let shares = self.shares(from, to);
+        let all: usize = shares.values().sum();
+        let own = shares.get(node).copied().unwrap_or_default();
+        assert!(
+            own * 4 > all,
+            "{node} answered {own} of {all}: {shares:?}\n{self}"
+        );
+    }
+
     /// When the last call was started.
     #[must_use]
     pub fn stopped(&self) -> Instant {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::Mutex;
 
 /// Set for the program under test, which then ends when its standard input does, so that a test
@@ -29,6 +29,9 @@ pub struct Process {
     log: PathBuf,
     id: AtomicU32,
     child: Mutex<Option<Child>>,
+    /// Its standard input, taken from the child: whoever waits for a child closes what is left in
+    /// it, and the process would end before its time.
+    tether: Mutex<Option<ChildStdin>>,
 }
 
 /// What becomes of standard output.
@@ -60,6 +63,7 @@ impl Process {
             log: folder.join(format!("{name}.log")),
             id: AtomicU32::new(0),
             child: Mutex::new(None),
+            tether: Mutex::new(None),
         };
         process.start_again().await;
         process
@@ -75,7 +79,7 @@ impl Process {
             let ended = running.try_wait().expect("the state of a child is known");
             assert!(ended.is_some(), "{} still runs: stop it first", self.name);
         }
-        let started = self.command().spawn().unwrap_or_else(|error| {
+        let mut started = self.command().spawn().unwrap_or_else(|error| {
             panic!(
                 "{} cannot start {}: {error}",
                 self.name,
@@ -86,6 +90,7 @@ impl Process {
             .id()
             .expect("a child that nobody waited for has an id");
         self.id.store(id, Ordering::Relaxed);
+        *self.tether.lock().await = started.stdin.take();
         *child = Some(started);
     }
 

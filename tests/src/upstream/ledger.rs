@@ -91,6 +91,16 @@ impl Ledger {
         }
     }
 
+    /// How often each call was begun; those without a key are left out.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(String, usize)> {
+        let entries = self.entries();
+        let keyed = entries.iter().filter(|(key, _)| !key.is_empty());
+        keyed
+            .map(|(key, visits)| (key.clone(), visits.len()))
+            .collect()
+    }
+
     /// The keys of all calls that were begun more than once.
     #[must_use]
     pub fn executed_more_than_once(&self) -> Vec<String> {
