@@ -97,6 +97,7 @@ pub async fn run(loaded: Loaded, routes: RouteTable) -> Result<(), StartError> {
     let pool = Pool::new(own.clone(), Arc::clone(&repair) as _);
     repair.dial_with(&pool);
 
+    health.look().await;
     let initial = stored(&folder, &config);
     let hello = hello(&config, &identity, routes, &local, &health);
     let advertise = advertise(&config, &listeners)?;

@@ -2,7 +2,7 @@
 //! the callee comes back, so that `stack` can decide whether to go elsewhere; everything else ends
 //! here, with the caller answered.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -23,6 +23,10 @@ use crate::telemetry::Outcome;
 
 /// The status of an answer that has none.
 const NO_STATUS: u16 = 17;
+/// The status CANCELLED.
+const CANCELLED: u16 = 1;
+/// A callee that watches the same deadline may end the call a little before we do.
+const EARLY: Duration = Duration::from_millis(2);
 
 /// A call on its way: what every attempt of it needs.
 pub struct Delivery<'a> {
@@ -92,6 +96,9 @@ impl Delivery<'_> {
             Answer::Failed(error) if error.processed() == Processed::No => {
                 self.unprocessed(callee, &error)
             }
+            Answer::Failed(ForwardError::Reset(h2::Reason::CANCEL)) if self.time_is_over() => {
+                Attempt::Failed(self.late())
+            }
             Answer::Failed(error) => Attempt::Failed(forward_failure(self.service, callee, &error)),
             Answer::CallerGone => Attempt::Ended(Outcome::Cancelled),
             Answer::DeadlineOver => Attempt::Failed(self.late()),
@@ -134,7 +141,21 @@ impl Delivery<'_> {
             let error = ForwardError::NoStatus(response.status());
             return Attempt::Failed(forward_failure(self.service, callee, &error));
         }
+        if self.overdue(response.headers()) {
+            return Attempt::Failed(self.late());
+        }
         Attempt::Ended(self.answer(response))
+    }
+
+    /// The callee cancelled the call because its time is over; to the caller that is its deadline,
+    /// and no CANCELLED, whoever's clock rang first.
+    fn overdue(&self, answer: &HeaderMap) -> bool {
+        status(answer) == CANCELLED && self.time_is_over()
+    }
+
+    fn time_is_over(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| Instant::now() + EARLY >= deadline)
     }
 
     /// Sends an answer that has no body.
@@ -165,6 +186,7 @@ impl Delivery<'_> {
             End::Trailers(trailers) if grpc && !early && !trailers.contains_key(STATUS_HEADER) => {
                 forward_failure(self.service, callee, &ForwardError::Unfinished)
             }
+            End::Trailers(trailers) if self.overdue(&trailers) => self.late(),
             End::Trailers(mut trailers) => {
                 if to_app {
                     strip_answer(&mut trailers);
@@ -183,6 +205,9 @@ impl Delivery<'_> {
                 };
             }
             End::NoTrailers => forward_failure(self.service, callee, &ForwardError::Unfinished),
+            End::Failed(ForwardError::Reset(h2::Reason::CANCEL)) if self.time_is_over() => {
+                self.late()
+            }
             End::Failed(error) => forward_failure(self.service, callee, &error),
             End::DeadlineOver => self.late(),
             End::CallerGone => return gone,

@@ -50,6 +50,16 @@ impl LocalHealth {
         }
     }
 
+    /// Looks at every address once, so that the first offer says what is true.
+    pub async fn look(&self) {
+        for address in self.unanswered() {
+            if answers(&address).await {
+                info!(%address, "the local service answers");
+                self.down().remove(&address);
+            }
+        }
+    }
+
     /// The addresses that do not answer.
     #[must_use]
     pub fn unanswered(&self) -> Vec<Address> {
@@ -73,12 +83,7 @@ impl LocalHealth {
     pub async fn watch(&self, local: Arc<LocalServices>, discovery: Discovery) {
         let mut told = HashMap::new();
         loop {
-            for address in self.unanswered() {
-                if answers(&address).await {
-                    info!(%address, "the local service answers");
-                    self.down().remove(&address);
-                }
-            }
+            self.look().await;
             let now: HashMap<_, _> = local
                 .iter()
                 .map(|service| (service.name.clone(), self.of(&service.address)))

@@ -92,13 +92,13 @@ fn a_stage_imports_no_sibling_and_nothing_above() {
         "use crate::stack::Stack;",
         "use crate::app;",
         "use crate::config::Config;",
-        "vec![crate::drain::Phase::Forced]",
+        "vec![crate::balance::Strategy::None]",
     ] {
         broken(Stages, "sidecar/src/accept/inbound.rs", text);
     }
     broken(
         Stages,
-        "sidecar/src/drain.rs",
+        "sidecar/src/classify.rs",
         "use super::accept::Listener;",
     );
     for text in [

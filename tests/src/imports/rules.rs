@@ -25,8 +25,8 @@ impl Exception {
 }
 
 /// The stages of a call's way, and what stands beside it.
-const STAGES: [&str; 9] = [
-    "accept", "classify", "policy", "balance", "pool", "forward", "discover", "admin", "drain",
+const STAGES: [&str; 7] = [
+    "accept", "classify", "policy", "balance", "pool", "forward", "discover",
 ];
 /// What stands above the stages: they are put together there and know nothing of it.
 const ABOVE: [&str; 3] = ["stack", "app", "config"];
