@@ -13,12 +13,16 @@ use tracing::{debug, info, warn};
 use super::server::{Connected, Handle, PREFACE_LIMIT, Terms, no_limit, serve};
 use super::sniff::{Prefixed, Spoken, refuse};
 use crate::drain::{Draining, Phase};
-use crate::lane::{HEADER_LIST_LIMIT, settings};
+use crate::lane::{HEADER_LIST_LIMIT, LaneSettings, settings};
 use crate::telemetry::Metrics;
 use sidelane_proto::model::Lane;
 
 /// Connections of local apps at once, over all outbound listeners. One app keeps a handful.
 pub const CONNECTIONS_LIMIT: usize = 4096;
+/// Calls open at once on one connection of a local app, which brings all of its calls on one: to
+/// all peers, in all lanes. More than one peer's lane may hold (four links of 1,024 calls), so
+/// that a peer that stands still fills its own lane, and not the app's only way to all others.
+const CALLS_LIMIT: u32 = 16 * 1024;
 /// How long to wait after the system refused a connection, for want of descriptors for example.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -119,8 +123,12 @@ impl<Calls: Handle> Outbound<Calls> {
                 return;
             }
         }
+        let settings = LaneSettings {
+            max_streams: CALLS_LIMIT,
+            ..*settings(Lane::GENERAL)
+        };
         let terms = Terms {
-            settings: settings(Lane::GENERAL),
+            settings: &settings,
             headers: HEADER_LIST_LIMIT,
             pings: false,
             draining: self.draining.clone(),
