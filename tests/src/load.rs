@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 
-use crate::cases::fresh_key;
+use crate::cases::{fresh_key, median};
 use crate::client;
 use crate::machine::Busy;
 use crate::wire::v1::echo_client::EchoClient;
@@ -362,6 +362,22 @@ impl Report {
             own * 4 > all,
             "{node} answered {own} of {all}: {shares:?}\n{self}"
         );
+    }
+
+    /// How long the middle one took of the calls that were sent in this time and answered, from
+    /// when it was due.
+    ///
+    /// # Panics
+    /// If there was none.
+    #[must_use]
+    pub fn median_of_answered(&self, from: Instant, to: Instant) -> Duration {
+        let calls = self.calls.iter().filter(|call| within(call, from, to));
+        let answered = calls.filter(|call| call.result.is_ok());
+        median(
+            answered
+                .map(|call| call.ended.duration_since(call.due))
+                .collect(),
+        )
     }
 
     /// When the last call was started.

@@ -60,6 +60,12 @@ async fn a_node_that_stands_still_is_left_within_its_lease_and_comes_back_once()
         assert!(took < LONGEST, "{call:#?} took {took:?}\n{report}");
     }
     report.nothing_failed_between(left, report.stopped());
+    // What waits for it waits alone: calls to the others share the callers' connection with it.
+    let median = report.median_of_answered(frozen, left);
+    assert!(
+        median < SECOND,
+        "the others' calls took {median:?}\n{report}"
+    );
     report.nothing_failed_between(frozen + LEASE + SECOND, report.stopped());
     let ran = Executions::of(&three.upstreams).agree_with(&report);
     let failed = report.failed().count();

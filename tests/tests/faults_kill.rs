@@ -10,6 +10,7 @@ use sidelane_tests::three::{NEWS, NODES};
 use sidelane_tests::wire::v1::echo_client::EchoClient;
 use sidelane_tests::wire::v1::{Behaviour, UnaryRequest};
 use sidelane_tests::{Upstream, app, cluster, exclusive, services};
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -17,8 +18,8 @@ const SECOND: Duration = Duration::from_secs(1);
 #[tokio::test]
 async fn a_killed_node_costs_nothing_but_the_calls_that_it_had() {
     let _turn = exclusive().await;
-    let [a, c] = [Upstream::named("a"), Upstream::named("c")].map(|upstream| upstream.start());
-    let (a, c) = tokio::join!(a, c);
+    let a = Upstream::named("a").start().await;
+    let c = Upstream::named("c").start().await;
     let doomed = app!("b").await;
     let mesh = cluster!()
         .control()
@@ -111,7 +112,7 @@ async fn hold(
         }),
         ..UnaryRequest::default()
     });
-    let node = "b".parse().expect("metadata");
+    let node = MetadataValue::from_static("b");
     request.metadata_mut().insert("sidelane-node", node);
     request.set_timeout(Duration::from_secs(60));
     client.unary(request).await.map(|_| Instant::now())

@@ -1,6 +1,7 @@
 //! All nodes are restarted one by one under the load of two callers: each is told to end, drains,
 //! and starts again with its folder. No unary call fails, and streams that outlive the grace end
 //! with a status.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use std::time::Duration;
 
