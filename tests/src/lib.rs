@@ -38,6 +38,7 @@ pub mod fake_peer;
 pub mod frames;
 pub mod hub;
 pub mod imports;
+pub mod lanes;
 pub mod link;
 pub mod load;
 pub mod machine;

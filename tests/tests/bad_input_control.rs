@@ -198,16 +198,16 @@ async fn unready(mesh: &Cluster, why: &str) {
 async fn a_node_that_is_refused_for_good_says_why_and_does_not_come_back() {
     let control = FakeControl::start().await;
     let (mesh, session) = alone(&control).await;
-    let text = "node id `alone` is held by somebody else";
+    let text = "hello.addresses is wrong";
     session
         .say(Heard::Refusal(Refused {
-            reason: "ALREADY_EXISTS".to_owned(),
+            reason: "INVALID_HELLO".to_owned(),
             text: text.to_owned(),
             retry: false,
             highest_generation: 0,
         }))
         .await;
-    let why = format!("control refused this node: ALREADY_EXISTS: {text}");
+    let why = format!("control refused this node: INVALID_HELLO: {text}");
     unready(&mesh, &why).await;
     assert!(mesh.node("alone").ended().await.is_none());
 }

@@ -1,0 +1,91 @@
+//! Peers that are not who was meant, or speak something else: the caller learns what was wanted,
+//! what was found, and that the call was not processed.
+
+use std::net::SocketAddr;
+
+use sidelane_tests::ask::{ECHO_UNARY, ask};
+use sidelane_tests::fake_control::{FakeControl, Session, endpoint, full, state};
+use sidelane_tests::fake_peer::{FakePeer, welcome};
+use sidelane_tests::refusal::Refusal;
+use sidelane_tests::{Cluster, RawUpstream, cluster, services};
+use tokio::io::AsyncWriteExt;
+use tonic::{Code, Status};
+
+/// A sidecar that knows the peer at this address as the one endpoint of Echo.
+async fn mesh(peer: SocketAddr) -> (Cluster, FakeControl, Session) {
+    let control = FakeControl::start().await;
+    let mesh = cluster!()
+        .node("caller")
+        .with("--control", &control.address())
+        .launch()
+        .await;
+    let mut session = control.session().await;
+    session.welcome().await;
+    let echo = endpoint(services::ECHO, "peer", 7, peer);
+    let news = full(1, vec![state(vec![echo])]);
+    session.update(news).await.unwrap();
+    mesh.node("caller").ready().await;
+    (mesh, control, session)
+}
+
+/// Calls the peer, which cannot be. Gives the reason, after its address.
+async fn refused(peer: SocketAddr) -> String {
+    let (mesh, _control, _session) = mesh(peer).await;
+    let refusal = Refusal::of(&ask(mesh.node("caller"), ECHO_UNARY, &[]).await);
+    let text = refusal.text.clone();
+    let expected = Refusal::new("CONNECT_FAILED", Code::Unavailable, text.clone());
+    assert_eq!(refusal, expected);
+    let about = format!("sidelane.test.v1.Echo on peer (Internal, lane general): {peer} ");
+    let why = text.strip_prefix(&about).unwrap_or(&text);
+    // A dial that failed just now is not made again at once.
+    let why = why.split(" (next dial in ").next();
+    why.unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_peer_that_is_somebody_else_gets_no_call() {
+    let peer = FakePeer::answering(|hello| {
+        let mut answer = welcome(hello);
+        answer.node_id = "impostor".to_owned();
+        Ok(answer)
+    })
+    .await;
+    let why = "is not who was meant: wanted node peer, generation 7, Internal, lane general, \
+               found node impostor, generation 7, Internal, lane general";
+    assert_eq!(refused(peer.address()).await, why);
+    assert!(peer.links().iter().all(|link| link.calls.is_empty()));
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_the_link_for_another_lane_gets_no_call() {
+    let peer = FakePeer::answering(|hello| {
+        let mut answer = welcome(hello);
+        (answer.lane_id, answer.lane) = (1, "gossip".to_owned());
+        Ok(answer)
+    })
+    .await;
+    let why = "is not who was meant: wanted node peer, generation 7, Internal, lane general, \
+               found node peer, generation 7, Internal, lane gossip";
+    assert_eq!(refused(peer.address()).await, why);
+    assert!(peer.links().iter().all(|link| link.calls.is_empty()));
+}
+
+#[tokio::test]
+async fn a_peer_that_refuses_the_link_is_quoted() {
+    let peer = FakePeer::answering(|_| Err(Status::failed_precondition("not today"))).await;
+    assert_eq!(refused(peer.address()).await, "refused the link: not today");
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_something_else_is_told_so() {
+    let peer = RawUpstream::connections(|mut stream| async move {
+        let answer = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+        let _ = stream.write_all(answer).await;
+        let _ = stream.shutdown().await;
+    })
+    .await;
+    // What comes after is a matter of which of the two ends it first.
+    let why = refused(peer.address()).await;
+    let expected = "ended the connection before it answered: ";
+    assert!(why.starts_with(expected), "{why}");
+}
