@@ -62,11 +62,11 @@ impl Repair {
         if !lock(&self.under_way).insert(ghost.clone()) {
             return;
         }
-        let key = key.clone();
+        let (key, since) = (key.clone(), Instant::now());
         let mut tasks = lock(&self.tasks);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(async move {
-            this.run(&key, &ghost).await;
+            this.run(&key, &ghost, since).await;
             lock(&this.under_way).remove(&ghost);
         });
     }
@@ -81,7 +81,9 @@ impl Repair {
         }
     }
 
-    async fn run(&self, key: &Key, (node, generation): &(NodeId, Generation)) {
+    /// Dials until a link stands that was opened after the loss. One that stood before may be to
+    /// a peer that hangs: by it, the node would be back in its hubs while nobody answers.
+    async fn run(&self, key: &Key, (node, generation): &(NodeId, Generation), since: Instant) {
         loop {
             let Some(address) = self.address(key, node, *generation) else {
                 debug!(%node, %generation, "gone for good, no longer dialled");
@@ -90,7 +92,7 @@ impl Repair {
             let Some(pool) = self.pool.get().and_then(Weak::upgrade) else {
                 return;
             };
-            match pool.seat(key, &address, false).await {
+            match pool.reach(key, &address, since).await {
                 // A full lane has links that stand.
                 Ok(_) | Err(PoolError::LaneFull { .. }) => {
                     self.mesh.ready(node, *generation);

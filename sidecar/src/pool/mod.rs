@@ -113,9 +113,45 @@ impl Pool {
         address: &Address,
         persistent: bool,
     ) -> Result<Seat, PoolError> {
+        self.found_or_dialled(key, address, persistent, |slot| {
+            let open = slot.links.iter().filter(|link| link.is_open());
+            open.min_by_key(|link| link.in_flight())
+                .and_then(Link::seat)
+        })
+        .await
+    }
+
+    /// Reaches a peer anew: by a link that was opened after `since`, or one that is dialled now.
+    /// A link that stood before proves nothing: its peer may hang.
+    ///
+    /// # Errors
+    /// As [`Pool::seat`].
+    pub async fn reach(
+        &self,
+        key: &Key,
+        address: &Address,
+        since: Instant,
+    ) -> Result<(), PoolError> {
+        self.found_or_dialled(key, address, false, |slot| {
+            let mut links = slot.links.iter();
+            let newer = links.any(|link| link.is_open() && link.opened >= since);
+            newer.then_some(())
+        })
+        .await
+    }
+
+    /// What is looked for in a slot's links, now or once a link was dialled for it.
+    async fn found_or_dialled<Wanted>(
+        &self,
+        key: &Key,
+        address: &Address,
+        persistent: bool,
+        look: impl Fn(&Slot) -> Option<Wanted>,
+    ) -> Result<Wanted, PoolError> {
         loop {
-            let (mut dialled, _waiting) = match self.try_seat(key, address, persistent)? {
-                Found::Seat(seat) => return Ok(seat),
+            let found = self.find_or_dial(key, address, persistent, &look)?;
+            let (mut dialled, _waiting) = match found {
+                Found::Standing(wanted) => return Ok(wanted),
                 Found::Dialing(dialled, waiting) => (dialled, waiting),
             };
             let result = dialled
@@ -180,21 +216,21 @@ impl Pool {
         let _ = tokio::time::timeout(Duration::from_millis(500), orderly).await;
     }
 
-    fn try_seat(&self, key: &Key, address: &Address, persistent: bool) -> Result<Found, PoolError> {
+    fn find_or_dial<Wanted>(
+        &self,
+        key: &Key,
+        address: &Address,
+        persistent: bool,
+        look: impl Fn(&Slot) -> Option<Wanted>,
+    ) -> Result<Found<Wanted>, PoolError> {
         let mut slots = self.slots();
         let slot = match slots.get_mut(key) {
             Some(slot) => slot,
             None => slots.entry(key.clone()).or_insert_with(Slot::new),
         };
         slot.persistent |= persistent;
-        let free = slot
-            .links
-            .iter()
-            .filter(|link| link.is_open())
-            .min_by_key(|link| link.in_flight())
-            .and_then(Link::seat);
-        if let Some(seat) = free {
-            return Ok(Found::Seat(seat));
+        if let Some(wanted) = look(slot) {
+            return Ok(Found::Standing(wanted));
         }
         slot.links.retain(|link| link.is_open());
         slot.touched = Instant::now();
@@ -349,8 +385,8 @@ impl Slot {
     }
 }
 
-enum Found {
-    Seat(Seat),
+enum Found<Wanted> {
+    Standing(Wanted),
     Dialing(watch::Receiver<Dialled>, Waiting),
 }
 

@@ -94,6 +94,23 @@ async fn all_who_wait_for_one_key_share_one_dial() {
 }
 
 #[tokio::test]
+async fn a_link_that_stood_before_does_not_count_as_reached_anew() {
+    let server = Server::start().await;
+    let (pool, _told) = pool();
+    let key = server.key(Lane::GENERAL);
+    drop(pool.seat(&key, &server.address, false).await.unwrap());
+    let since = Instant::now();
+    pool.reach(&key, &server.address, since).await.unwrap();
+    assert_eq!(server.connections(), 2, "dialled although a link stood");
+    pool.reach(&key, &server.address, since).await.unwrap();
+    assert_eq!(server.connections(), 2, "the newer link is enough");
+    server.accepting.abort();
+    let since = Instant::now();
+    let refused = pool.reach(&key, &server.address, since).await;
+    assert!(matches!(refused, Err(PoolError::Connect { .. })));
+}
+
+#[tokio::test]
 async fn lanes_do_not_share_a_connection() {
     let server = Server::start().await;
     let (pool, _told) = pool();
