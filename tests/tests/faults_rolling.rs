@@ -72,6 +72,10 @@ async fn all_nodes_are_restarted_one_by_one_and_no_call_fails() {
     let [one, other] = loads.map(Load::stop);
     let (one, other) = tokio::join!(one, other);
     println!("three nodes are restarted one by one\n{one}\n{other}");
+    for upstream in &three.upstreams {
+        let twice = upstream.ledger().executed_more_than_once();
+        assert!(twice.is_empty(), "executed twice: {twice:?}");
+    }
     let executions = Executions::of(&three.upstreams);
     for (report, hub) in [one, other].iter().zip(&hubs) {
         report.nothing_failed();
