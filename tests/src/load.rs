@@ -2,7 +2,8 @@
 //! whether the mesh keeps up or not (an open loop). What came of every call is kept, so that a test
 //! can say which calls failed, when they were sent, and with which reason.
 
-use std::collections::BTreeMap;
+mod report;
+
 use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,21 +15,19 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 
-use crate::cases::{fresh_key, median};
+use crate::cases::fresh_key;
 use crate::client;
 use crate::machine::Busy;
 use crate::wire::v1::echo_client::EchoClient;
 use crate::wire::v1::{Behaviour, UnaryRequest};
+
+pub use report::Report;
 
 /// Calls open at once, at most. A node that stands still holds a third of a thousand calls a
 /// second for the five seconds that a call may take; with this many open, the load waits.
 const OPEN_LIMIT: usize = 4_096;
 /// A call that is open for so long hangs: everything that could end it should have done so.
 const HANGS: Duration = Duration::from_secs(30);
-/// The share of the calls asked for that a machine with time to spare must make.
-const PACE: f64 = 0.9;
-/// A machine that is idle for less of its time than this is overloaded.
-const SPARE: f64 = 0.1;
 
 /// A load under way. It ends with this value.
 #[derive(Debug)]
@@ -90,20 +89,8 @@ pub struct Failed {
     pub message: String,
 }
 
-/// What came of a load.
-#[derive(Debug)]
-pub struct Report {
-    /// All calls, in the order in which they were due.
-    pub calls: Vec<Call>,
-    rate: u32,
-    started: Instant,
-    stopped: Instant,
-    marks: Vec<(String, Instant)>,
-    spare: f64,
-}
-
 impl Plan {
-    /// As many calls as the issue of faults asks for, of 0 to 40 ms.
+    /// What one caller brings, of 0 to 40 ms.
     pub const THOUSAND: Self = Self {
         rate: 1_000,
         longest_ms: 40,
@@ -324,209 +311,5 @@ impl Failed {
     #[must_use]
     pub fn is(&self, code: Code) -> bool {
         self.code == format!("{code:?}")
-    }
-}
-
-impl Report {
-    /// The calls that failed.
-    pub fn failed(&self) -> impl Iterator<Item = (&Call, &Failed)> {
-        let failed = |call: &'_ Call| call.result.is_err();
-        self.calls
-            .iter()
-            .filter(move |call| failed(call))
-            .filter_map(|call| Some((call, call.result.as_ref().err()?)))
-    }
-
-    /// How many calls that were sent in this time each node answered.
-    #[must_use]
-    pub fn shares(&self, from: Instant, to: Instant) -> BTreeMap<String, usize> {
-        let mut shares = BTreeMap::new();
-        for call in self.calls.iter().filter(|call| within(call, from, to)) {
-            if let Ok(node) = &call.result {
-                *shares.entry(node.clone()).or_default() += 1;
-            }
-        }
-        shares
-    }
-
-    /// Of the calls that were sent in this time, this node answered its share: a third, with room
-    /// for those that were under way when the counting began.
-    ///
-    /// # Panics
-    /// If it did not.
-    pub fn has_its_share(&self, node: &str, from: Instant, to: Instant) {
-        let shares = self.shares(from, to);
-        let all: usize = shares.values().sum();
-        let own = shares.get(node).copied().unwrap_or_default();
-        assert!(
-            own * 4 > all,
-            "{node} answered {own} of {all}: {shares:?}\n{self}"
-        );
-    }
-
-    /// How long the middle one took of the calls that were sent in this time and answered, from
-    /// when it was due.
-    ///
-    /// # Panics
-    /// If there was none.
-    #[must_use]
-    pub fn median_of_answered(&self, from: Instant, to: Instant) -> Duration {
-        let calls = self.calls.iter().filter(|call| within(call, from, to));
-        let answered = calls.filter(|call| call.result.is_ok());
-        median(
-            answered
-                .map(|call| call.ended.duration_since(call.due))
-                .collect(),
-        )
-    }
-
-    /// When the last call was started.
-    #[must_use]
-    pub fn stopped(&self) -> Instant {
-        self.stopped
-    }
-
-    /// Not one call failed.
-    ///
-    /// # Panics
-    /// If one did: with the first ones.
-    pub fn nothing_failed(&self) {
-        self.nothing_failed_between(self.started, self.stopped);
-    }
-
-    /// Not one call failed of those that were sent in this time.
-    ///
-    /// # Panics
-    /// If one did: with the first ones.
-    pub fn nothing_failed_between(&self, from: Instant, to: Instant) {
-        let failed = self.failed().filter(|(call, _)| within(call, from, to));
-        let failed: Vec<String> = failed
-            .map(|(call, failed)| {
-                let at = call.sent.duration_since(self.started);
-                let took = call.ended.duration_since(call.sent);
-                format!("at {at:?}, after {took:?}: {failed}: {}", failed.message)
-            })
-            .collect();
-        assert!(
-            failed.is_empty(),
-            "{} of {} calls failed, the first: {:#?}\n{self}",
-            failed.len(),
-            self.calls.len(),
-            &failed[..failed.len().min(5)],
-        );
-    }
-
-    /// The load was what it should be, or the machine has no time to spare, which is printed.
-    ///
-    /// # Panics
-    /// If calls were fewer although the machine had time for more.
-    pub fn pace_was_kept(&self) {
-        let reached = self.pace();
-        assert!(
-            reached >= PACE || self.spare < SPARE,
-            "the load reached {:.0} % of {} calls a second, and the machine was idle for {:.0} % \
-             of the time:\n{self}",
-            reached * 100.0,
-            self.rate,
-            self.spare * 100.0,
-        );
-    }
-
-    /// Calls that were made, of those that should have been.
-    fn pace(&self) -> f64 {
-        let time = self.stopped.duration_since(self.started).as_secs_f64();
-        self.calls.len() as f64 / (time * f64::from(self.rate)).max(1.0)
-    }
-}
-
-fn within(call: &Call, from: Instant, to: Instant) -> bool {
-    call.sent >= from && call.sent < to
-}
-
-impl Display for Report {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let failed = self.failed().count();
-        let rate = self.pace() * f64::from(self.rate);
-        let low = if self.pace() < PACE {
-            " LOWER THAN ASKED FOR,"
-        } else {
-            ""
-        };
-        writeln!(
-            formatter,
-            "  {} calls, {failed} failed; {rate:.0} a second of {},{low} machine idle for {:.0} %",
-            self.calls.len(),
-            self.rate,
-            self.spare * 100.0,
-        )?;
-        let ends = self.marks.iter().skip(1).map(|(_, at)| *at);
-        let far = self.stopped + HANGS;
-        for ((what, from), to) in self.marks.iter().zip(ends.chain([far])) {
-            let calls = self.calls.iter().filter(|call| within(call, *from, to));
-            let phase = Phase::of(calls);
-            let at = from.duration_since(self.started).as_secs_f64();
-            writeln!(formatter, "  from {at:5.1} s, {what}: {phase}")?;
-        }
-        Ok(())
-    }
-}
-
-/// The figures of some calls.
-#[derive(Debug, Default)]
-struct Phase {
-    latencies: Vec<Duration>,
-    nodes: BTreeMap<String, usize>,
-    failed: BTreeMap<String, usize>,
-}
-
-impl Phase {
-    fn of<'a>(calls: impl Iterator<Item = &'a Call>) -> Self {
-        let mut phase = Self::default();
-        for call in calls {
-            // From when it was due: a load that came late must not look fast.
-            phase.latencies.push(call.ended.duration_since(call.due));
-            let (counts, name) = match &call.result {
-                Ok(node) => (&mut phase.nodes, node.clone()),
-                Err(failed) => (&mut phase.failed, failed.to_string()),
-            };
-            *counts.entry(name).or_default() += 1;
-        }
-        phase.latencies.sort_unstable();
-        phase
-    }
-
-    fn quantile(&self, quantile: f64) -> u128 {
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "an index, rounded down on purpose"
-        )]
-        let index = (self.latencies.len() as f64 * quantile) as usize;
-        let last = self.latencies.len().saturating_sub(1);
-        let latency = self.latencies.get(index.min(last));
-        latency.map_or(0, Duration::as_millis)
-    }
-}
-
-impl Display for Phase {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{} calls, p50 {} ms, p99 {} ms, longest {} ms; answered by",
-            self.latencies.len(),
-            self.quantile(0.5),
-            self.quantile(0.99),
-            self.quantile(1.0),
-        )?;
-        for (node, count) in &self.nodes {
-            write!(formatter, " {node}: {count}")?;
-        }
-        if self.failed.is_empty() {
-            return write!(formatter, "; none failed");
-        }
-        for (how, count) in &self.failed {
-            write!(formatter, "\n    {count} failed: {how}")?;
-        }
-        Ok(())
     }
 }
