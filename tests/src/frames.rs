@@ -17,11 +17,11 @@ pub const HEADERS: u8 = 1;
 pub const SETTINGS: u8 = 4;
 /// GOAWAY.
 pub const GOAWAY: u8 = 7;
-/// WINDOW_UPDATE.
+/// `WINDOW_UPDATE`.
 pub const WINDOW_UPDATE: u8 = 8;
 /// The acknowledgement of a SETTINGS or PING frame.
 const ACK: u8 = 1;
-/// What a connection may send before the first WINDOW_UPDATE (RFC 9113 §6.9.2).
+/// What a connection may send before the first `WINDOW_UPDATE` (RFC 9113 §6.9.2).
 const DEFAULT_WINDOW: u32 = 65_535;
 
 /// One frame.
@@ -91,7 +91,7 @@ impl Frame {
 }
 
 impl Opening {
-    /// Reads how the other side opens the connection, up to its first WINDOW_UPDATE.
+    /// Reads how the other side opens the connection, up to its first `WINDOW_UPDATE`.
     ///
     /// # Errors
     /// The connection ended before that.

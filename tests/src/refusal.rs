@@ -10,7 +10,7 @@ use crate::client::RawAnswer;
 
 /// The header in which the mesh names its reason.
 pub const ERROR_HEADER: &str = "sidelane-error";
-/// The domain of every ErrorInfo that the mesh makes.
+/// The domain of every `ErrorInfo` that the mesh makes.
 pub const DOMAIN: &str = "sidelane.dev";
 
 /// A failure that the mesh made.

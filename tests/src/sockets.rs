@@ -1,5 +1,5 @@
 //! What the kernel knows of a TCP connection: its mark and its priority, as `ss --tos` shows them.
-//! They are asked for over netlink (sock_diag(7)), which needs no rights, so that other
+//! They are asked for over netlink (`sock_diag(7)`), which needs no rights, so that other
 //! processes' sockets can be looked at, too. Linux only.
 
 use std::io::{self, Read};
@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// `AF_NETLINK`, and its protocol `NETLINK_SOCK_DIAG` (linux/netlink.h).
+/// `AF_NETLINK`, and its protocol `NETLINK_SOCK_DIAG` (`linux/netlink.h`).
 const AF_NETLINK: i32 = 16;
 const NETLINK_SOCK_DIAG: i32 = 4;
-/// The request's type, and the flag that makes it one (linux/sock_diag.h, linux/netlink.h).
+/// The request's type, and the flag that makes it one (`linux/sock_diag.h`, `linux/netlink.h`).
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
 /// The answer that there is no such socket.
 const NLMSG_ERROR: u16 = 2;
 const AF_INET: u8 = 2;
 const IPPROTO_TCP: u8 = 6;
-/// Attributes of an answer (linux/inet_diag.h): the mark, and the class, which is the socket's
+/// Attributes of an answer (`linux/inet_diag.h`): the mark, and the class, which is the socket's
 /// priority where no control group has set one. Asking for the v6 mark brings the class.
 const INET_DIAG_TOS: u16 = 5;
 const INET_DIAG_TCLASS: u16 = 6;

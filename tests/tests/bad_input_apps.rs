@@ -1,5 +1,10 @@
 //! Apps that are down, that end calls as no gRPC library would, or that speak in the mesh's name.
 //! What the caller is told names the node, the cause, and whether the call may have run.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic with a clear message is a failed test"
+)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -139,6 +144,44 @@ async fn an_app_that_resets_the_call_is_told_with_the_reason() {
             "sidelane.test.v1.Echo on the local service of callee: the stream was reset with {name}"
         );
         let expected = Refusal::new("PEER_RESET", Code::Internal, text).that_may_have_run();
+        assert_eq!(Refusal::of(&answer), expected);
+    }
+}
+
+#[tokio::test]
+async fn an_app_that_ends_without_a_status_has_not_succeeded() {
+    let upstream = RawUpstream::start(|mut request: RawRequest| async move {
+        request.read_all().await;
+        let asked = request.head.headers()["x-test-status"].to_str().unwrap();
+        if asked == "body" {
+            let mut body = request.answer.begin(StatusCode::OK, &[]);
+            body.message(b"half");
+            body.end();
+        } else {
+            let status = asked.parse().unwrap();
+            request.answer.only_headers(status, &[], None);
+        }
+    })
+    .await;
+    let mesh = mesh(&upstream).await;
+    let client = RawClient::connect(mesh.node("caller").outbound())
+        .await
+        .unwrap();
+    let answer = ask_over(&client, ECHO_UNARY, &[("x-test-status", "body")]).await;
+    assert_eq!(answer.messages().unwrap(), ["half"]);
+    let about = "sidelane.test.v1.Echo on the local service of callee: the answer";
+    let text = format!("{about} ended without a status; it may have run");
+    let expected = Refusal::new("PEER_RESET", Code::Unavailable, text).that_may_have_run();
+    assert_eq!(Refusal::of(&answer), expected);
+
+    for (status, shown, code) in [
+        ("200", "200 OK", Code::Unknown),
+        ("404", "404 Not Found", Code::Unimplemented),
+        ("503", "503 Service Unavailable", Code::Unavailable),
+    ] {
+        let answer = ask_over(&client, ECHO_UNARY, &[("x-test-status", status)]).await;
+        let text = format!("{about} has no gRPC status, only {shown} of HTTP; it may have run");
+        let expected = Refusal::new("PEER_RESET", code, text).that_may_have_run();
         assert_eq!(Refusal::of(&answer), expected);
     }
 }

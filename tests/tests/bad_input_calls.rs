@@ -1,6 +1,11 @@
 //! Calls that the caller's own sidecar refuses, each with its status, its reason, its message and
 //! its details: no gRPC at all, unknown to the mesh, or not allowed there. Nothing is sent, so all
 //! of them are safe to make again.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic with a clear message is a failed test"
+)]
 
 use http::StatusCode;
 use sidelane_tests::ask::{ECHO_UNARY, ask, ask_over};

@@ -1,5 +1,10 @@
 //! A control plane that is away, and one that says what cannot be: the last good picture stays,
 //! calls go on, and `/readyz` says what is wrong, down to the field.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic with a clear message is a failed test"
+)]
 
 use sidelane_proto::wire::control::v1::sync_request::Message as Said;
 use sidelane_proto::wire::control::v1::sync_response::Message as Heard;
@@ -72,8 +77,8 @@ async fn mesh(control: &FakeControl) -> Mesh {
         session.welcome().await;
     }
     let known = full(1, vec![state(vec![callee_endpoint(&cluster, &callee)])]);
-    taken(caller.update(known).await, 1);
-    taken(callee.update(full(1, Vec::new())).await, 1);
+    taken(&caller.update(known).await, 1);
+    taken(&callee.update(full(1, Vec::new())).await, 1);
     Mesh {
         cluster,
         caller,
@@ -88,9 +93,9 @@ fn callee_endpoint(cluster: &Cluster, callee: &Session) -> Endpoint {
     endpoint(services::ECHO, "callee", callee.hello.generation, address)
 }
 
-fn taken(answer: Result<Ack, Nack>, counter: u64) {
+fn taken(answer: &Result<Ack, Nack>, counter: u64) {
     let version = Some(version(counter));
-    assert_eq!(answer, Ok(Ack { version }));
+    assert_eq!(*answer, Ok(Ack { version }));
 }
 
 /// Tells the caller bad news: they are refused with this field and problem, and nothing changes.
@@ -165,7 +170,7 @@ async fn news_that_cannot_be_are_refused_by_field_and_the_last_good_ones_stay() 
 
     // The next good one is taken, and the complaint is over.
     taken(
-        mesh.caller.update(full(6, vec![state(vec![good])])).await,
+        &mesh.caller.update(full(6, vec![state(vec![good])])).await,
         6,
     );
     let answer = mesh.cluster.node("caller").get("/readyz").await;
@@ -228,7 +233,7 @@ async fn a_node_that_is_refused_for_now_comes_back() {
     assert_eq!(again.hello.node_id, "alone");
     assert_eq!(again.hello.instance_id, session.hello.instance_id);
     again.welcome().await;
-    taken(again.update(full(1, Vec::new())).await, 1);
+    taken(&again.update(full(1, Vec::new())).await, 1);
     mesh.node("alone").ready().await;
 }
 
@@ -237,7 +242,7 @@ async fn a_node_that_was_replaced_says_so_and_does_not_come_back() {
     let control = FakeControl::start().await;
     let (mesh, mut session) = alone(&control).await;
     session.welcome().await;
-    taken(session.update(full(1, Vec::new())).await, 1);
+    taken(&session.update(full(1, Vec::new())).await, 1);
     mesh.node("alone").ready().await;
     session
         .say(Heard::Superseded(Superseded {
@@ -271,7 +276,7 @@ async fn a_control_plane_of_another_protocol_is_named_with_both_versions() {
     // It may have been a rollout: the sidecar comes again.
     let mut again = control.session().await;
     again.welcome().await;
-    taken(again.update(full(1, Vec::new())).await, 1);
+    taken(&again.update(full(1, Vec::new())).await, 1);
     mesh.node("alone").ready().await;
     assert!(matches!(again.next().await, Said::Heartbeat(_)));
 }

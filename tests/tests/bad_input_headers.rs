@@ -1,5 +1,10 @@
 //! Lists of headers over the bound of 64 KiB, in requests and in answers: the call that brings one
 //! fails, and no other call on its connection does.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic with a clear message is a failed test"
+)]
 
 use http::StatusCode;
 use sidelane_tests::ask::{ECHO_UNARY, ask_over};

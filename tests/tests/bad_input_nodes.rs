@@ -1,5 +1,10 @@
 //! Nodes that cannot be meant: named and unknown, named and gone, not named where one must be,
 //! compiled with another rule; and two processes that want to be one node.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic with a clear message is a failed test"
+)]
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,6 +1,11 @@
 //! Peers that ask for what a node does not take: calls of another class or lane than the service's
 //! rule says, services that are not served there, and calls before the Hello. The preamble is
 //! spoken here by hand.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic with a clear message is a failed test"
+)]
 
 use sidelane_proto::model::{ConnectionClass, Lane};
 use sidelane_tests::ask::{ECHO_UNARY, ask_over};

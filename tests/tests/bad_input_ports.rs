@@ -1,6 +1,11 @@
 //! What is not meant for a port: other protocols on the outbound one, and other beginnings than a
 //! link's on the internal one. Each gets an answer in its own protocol, byte for byte, and the
 //! port goes on.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic with a clear message is a failed test"
+)]
 
 use std::time::Duration;
 
@@ -14,7 +19,7 @@ use tokio::net::TcpStream;
 
 /// A refusal comes at once; longer means that the connection was kept.
 const LIMIT: Duration = Duration::from_secs(5);
-/// How a TLS client begins: a handshake record of TLS 1.0 with a ClientHello of TLS 1.2.
+/// How a TLS client begins: a handshake record of TLS 1.0 with a `ClientHello` of TLS 1.2.
 const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\x00\x31\x01\x00\x00\x2d\x03\x03\
     0123456789abcdef0123456789abcdef\x00\x00\x02\x13\x01\x01\x00\x00\x02\x00\x00";
 

@@ -1,5 +1,10 @@
 //! Settings that a program cannot follow: it says which, where they were given, what is known
 //! and what is nearest, and does not start.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic with a clear message is a failed test"
+)]
 
 use sidelane_tests::run::Run;
 

@@ -1,5 +1,10 @@
 //! Snapshot files that cannot be used: each is named in the log, ignored, and replaced; the
 //! sidecar starts all the same.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic with a clear message is a failed test"
+)]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

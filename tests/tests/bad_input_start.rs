@@ -1,5 +1,10 @@
 //! What stands in the way of a start: ports that are taken, and data that another process has.
 //! The process says which setting to change, and ends with 1.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic with a clear message is a failed test"
+)]
 
 use std::net::TcpListener;
 use std::path::Path;

@@ -1,6 +1,11 @@
 //! Lanes as a sidecar dials them, read back from the wire: a connection of its own for each, its
 //! first bytes, its HTTP/2 settings, and its Hello. The peer that is dialled, and the control plane
 //! that says where it is, are the test's.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic with a clear message is a failed test"
+)]
 
 use sidelane_proto::model::{ConnectionClass, Lane};
 use sidelane_proto::wire::peer::v1::HelloRequest;

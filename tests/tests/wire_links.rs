@@ -1,5 +1,10 @@
 //! Links as a sidecar takes them, read back from the wire: the settings that it answers each
 //! preamble with, and what it makes of a Hello that is wrong, late, or not said at all.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic with a clear message is a failed test"
+)]
 
 use std::time::{Duration, Instant};
 

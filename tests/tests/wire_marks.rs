@@ -1,6 +1,11 @@
 //! The marks of each lane, as the kernel has them for the sockets of both sidecars: the code point
 //! of every packet and the priority in this machine's queues. A mark holds for one direction only,
 //! so both ends must have it. Linux only, as the question is.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic with a clear message is a failed test"
+)]
 #![cfg(target_os = "linux")]
 
 use std::net::SocketAddr;
