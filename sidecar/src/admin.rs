@@ -99,10 +99,17 @@ impl Admin {
             };
             text.push_str(&format!("{name}: {said}\n"));
         }
-        if status.source == Source::Disk && connected(&status).is_err() {
+        let connected = matches!(status.state, State::Connected { .. });
+        if status.source == Source::Disk && !connected {
             text.push_str(&format!(
                 "the picture of the mesh is the one kept on disk, version {}\n",
                 version_text(&status)
+            ));
+        }
+        if matches!(status.state, State::Connecting { .. }) && ready {
+            text.push_str(&format!(
+                "{}; the last picture holds\n",
+                state_text(&status)
             ));
         }
         if let Some(refused) = &status.refused_update {
@@ -128,7 +135,7 @@ impl Admin {
         if self.draining.phase() > Phase::Running {
             return Err("draining".to_owned());
         }
-        connected(status)?;
+        known_to_control(status)?;
         match self.health.unanswered().as_slice() {
             [] => Ok(()),
             down => {
@@ -300,9 +307,13 @@ fn outbound_ready(status: &Status) -> Result<(), String> {
     ))
 }
 
-fn connected(status: &Status) -> Result<(), String> {
+/// Peers can only find a node that control has taken in. While control is merely away they go on
+/// with what they know, and so does this node: a control plane that is down must not make every
+/// probe take its node out.
+fn known_to_control(status: &Status) -> Result<(), String> {
     match &status.state {
         State::Connected { .. } => Ok(()),
+        State::Connecting { .. } if status.version.is_some() => Ok(()),
         _ => Err(state_text(status)),
     }
 }

@@ -75,6 +75,7 @@ pub async fn run(loaded: Loaded, routes: RouteTable) -> Result<(), StartError> {
     for warning in warnings {
         warn!("{warning}");
     }
+    compiled_services(routes)?;
     let mut signals = Signals::install()?;
     let folder = Arc::new(DataFolder::open(&config.data)?);
     let (identity, warnings) = NodeIdentity::take(Some(&folder), config.node.clone(), unix_ms())?;
@@ -113,10 +114,9 @@ pub async fn run(loaded: Loaded, routes: RouteTable) -> Result<(), StartError> {
         timing: Timing::default(),
     };
     let (discovery, discovering) = discover::start(parameters, sink, initial);
-    for rule in routes.rules() {
-        // A table of more services than one sidecar may want cannot be compiled in by accident;
-        // what does not fit is asked for when it is first called.
-        let _ = ServiceName::new(&rule.service).map(|service| discovery.want(&service));
+    for service in compiled_services(routes)? {
+        // What does not fit is asked for when it is first called.
+        let _ = discovery.want(&service);
     }
     let mut tasks = JoinSet::new();
     let discovering = tokio::spawn(discovering);
@@ -337,6 +337,21 @@ fn local_services(
     }
     let rule_of = |service: &ServiceName| compiled(routes, service);
     Ok(LocalServices::new(given, rule_of, metrics))
+}
+
+/// The services that rules name, each well-formed and named once: a rule that could never hold
+/// must not look as if it did.
+fn compiled_services(routes: RouteTable) -> Result<Vec<ServiceName>, StartError> {
+    let mut seen: Vec<ServiceName> = Vec::new();
+    for rule in routes.rules() {
+        let name = ServiceName::new(&rule.service)
+            .map_err(|error| format!("the compiled rule at {}: {error}", rule.origin))?;
+        if seen.contains(&name) {
+            return Err(format!("two compiled rules name {name}, one at {}", rule.origin).into());
+        }
+        seen.push(name);
+    }
+    Ok(seen)
 }
 
 fn compiled(routes: RouteTable, service: &ServiceName) -> Option<Arc<Rule>> {

@@ -42,6 +42,17 @@ pub enum ClassifyError {
         /// What is known, in words.
         known: String,
     },
+    /// One node's health or reflection was asked for, and no service of that node is known.
+    #[error(
+        "{service}: node `{node}` was named, and no service of it is known here; call one of its \
+         services first, or see `sidelane nodes`"
+    )]
+    NotBeside {
+        /// What was asked for.
+        service: String,
+        /// The node that was named.
+        node: String,
+    },
     /// Some node offers it, but rules are demanded and it has none.
     #[error(
         "{service}: it is offered, but no rule names it, and this sidecar runs with \

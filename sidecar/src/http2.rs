@@ -143,7 +143,20 @@ async fn send_body(
     mut body: tonic::body::Body,
     mut stream: SendStream<Bytes>,
 ) -> Result<(), BoxError> {
-    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+    loop {
+        // A body may wait for something to happen; its reader may go away meanwhile.
+        let next = poll_fn(|context| {
+            if let Poll::Ready(reset) = stream.poll_reset(context) {
+                return Poll::Ready(Err(reset));
+            }
+            Pin::new(&mut body).poll_frame(context).map(Ok)
+        });
+        let frame = match next.await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break,
+            Err(Ok(reason)) => return Err(format!("the stream was reset: {reason:?}").into()),
+            Err(Err(error)) => return Err(error.into()),
+        };
         match frame?.into_data() {
             Ok(mut data) => {
                 while !data.is_empty() {

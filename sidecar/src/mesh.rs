@@ -9,8 +9,7 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, Guard};
 use sidelane::routing::RouteTable;
 use sidelane_proto::model::{
-    ConnectionClass, Endpoint, Generation, Lane, LoadBalancing, NodeId, Rule, ServiceName,
-    ServiceState,
+    ConnectionClass, Generation, Lane, LoadBalancing, NodeId, Rule, ServiceName, ServiceState,
 };
 
 use crate::balance::{Hub, Strategy};
@@ -56,7 +55,14 @@ pub struct Target {
     pub counters: Arc<TargetCounters>,
 }
 
+/// A class and a lane: links of others are others.
+pub type Way = (ConnectionClass, Lane);
+
 impl Target {
+    fn goes(&self, way: Way) -> bool {
+        (self.rule.class, self.rule.lane) == way
+    }
+
     /// What an endpoint's own rule must agree with; `None` where this sidecar has no rule of its
     /// own and follows what is offered.
     #[must_use]
@@ -182,11 +188,11 @@ impl Mesh {
         })
     }
 
-    /// A link to this node turned out closed: no hub picks it until [`Mesh::ready`]. True if any
-    /// hub had thought it ready.
-    pub fn failed(&self, node: &NodeId, generation: Generation, now: Instant) -> bool {
+    /// A link to this node turned out closed: no hub of this class and lane picks it until
+    /// [`Mesh::ready`]; others have links of their own. True if any hub had thought it ready.
+    pub fn failed(&self, node: &NodeId, generation: Generation, way: Way, now: Instant) -> bool {
         let mut any = false;
-        for target in self.view().targets() {
+        for target in self.view().targets().filter(|target| target.goes(way)) {
             any |= target.hub().failed(node, generation, now);
         }
         any
@@ -195,24 +201,14 @@ impl Mesh {
     /// The node answered in a newer generation than is known: that counts as its arrival.
     pub fn replaced(&self, node: &NodeId, old: Generation, new: Generation, now: Instant) {
         for target in self.view().targets() {
-            let mut hub = target.hub();
-            let known = hub
-                .get(node.as_str())
-                .filter(|known| known.generation == old);
-            if let Some(known) = known.cloned() {
-                let newer = Endpoint {
-                    generation: new,
-                    ..Endpoint::clone(&known)
-                };
-                // Whoever calls this retires the links of the old generation itself.
-                let _ = hub.up(Arc::new(newer), now);
-            }
+            // Whoever calls this retires the links of the old generation itself.
+            target.hub().learned(node, old, new, now);
         }
     }
 
     /// A link to this node stands again.
-    pub fn ready(&self, node: &NodeId, generation: Generation) {
-        for target in self.view().targets() {
+    pub fn ready(&self, node: &NodeId, generation: Generation, way: Way) {
+        for target in self.view().targets().filter(|target| target.goes(way)) {
             target.hub().ready(node, generation);
         }
     }

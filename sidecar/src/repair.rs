@@ -1,6 +1,6 @@
-//! Repairs ghosts: a node whose link turned out closed is taken out of every hub at once, dialled
+//! Repairs ghosts: a node whose link turned out closed is taken out of the hubs of that class and lane at once, dialled
 //! again with backoff, and put back when a link stands. It ends when control says that the node is
-//! gone. At most one repair runs for a node and generation.
+//! gone. At most one repair runs for a key.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 pub struct Repair {
     mesh: Arc<Mesh>,
     pool: OnceLock<Weak<Pool>>,
-    under_way: Mutex<HashSet<(NodeId, Generation)>>,
+    under_way: Mutex<HashSet<Key>>,
     tasks: Mutex<JoinSet<()>>,
     this: Weak<Self>,
 }
@@ -52,14 +52,17 @@ impl Repair {
         if !self.mesh.has(node, *generation) {
             return;
         }
-        if self.mesh.failed(node, *generation, Instant::now()) {
+        if self
+            .mesh
+            .failed(node, *generation, (key.class, key.lane), Instant::now())
+        {
             info!(%node, %generation, class = %key.class, lane = %key.lane, %why, "a link is gone");
         }
         let Some(this) = self.this.upgrade() else {
             return;
         };
         let ghost = (node.clone(), *generation);
-        if !lock(&self.under_way).insert(ghost.clone()) {
+        if !lock(&self.under_way).insert(key.clone()) {
             return;
         }
         let (key, since) = (key.clone(), Instant::now());
@@ -67,7 +70,7 @@ impl Repair {
         while tasks.try_join_next().is_some() {}
         tasks.spawn(async move {
             this.run(&key, &ghost, since).await;
-            lock(&this.under_way).remove(&ghost);
+            lock(&this.under_way).remove(&key);
         });
     }
 
@@ -93,11 +96,15 @@ impl Repair {
                 return;
             };
             match pool.reach(key, &address, since).await {
-                // A full lane has links that stand.
-                Ok(_) | Err(PoolError::LaneFull { .. }) => {
-                    self.mesh.ready(node, *generation);
+                Ok(_) => {
+                    self.mesh.ready(node, *generation, (key.class, key.lane));
                     info!(%node, %generation, "reached again");
                     return;
+                }
+                // Too many wait for the same dial, or the link that stands is full.
+                Err(PoolError::LaneFull { .. }) => {
+                    drop(pool);
+                    tokio::time::sleep(PAUSE).await;
                 }
                 Err(PoolError::Closed) => return,
                 Err(PoolError::Connect { error, again }) => {

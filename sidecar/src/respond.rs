@@ -155,6 +155,7 @@ impl From<ClassifyError> for Failure {
             ClassifyError::UnknownService { .. } | ClassifyError::NoRule { .. } => {
                 Reason::UnknownService
             }
+            ClassifyError::NotBeside { .. } => Reason::UnknownNode,
             ClassifyError::LaneRefused { .. } | ClassifyError::WrongListener { .. } => {
                 Reason::LaneRefused
             }

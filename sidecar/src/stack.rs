@@ -187,7 +187,7 @@ impl Stack {
             Err(error) => return self.refuse(&mut respond, error.into()),
         };
         let service = call.path(&head).service;
-        let local = match self.served_here(service) {
+        let local = match self.served_here(service, &peer) {
             Ok(local) => local,
             Err(failure) => return self.refuse(&mut respond, failure),
         };

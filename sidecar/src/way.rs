@@ -44,6 +44,13 @@ impl Stack {
         head: &Parts,
     ) -> Result<Classified, ClassifyError> {
         let path = call.path(head);
+        if let Some(node) = call
+            .node
+            .as_ref()
+            .filter(|_| own::every_node_serves(path.service))
+        {
+            return self.beside(node, path.service);
+        }
         let decide = || classify::outbound(&self.mesh.view(), path, call.lane, self.policy);
         let decided = decide();
         let Err(ClassifyError::UnknownService { .. }) = &decided else {
@@ -64,6 +71,27 @@ impl Stack {
             return decided;
         }
         decide()
+    }
+
+    /// Health and reflection of one node: its path says nothing, so any service that the node
+    /// offers to other nodes in the clear shows the way to it.
+    fn beside(&self, node: &NodeId, service: &str) -> Result<Classified, ClassifyError> {
+        let view = self.mesh.view();
+        let target = view
+            .targets()
+            .find(|target| {
+                let open = target.rule.class == ConnectionClass::Internal && !target.rule.secure;
+                open && target.hub().get(node.as_str()).is_some()
+            })
+            .ok_or_else(|| ClassifyError::NotBeside {
+                service: service.to_owned(),
+                node: node.to_string(),
+            })?;
+        Ok(Classified {
+            target: Arc::clone(target),
+            class: ConnectionClass::Internal,
+            lane: target.rule.lane,
+        })
     }
 
     /// An endpoint and a seat on a link to it.
@@ -110,7 +138,7 @@ impl Stack {
         if matches!(
             pick,
             Err(PickError::Empty | PickError::UnknownNode { count: 0, .. })
-        ) && self.discovery.answered(&target.name, FIRST_DISCOVERY).await
+        ) && self.heard_of(&target.name).await
         {
             pick = target
                 .hub()
@@ -156,6 +184,16 @@ impl Stack {
         }
     }
 
+    /// Asks control about a service that is called, and waits for its first word. A service beside
+    /// this sidecar is asked for only here: as long as it answers itself, nobody else is needed.
+    async fn heard_of(&self, service: &ServiceName) -> bool {
+        if self.discovery.want(service).is_err() {
+            self.metrics.subscription_refused();
+            return false;
+        }
+        self.discovery.answered(service, FIRST_DISCOVERY).await
+    }
+
     pub(crate) async fn local_way(
         &self,
         local: &LocalService,
@@ -177,7 +215,8 @@ impl Stack {
             .seat(key, address, persistent)
             .await
             .map_err(|error| {
-                if let PoolError::Connect { error, .. } = &error {
+                // What was said a moment ago is no news: it may be well again by now.
+                if let PoolError::Connect { error, again: None } = &error {
                     match (&key.to, &**error) {
                         (To::Peer { node, .. }, ConnectError::Newer { meant, found, .. }) => {
                             self.repair.replaced(node, *meant, *found);
@@ -194,15 +233,23 @@ impl Stack {
             })
     }
 
-    pub(crate) fn served_here(&self, service: &str) -> Result<Arc<LocalService>, Failure> {
+    pub(crate) fn served_here(
+        &self,
+        service: &str,
+        peer: &Peer,
+    ) -> Result<Arc<LocalService>, Failure> {
         if let Some(local) = self.local.get(service) {
             return Ok(Arc::clone(local));
         }
-        // Every node serves health and reflection: whoever named this node means its app.
-        if own::every_node_serves(service)
-            && let Some(first) = self.local.iter().next()
-        {
-            return Ok(Arc::clone(first));
+        // Every node serves health and reflection: whoever named this node means its app, and
+        // came by the lane of one of its services.
+        if own::every_node_serves(service) {
+            let by = |local: &LocalService| {
+                classify::inbound(service, local.rule.as_deref(), peer.class, peer.lane).is_ok()
+            };
+            if let Some(local) = self.local.iter().find(|local| by(local)) {
+                return Ok(Arc::clone(local));
+            }
         }
         let names: Vec<&str> = self.local.iter().map(|local| local.name.as_str()).collect();
         let text = format!(

@@ -1,5 +1,4 @@
-//! The fixed source: nodes that a file names, for services that have no sidecar, or none that
-//! reaches control. The file is read every second; what changed in it is emitted. An edit that
+//! The fixed source: nodes that a file names, for sidecars that do not reach control. The file is read every second; what changed in it is emitted. An edit that
 //! cannot be read changes nothing: what was known stays, and the status says what is wrong.
 
 mod file;
@@ -171,7 +170,7 @@ impl Fixed {
         published: Option<tokio::sync::oneshot::Sender<u64>>,
     ) -> Result<(), Closed> {
         self.revision += 1;
-        let newest = Generation::next(self.highest, unix_ms(modified));
+        let newest = Generation::next(self.highest, unix_seconds(modified));
         self.highest = Some(newest);
         let mut changes = Vec::new();
         let mut now = HashMap::with_capacity(nodes.len());
@@ -227,11 +226,11 @@ async fn read(path: &Path) -> Result<(String, SystemTime), FileError> {
     })
 }
 
-fn unix_ms(time: SystemTime) -> u64 {
+/// Seconds, where a sidecar counts its own generation from milliseconds: what a file says of a node
+/// is older than what the node says of itself, whenever it was written.
+fn unix_seconds(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
+    since.map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ pub(super) struct Held {
     /// Set while it is a ghost: its channel turned out closed.
     pub(super) closed_since: Option<Instant>,
     pub(super) last_picked: Option<Instant>,
+    /// Set where the node itself named this generation: the one that control had named then.
+    learned_over: Option<Generation>,
 }
 
 /// What became of an [`Hub::up`].
@@ -154,6 +156,31 @@ impl Hub {
         outcome
     }
 
+    /// The node answered in a newer generation than control had named. It stays until control
+    /// names one that is newer than `old`.
+    pub fn learned(
+        &mut self,
+        node: &NodeId,
+        old: Generation,
+        new: Generation,
+        now: Instant,
+    ) -> bool {
+        let Some(slot) = self.slot_of(node, old).filter(|_| new > old) else {
+            return false;
+        };
+        let held = &mut self.held[slot];
+        let over = held.learned_over.unwrap_or(old);
+        let endpoint = Endpoint {
+            generation: new,
+            ..Endpoint::clone(&held.endpoint)
+        };
+        *held = Held::new(Arc::new(endpoint), now);
+        held.learned_over = Some(over);
+        self.counters.ups += 1;
+        self.regroup(slot);
+        true
+    }
+
     /// Lets a node go, if it is still in that generation.
     pub fn down(&mut self, node: &NodeId, generation: Generation) -> Down {
         match self.index.get(node) {
@@ -190,7 +217,7 @@ impl Hub {
             }
         }
         for endpoint in endpoints {
-            if let Up::Replaced { old } = self.up(Arc::clone(endpoint), now) {
+            if let Up::Replaced { old } = self.told(endpoint, now) {
                 gone.push(Gone {
                     node: endpoint.node.clone(),
                     generation: old,
@@ -198,6 +225,27 @@ impl Hub {
             }
         }
         gone
+    }
+
+    /// Takes in what control names. Its word may also put an older generation in a newer one's
+    /// place: another of its sources knows the node then. Only where the node itself told of a
+    /// generation that control has not heard of, control is behind.
+    fn told(&mut self, endpoint: &Arc<Endpoint>, now: Instant) -> Up {
+        let Some(&slot) = self.index.get(&endpoint.node) else {
+            return self.up(Arc::clone(endpoint), now);
+        };
+        let held = &mut self.held[slot];
+        let behind = held
+            .learned_over
+            .is_some_and(|over| endpoint.generation <= over);
+        let old = held.endpoint.generation;
+        if behind || endpoint.generation >= old {
+            return self.up(Arc::clone(endpoint), now);
+        }
+        *held = Held::new(Arc::clone(endpoint), now);
+        self.counters.ups += 1;
+        self.regroup(slot);
+        Up::Replaced { old }
     }
 
     /// Its channel turned out closed: it gets calls only if nobody is ready, until
@@ -295,6 +343,7 @@ impl Held {
             up_since: now,
             closed_since: None,
             last_picked: None,
+            learned_over: None,
         }
     }
 

@@ -121,7 +121,14 @@ impl Link {
     /// Takes a place, if one is free. Called under the pool's lock, so that two callers cannot
     /// take the last one.
     pub(super) fn seat(self: &Arc<Self>) -> Option<Seat> {
-        if !self.is_open() || self.in_flight() >= self.limit {
+        // What the other side's SETTINGS allow now may be less than was agreed: an app that takes
+        // fewer calls at once would make h2 hold back the rest, without an end.
+        let allowed = self
+            .sender()
+            .as_ref()
+            .map(SendRequest::current_max_send_streams)?;
+        let allowed = u32::try_from(allowed).unwrap_or(u32::MAX).min(self.limit);
+        if self.closed.load(Ordering::Relaxed) || self.in_flight() >= allowed {
             return None;
         }
         self.in_flight.fetch_add(1, Ordering::Relaxed);

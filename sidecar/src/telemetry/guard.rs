@@ -17,8 +17,6 @@ pub enum Outcome {
     Failed(Reason),
     /// Its caller went away.
     Cancelled,
-    /// The drain's time was over.
-    Cut,
 }
 
 /// Counts a call for as long as it lives, and its end when it is dropped.
@@ -39,12 +37,12 @@ impl CallGuard {
         add(&counters.requests);
         add(&counters.in_flight);
         add(&open);
-        // A call that is dropped without another word was cut off by the sidecar's own end.
+        // A call that is dropped without another word ends with its caller's connection.
         Self {
             counters,
             open,
             arrived,
-            outcome: Outcome::Cut,
+            outcome: Outcome::Cancelled,
         }
     }
 
@@ -66,7 +64,6 @@ impl Drop for CallGuard {
                 add(&counters.errors[index.unwrap_or_default()]);
             }
             Outcome::Cancelled => add(&counters.cancelled),
-            Outcome::Cut => add(&counters.cut),
         }
         counters.took(self.arrived.elapsed());
         counters.in_flight.fetch_sub(1, Ordering::Relaxed);

@@ -168,7 +168,7 @@ impl Metrics {
 
 fn render_calls(text: &mut String, targets: &[Arc<TargetCounters>]) {
     type Read = fn(&TargetCounters) -> &AtomicU64;
-    let plain: [(&str, &str, &str, Read); 5] = [
+    let plain: [(&str, &str, &str, Read); 4] = [
         (
             "sidelane_requests_total",
             "counter",
@@ -192,12 +192,6 @@ fn render_calls(text: &mut String, targets: &[Arc<TargetCounters>]) {
             "counter",
             "Calls whose caller left.",
             |target| &target.cancelled,
-        ),
-        (
-            "sidelane_cut_total",
-            "counter",
-            "Calls cut by the drain's end.",
-            |target| &target.cut,
         ),
     ];
     for (name, kind, help, read) in plain {

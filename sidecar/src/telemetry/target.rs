@@ -46,7 +46,6 @@ pub struct TargetCounters {
     pub(super) responses: [AtomicU64; 18],
     pub(super) errors: [AtomicU64; Reason::ALL.len()],
     pub(super) cancelled: AtomicU64,
-    pub(super) cut: AtomicU64,
     pub(super) buckets: [AtomicU64; BUCKETS.len() + 1],
     pub(super) nanoseconds: AtomicU64,
 }
@@ -68,7 +67,6 @@ impl TargetCounters {
             responses: Default::default(),
             errors: Default::default(),
             cancelled: AtomicU64::default(),
-            cut: AtomicU64::default(),
             buckets: Default::default(),
             nanoseconds: AtomicU64::default(),
         }

@@ -191,16 +191,34 @@ fn a_whole_state_adds_renews_and_removes() {
 }
 
 #[test]
-fn a_whole_state_keeps_a_newer_generation_that_a_peer_showed_us() {
+fn a_whole_state_keeps_a_newer_generation_that_the_node_itself_told() {
     let mut hub = hub_of(&["a"]);
-    let old = generation(1);
-    assert_eq!(up(&mut hub, with_generation("a", 2)), Up::Replaced { old });
-    assert_eq!(
-        hub.reconcile(&[Arc::new(endpoint("a"))], Instant::now()),
-        []
-    );
-    assert_eq!(hub.get("a").unwrap().generation, generation(2));
-    assert_eq!(hub.counters().stale_ups, 1);
+    let (one, two, three) = (generation(1), generation(2), generation(3));
+    let now = Instant::now();
+    assert!(hub.learned(&id("a"), one, three, now));
+    // Control is behind: it still names the one from before.
+    assert_eq!(hub.reconcile(&[Arc::new(endpoint("a"))], now), []);
+    assert_eq!(hub.get("a").unwrap().generation, three);
+    // It names another than then: it has news, whatever its number.
+    let news = Arc::new(with_generation("a", 2));
+    let gone = hub.reconcile(&[news], now);
+    assert_eq!(gone.len(), 1);
+    assert_eq!(gone[0].generation, three);
+    assert_eq!(hub.get("a").unwrap().generation, two);
+}
+
+#[test]
+fn a_whole_state_may_name_an_older_generation() {
+    let mut hub = hub_of(&["b"]);
+    let two = generation(2);
+    assert!(matches!(
+        up(&mut hub, with_generation("b", 2)),
+        Up::Replaced { .. }
+    ));
+    let gone = hub.reconcile(&[Arc::new(endpoint("b"))], Instant::now());
+    assert_eq!(gone.len(), 1);
+    assert_eq!(gone[0].generation, two);
+    assert_eq!(hub.get("b").unwrap().generation, generation(1));
 }
 
 #[test]

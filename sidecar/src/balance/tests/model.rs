@@ -127,6 +127,14 @@ impl Model {
             }
         }
         for endpoint in state {
+            let node = endpoint.node.as_str();
+            let held = self.live.get(node).map(|live| live.endpoint.generation);
+            // Control's word may also name an older one: another source knows the node then.
+            if let Some(old) = held.filter(|old| endpoint.generation < *old) {
+                self.begin(node.to_owned(), endpoint.clone());
+                gone.push((node.to_owned(), old));
+                continue;
+            }
             if let Up::Replaced { old } = self.up(endpoint.clone()) {
                 gone.push((endpoint.node.as_str().to_owned(), old));
             }
