@@ -1,6 +1,6 @@
 //! Free ports for processes that must find the same port again when they are started again.
 
-use std::collections::HashSet;
+use std::fs::File;
 use std::net::TcpListener;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -8,24 +8,52 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 /// Linux, 49152 and up elsewhere), so that no connection sits on a port while its owner is being
 /// restarted.
 const RANGE: std::ops::Range<u16> = 18_000..32_000;
+/// A test process takes so many at once: few need more, and seventy can run at the same time.
+const BLOCK: u16 = 200;
 
-static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
+static BLOCKS: LazyLock<Mutex<Blocks>> = LazyLock::new(Mutex::default);
 
-/// A port on 127.0.0.1 that nobody listens on, and that is given only once in this process.
+/// The ports of this test process.
+#[derive(Debug, Default)]
+struct Blocks {
+    /// Those of the newest block that were not given yet.
+    left: std::ops::Range<u16>,
+    /// Each says to other test processes that a block is taken, for as long as it is open.
+    locks: Vec<File>,
+}
+
+/// A port on 127.0.0.1 that nobody listens on, and that no test process on this machine is given
+/// while this one lives.
 ///
 /// # Panics
 /// If there is none.
 #[must_use]
 pub fn free_port() -> u16 {
-    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    // Several test processes may search at the same time, so each begins somewhere else.
-    let span = u32::from(RANGE.end - RANGE.start);
-    let start = std::process::id().wrapping_mul(2_654_435_761) % span;
-    (0..span)
-        .filter_map(|step| u16::try_from((start + step) % span).ok())
-        .map(|offset| RANGE.start + offset)
-        .find(|port| !given.contains(port) && is_free(*port) && given.insert(*port))
-        .expect("no free port between 18000 and 32000 on 127.0.0.1")
+    let mut blocks = BLOCKS.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        if let Some(port) = blocks.left.find(|port| is_free(*port)) {
+            return port;
+        }
+        blocks.take_another();
+    }
+}
+
+impl Blocks {
+    fn take_another(&mut self) {
+        let user = rustix::process::getuid().as_raw();
+        let folder = std::env::temp_dir().join(format!("sidelane-test-ports-{user}"));
+        std::fs::create_dir_all(&folder).expect("a folder for the locks of ports");
+        for start in RANGE.step_by(usize::from(BLOCK)) {
+            let lock = File::create(folder.join(start.to_string()));
+            let lock = lock.expect("a file to lock a block of ports with");
+            if lock.try_lock().is_ok() {
+                self.locks.push(lock);
+                self.left = start..start + BLOCK;
+                return;
+            }
+        }
+        panic!("every block of ports in {} is taken", folder.display());
+    }
 }
 
 fn is_free(port: u16) -> bool {
@@ -34,6 +62,8 @@ fn is_free(port: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
