@@ -186,8 +186,10 @@ impl Client {
         // Forgotten while control was away: nobody would tell what becomes of them.
         let unwanted: Vec<ServiceName> = held
             .services()
-            .map(|state| state.service.clone())
-            .filter(|service| !opening.wanted.contains(service))
+            .map(|state| &state.service)
+            .chain(held.refused())
+            .filter(|service| !opening.wanted.contains(*service))
+            .cloned()
             .collect();
         let dropped = held.forget(&unwanted);
         let session = Session::new(template.protocol, opening.wanted, &held);
@@ -203,6 +205,9 @@ impl Client {
         drop(held);
         if let Some(change) = dropped {
             self.outlet.hand_on(&change);
+        }
+        if !unwanted.is_empty() {
+            self.outlet.settle();
         }
         (session, hello)
     }

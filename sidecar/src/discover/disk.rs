@@ -4,7 +4,11 @@
 //!
 //! The file: 8 bytes of magic, the format's version (u16), the length of the network's name (u16)
 //! and the name, the length of the body (u64), the SHA-256 of all before it and of the body, the
-//! body (a full `sidelane.control.v1.Update`). Numbers are big-endian.
+//! body (a `sidelane.control.v1.Update` of whole states). Numbers are big-endian.
+//!
+//! The update is `full` where the picture can be resumed from. One that is held after a refusal is
+//! kept, too, because it is the newest there is to start from; but it is not of one version, so it
+//! is kept without `full`, and whoever starts from it asks control for everything.
 
 use std::path::PathBuf;
 
@@ -178,10 +182,14 @@ fn decode(bytes: &[u8], own: &Network, path: PathBuf) -> Result<Held, SnapshotEr
     }
     let update = wire::Update::decode(body)
         .map_err(|error| torn(&format!("its body is not an update ({error})")))?;
+    let whole = update.full;
     let mut held = Held::default();
     Update::try_from(update)
         .and_then(|update| held.apply(update))
         .map_err(|problem| SnapshotError::Invalid { path, problem })?;
+    if !whole {
+        held.refuse([]);
+    }
     Ok(held)
 }
 

@@ -2,7 +2,7 @@
 //! it stands between the control stream and everything that routes by the result, and it must
 //! never hold half an update, nor let older news replace newer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use sidelane_proto::model::{
@@ -20,10 +20,11 @@ pub const ENDPOINTS_LIMIT: usize = 100_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Held {
     version: Option<Version>,
-    /// The newest version with nothing missing before it: behind `version` where an update was
-    /// refused and a later one taken. Deltas since here make the picture whole again.
-    whole_since: Option<Version>,
-    refused: bool,
+    /// An update was refused, and none was full since: what is held is of no one version.
+    gap: bool,
+    /// Held as they were before control said of them what was refused. Control leaves them out of
+    /// what it says next, and to drop them for that would be to lose the last good state.
+    refused: BTreeSet<ServiceName>,
     /// No update was taken yet on the stream that is open.
     resuming: bool,
     services: BTreeMap<ServiceName, Arc<ServiceState>>,
@@ -47,10 +48,24 @@ impl Held {
         self.version.as_ref()
     }
 
-    /// The version to resume from: all that came before it was taken.
+    /// The version to resume from: all that came before it was taken. `None` after a refusal, until
+    /// nothing can be missing any more: a delta since the version before the refusal would not name
+    /// a node that came after it, was taken, and has left; so only a full picture helps.
     #[must_use]
     pub fn whole_since(&self) -> Option<&Version> {
-        self.whole_since.as_ref()
+        let whole = !self.gap && self.refused.is_empty();
+        self.version.as_ref().filter(|_| whole)
+    }
+
+    /// The services of which control's last word was refused, in the order of their names.
+    pub fn refused(&self) -> impl ExactSizeIterator<Item = &ServiceName> {
+        self.refused.iter()
+    }
+
+    /// Nothing has come yet on the stream that is open, and what is held is nothing to resume from:
+    /// the first update will state everything anew.
+    pub(super) fn awaits_whole(&self) -> bool {
+        self.resuming && self.whole_since().is_none()
     }
 
     /// The state of one service, if it is held.
@@ -75,13 +90,14 @@ impl Held {
         })
     }
 
-    /// Everything as one full update, at the version to resume from.
+    /// Everything as one update, `None` before the first one. It is full unless something was
+    /// refused: then it is no picture of its version, and nothing may be resumed from it.
     #[must_use]
     pub fn to_wire(&self) -> Option<wire::Update> {
-        let version = self.whole_since.as_ref()?;
+        let version = self.version.as_ref()?;
         Some(wire::Update {
             version: Some(version.into()),
-            full: true,
+            full: self.whole_since().is_some(),
             services: self.services().map(|state| (&**state).into()).collect(),
             upserts: Vec::new(),
             removals: Vec::new(),
@@ -91,7 +107,8 @@ impl Held {
     /// Merges an update in: all of it, or nothing.
     ///
     /// Within a service an endpoint of an older generation than the one held is ignored, and a
-    /// removal counts only for the generation that it names.
+    /// removal counts only for the generation that it names. A full update drops what it does not
+    /// name, except services whose news were refused and have not come in a good form since.
     ///
     /// # Errors
     /// The path of the field that cannot be: a version that goes back (unless a full update begins
@@ -157,10 +174,12 @@ impl Held {
         Ok(self.commit(update.version, full, drafts))
     }
 
-    /// Remembers that an update was refused: from here on the stream's deltas may build on
+    /// Remembers that an update was refused, and on account of which services: of these the last
+    /// good state stays until a good one comes, and from here on the stream's deltas may build on
     /// something that is not held.
-    pub fn refuse(&mut self) {
-        self.refused = true;
+    pub fn refuse(&mut self, services: impl IntoIterator<Item = ServiceName>) {
+        self.gap = true;
+        self.refused.extend(services);
     }
 
     /// A new stream begins, whose deltas count from [`Held::whole_since`]. Its first update may be
@@ -168,9 +187,7 @@ impl Held {
     /// lost those versions (it was restored from a copy). To refuse that would be to refuse control
     /// until its counter has caught up.
     pub fn resume(&mut self) {
-        self.refused = false;
         self.resuming = true;
-        self.version = self.whole_since.clone();
     }
 
     /// Holds these services no more. `None` if none of them was held.
@@ -178,13 +195,16 @@ impl Held {
         &mut self,
         services: impl IntoIterator<Item = &'a ServiceName>,
     ) -> Option<Change> {
-        let version = self.version.clone()?;
         let dropped: Vec<ServiceName> = services
             .into_iter()
+            .inspect(|service| {
+                self.refused.remove(*service);
+            })
             .filter_map(|service| self.services.remove_entry(service))
             .map(|(service, _)| service)
             .collect();
-        (!dropped.is_empty()).then_some(Change {
+        let version = self.version.clone().filter(|_| !dropped.is_empty())?;
+        Some(Change {
             version,
             services: Vec::new(),
             dropped,
@@ -232,8 +252,20 @@ impl Held {
         full: bool,
         drafts: BTreeMap<ServiceName, Draft>,
     ) -> Change {
+        if full {
+            self.gap = false;
+        }
+        for (service, draft) in &drafts {
+            let stated = full || draft.whole;
+            if (stated || draft.upserted) && self.refused.remove(service) {
+                // A lone endpoint is good news, and still not all that was refused.
+                self.gap |= !stated;
+            }
+        }
         let dropped: Vec<ServiceName> = if full {
-            let gone = |service: &&ServiceName| !drafts.contains_key(*service);
+            let gone = |service: &&ServiceName| {
+                !drafts.contains_key(*service) && !self.refused.contains(*service)
+            };
             self.services.keys().filter(gone).cloned().collect()
         } else {
             Vec::new()
@@ -254,12 +286,6 @@ impl Held {
         }
         self.version = Some(version.clone());
         self.resuming = false;
-        if full {
-            self.refused = false;
-        }
-        if !self.refused {
-            self.whole_since = Some(version.clone());
-        }
         Change {
             version,
             services,
@@ -301,6 +327,8 @@ fn check_removals(update: &Update) -> Result<(), FieldError> {
 struct Draft {
     /// The update brought the whole state, rather than changes to what was held.
     whole: bool,
+    /// The update brought an endpoint.
+    upserted: bool,
     ever_seen: bool,
     endpoints: BTreeMap<NodeId, Endpoint>,
 }
@@ -310,6 +338,7 @@ impl Draft {
         let keyed = |endpoint: Endpoint| (endpoint.node.clone(), endpoint);
         Self {
             whole: true,
+            upserted: false,
             ever_seen: state.ever_seen,
             endpoints: state.endpoints.into_iter().map(keyed).collect(),
         }
@@ -317,6 +346,7 @@ impl Draft {
 
     fn upsert(&mut self, endpoint: Endpoint) {
         self.ever_seen = true;
+        self.upserted = true;
         let held = self.endpoints.get(&endpoint.node);
         if held.is_none_or(|held| held.generation <= endpoint.generation) {
             self.endpoints.insert(endpoint.node.clone(), endpoint);

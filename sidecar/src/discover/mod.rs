@@ -3,11 +3,12 @@
 //! given, and a call waits for control only where nothing was ever known. It must never hand on
 //! half an update, and never let a lost control plane take the picture away.
 //!
-//! `held` merges, `session` is the protocol of one stream, `stream` runs one, `client` sees to
-//! it that there is one, `saver`
-//! and `disk` keep the file, `identity` says who this process is; [`Discovery`] is the handle.
+//! `held` merges, `session` is the protocol of one stream, `blame` says whom a refusal is
+//! about, `stream` runs one stream, `client` sees to it that there is one, `saver` and `disk` keep
+//! the file, `identity` says who this process is; [`Discovery`] is the handle.
 
 mod backoff;
+mod blame;
 mod client;
 mod connect;
 pub mod disk;

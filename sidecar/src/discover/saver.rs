@@ -49,7 +49,7 @@ pub(super) async fn keep(
 async fn save(folder: &Arc<DataFolder>, network: &Network, shared: &Shared) -> bool {
     // A clone of the picture is a reference count per service; the copying is on the other side.
     let held = shared.held().clone();
-    let version = held.whole_since().cloned();
+    let version = held.version().cloned();
     let (folder, network) = (Arc::clone(folder), network.clone());
     let written = tokio::task::spawn_blocking(move || disk::save(&folder, &network, &held)).await;
     let error = match written {

@@ -12,6 +12,7 @@ use sidelane_proto::wire::control::v1::{
     self as wire, sync_request::Message as Said, sync_response::Message as Heard,
 };
 
+use super::blame::Named;
 use super::held::{Change, Held};
 use super::status::RefusedUpdate;
 
@@ -31,7 +32,8 @@ pub(super) struct Session {
     /// Asked for after Hello, and no whole state has come yet. Deltas of these are skipped: they
     /// may stem from an earlier subscription on this stream, and would make a partial state.
     awaited: HashSet<ServiceName>,
-    /// Named in Hello and held: up to date as soon as control has said anything after Welcome.
+    /// Named in Hello. What is held of it is up to date as soon as control has said anything after
+    /// Welcome; where Hello had nothing to resume from, as soon as an update came.
     resumed: Vec<ServiceName>,
     /// Wanted but not held: asked for after Welcome, because control can only tell what changed
     /// since the held version, and of these nothing was held.
@@ -89,11 +91,12 @@ impl Session {
         wanted: impl IntoIterator<Item = ServiceName>,
         held: &Held,
     ) -> Self {
-        let (resumed, later): (Vec<_>, Vec<_>) = match held.version() {
+        let (resumed, later): (Vec<_>, Vec<_>) = match held.whole_since() {
             Some(_) => wanted
                 .into_iter()
                 .partition(|service| held.service(service).is_some()),
-            // With nothing held, control begins with a full update of all that Hello names.
+            // With nothing to resume from, control begins with a full update of all that Hello
+            // names.
             None => (wanted.into_iter().collect(), Vec::new()),
         };
         Self {
@@ -195,6 +198,7 @@ impl Session {
     fn update(&mut self, update: wire::Update, held: &mut Held) -> Step {
         let version = update.version.clone();
         let full = update.full;
+        let named = Named::of(&update);
         let checked = Update::try_from(update).and_then(|update| {
             let stated: Vec<ServiceName> = update
                 .services
@@ -222,7 +226,9 @@ impl Session {
                 }
             }
             Err(error) => {
-                held.refuse();
+                // What is not told to us any more would stay refused for ever.
+                let blamed = named.blamed(&error.path).into_iter();
+                held.refuse(blamed.filter(|service| self.told.contains(service)));
                 refuse(version, error)
             }
         }
@@ -230,6 +236,9 @@ impl Session {
 
     /// What Hello named and what is (still) held: known to be up to date from now on.
     fn take_resumed(&mut self, held: &Held) -> Vec<ServiceName> {
+        if held.awaits_whole() {
+            return Vec::new();
+        }
         let resumed = std::mem::take(&mut self.resumed).into_iter();
         resumed
             .filter(|service| held.service(service).is_some())

@@ -17,7 +17,8 @@ pub struct Status {
     pub source: Source,
     /// When control last gave an update that was taken.
     pub updated: Option<SystemTime>,
-    /// The newest update that was refused, until a later one is taken.
+    /// The newest update that was refused, until control has said something good of every service
+    /// that was refused.
     pub refused_update: Option<RefusedUpdate>,
     /// The generation that this node says it has.
     pub generation: Generation,

@@ -40,6 +40,17 @@ impl Outlet {
         self.shared
             .status
             .send_modify(|status| status.version = Some(change.version.clone()));
+        self.settle();
+    }
+
+    /// Ends the complaint about a refused update, if nothing is held back for it any more. A good
+    /// update alone does not: the next one comes at once, without what was refused.
+    pub(super) fn settle(&self) {
+        if self.shared.held().refused().len() == 0 {
+            self.shared
+                .status
+                .send_if_modified(|status| status.refused_update.take().is_some());
+        }
     }
 }
 
@@ -129,7 +140,6 @@ impl Stream {
                 shared.status.send_modify(|status| {
                     status.source = Source::Control;
                     status.updated = Some(SystemTime::now());
-                    status.refused_update = None;
                     status.answers += 1;
                 });
                 self.say(reply)
@@ -180,6 +190,9 @@ impl Stream {
             let dropped = outlet.shared.held().forget(&subscription.remove);
             if let Some(change) = dropped {
                 outlet.hand_on(&change);
+            }
+            if !subscription.remove.is_empty() {
+                outlet.settle();
             }
             let mut known = outlet.shared.answered();
             for service in &subscription.remove {

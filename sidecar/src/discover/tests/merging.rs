@@ -158,24 +158,6 @@ fn what_cannot_be_is_refused_with_its_field_and_changes_nothing() {
 }
 
 #[test]
-fn after_a_refusal_the_version_to_resume_from_stays_until_nothing_can_be_missing() {
-    let mut held = holding(vec![]);
-    held.refuse();
-    held.apply(update(12)).unwrap();
-    assert_eq!(held.version(), Some(&version(12)));
-    assert_eq!(held.whole_since(), Some(&version(10)));
-    assert_eq!(held.to_wire().unwrap().version.unwrap().counter, 10);
-    // A new stream counts from there, so what it brings leaves no gap.
-    let mut resumed = held.clone();
-    resumed.resume();
-    resumed.apply(update(11)).unwrap();
-    assert_eq!(resumed.whole_since(), Some(&version(11)));
-    // A full update leaves none either.
-    held.apply(full(13, vec![])).unwrap();
-    assert_eq!(held.whole_since(), Some(&version(13)));
-}
-
-#[test]
 fn a_store_that_lost_versions_begins_anew_with_a_stream_and_never_within_one() {
     let mut held = holding(vec![endpoint(&orders(), "a", 1)]);
     held.resume();

@@ -7,6 +7,7 @@ mod files;
 mod merging;
 mod naming;
 mod protocol;
+mod refusals;
 mod snapshot;
 mod updates;
 mod wishes;
