@@ -79,6 +79,11 @@ fn each_mistake_is_named_with_its_line() {
             "line 5: weight `10001` is not a weight of at most 10000",
         ),
         (
+            with("    services:\n      - service: a.A\n        weight: 7\n"),
+            "line 5: weight 7 would have no effect: weighted balancing is not built yet; leave it \
+             out",
+        ),
+        (
             with("    services:\n      - service: a.A\n      - service: a.A\n"),
             "line 6: service `a.A` is named twice in one node",
         ),
