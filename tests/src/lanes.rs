@@ -1,7 +1,13 @@
-//! What a sidecar says of its lanes in `/config`, for tests that compare it with the wire.
+//! What a sidecar says of its lanes in `/config`, and what lanes promise, for tests that compare
+//! both with the wire. The figures themselves may be tuned; the promises stay.
 
 use serde_json::Value;
 use sidelane_proto::model::Lane;
+
+use crate::frames::Opening;
+
+/// What one bulk stream may at least send before it is read: a bandwidth-delay product.
+const BULK_WINDOW: u32 = 16 << 20;
 
 /// One lane's settings, as far as they can be seen from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,5 +49,36 @@ impl LaneFacts {
             dscp: u8::try_from(number("dscp")).expect("a code point has 6 bits"),
             priority: small("priority"),
         }
+    }
+}
+
+/// What lanes promise of their windows: no two have the same, a few slow streams never fill their
+/// connection, heartbeats have the smallest, and bulk a bandwidth-delay product.
+///
+/// # Panics
+/// If one does not hold.
+pub fn assert_each_lane_has_its_own(openings: &[(Lane, Opening)]) {
+    let window = |opening: &Opening| opening.initial_window_size.unwrap_or_default();
+    let mut windows: Vec<(u32, Lane)> = openings
+        .iter()
+        .map(|(lane, opening)| (window(opening), *lane))
+        .collect();
+    windows.sort_unstable();
+    let lanes: Vec<Lane> = windows.iter().map(|(_, lane)| *lane).collect();
+    let expected = [
+        Lane::GOSSIP,
+        Lane::INGRESS_DATA,
+        Lane::GENERAL,
+        Lane::BIFROST_DATA,
+    ];
+    assert_eq!(lanes, expected, "{windows:?}");
+    assert!(
+        windows.windows(2).all(|pair| pair[0].0 < pair[1].0),
+        "two lanes have one window: {windows:?}"
+    );
+    assert!(windows[3].0 >= BULK_WINDOW, "{windows:?}");
+    for (lane, opening) in openings {
+        let whole = opening.connection_window;
+        assert!(whole >= 4 * window(opening), "{lane}: {opening:?}");
     }
 }

@@ -188,11 +188,18 @@ async fn a_node_that_died_is_forgotten_after_the_lease() {
 #[tokio::test]
 async fn a_fixed_node_is_called_though_it_never_registered_here() {
     let upstream = Upstream::named("elsewhere").start().await;
-    let internal = format!("127.0.0.1:{}", free_port());
+    let elsewhere = cluster!()
+        .control()
+        .node("fixed")
+        .serving(services::ECHO, &upstream)
+        .start()
+        .await;
+    // Written after the node has started: whose generation is newer must not matter.
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("fixed.yaml");
     let text = format!(
-        "nodes:\n  - node: fixed\n    internal: {internal}\n    services:\n      - service: {}\n",
+        "nodes:\n  - node: fixed\n    internal: {}\n    services:\n      - service: {}\n",
+        elsewhere.node("fixed").internal(),
         services::ECHO
     );
     std::fs::write(&file, text).unwrap();
@@ -205,13 +212,5 @@ async fn a_fixed_node_is_called_though_it_never_registered_here() {
     let all = nodes(&mesh).await;
     let fixed = all.iter().find(|node| node["node_id"] == "fixed").unwrap();
     assert_eq!(fixed["source"], "fixed");
-    // It starts after the file was written, and registers with another control plane.
-    let _elsewhere = cluster!()
-        .control()
-        .node("fixed")
-        .with("--internal", &internal)
-        .serving(services::ECHO, &upstream)
-        .start()
-        .await;
     assert_eq!(until_answered(mesh.node("caller")).await, "elsewhere");
 }

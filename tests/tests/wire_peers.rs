@@ -99,3 +99,15 @@ async fn a_peer_that_speaks_something_else_is_told_so() {
          size"
     );
 }
+
+#[tokio::test]
+async fn a_peer_that_does_not_answer_its_hello_is_given_up() {
+    let peer = RawUpstream::connections(|mut stream| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let begun = std::time::Instant::now();
+    let why = refused(peer.address()).await;
+    assert_eq!(why, "did not answer within 3000 ms");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(6));
+}
