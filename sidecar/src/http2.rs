@@ -1,10 +1,11 @@
 //! Where HTTP/2 streams and tonic meet: a received stream as a body, a connection as a tonic
-//! transport, and a tonic service answering on a stream. Passed-through calls do not come here;
+//! transport, a tonic service answering on a stream; and the PINGs of both ends of a link. Passed-through calls do not come here;
 //! they move frames (see `forward`).
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -13,6 +14,8 @@ use h2::{RecvStream, SendStream};
 use http::request::Parts;
 use http::{Request, Response};
 use http_body::{Body, Frame};
+
+use crate::lane::LaneSettings;
 
 /// A received stream, as a body.
 #[derive(Debug)]
@@ -136,6 +139,23 @@ where
         return Ok(());
     }
     send_body(body, stream).await
+}
+
+/// Sends a PING as often as the lane says. Ready, with how long was waited, when one was not
+/// answered in time; never otherwise: a connection that ends says so itself.
+pub async fn silent(pings: &mut h2::PingPong, settings: &LaneSettings) -> Duration {
+    loop {
+        tokio::time::sleep(settings.ping_every).await;
+        if pings.send_ping(h2::Ping::opaque()).is_err() {
+            return std::future::pending().await;
+        }
+        let pong = poll_fn(|context| pings.poll_pong(context));
+        match tokio::time::timeout(settings.ping_timeout, pong).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return std::future::pending().await,
+            Err(_) => return settings.ping_timeout,
+        }
+    }
 }
 
 /// Sends a body, never more than the other side has room for.

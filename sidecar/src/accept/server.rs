@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::call::Peer;
 use crate::drain::{Draining, Phase};
+use crate::http2;
 use crate::lane::{ERROR_RESETS, LaneSettings, PENDING_RESETS, REMEMBER_RESETS, REMEMBERED_RESETS};
 
 /// The longest wait for a connection's first bytes and its HTTP/2 preface: h2 has no limit.
@@ -112,7 +113,7 @@ where
         let Some(mut pings) = pings else {
             return std::future::pending().await;
         };
-        silent(&mut pings, settings).await
+        http2::silent(&mut pings, settings).await
     });
     let mut limit = std::pin::pin!(terms.limit);
     let mut forced = terms.draining.clone();
@@ -133,23 +134,6 @@ where
             () = forced.reached(Phase::Forced) => return Ok(()),
             error = &mut limit => return Err(error),
             waited = &mut silence => return Err(ServeError::Silent(waited)),
-        }
-    }
-}
-
-/// Ready when a PING was not answered.
-async fn silent(pings: &mut h2::PingPong, settings: &LaneSettings) -> Duration {
-    loop {
-        tokio::time::sleep(settings.ping_every).await;
-        if pings.send_ping(h2::Ping::opaque()).is_err() {
-            // The connection is ending; its own loop says how.
-            return std::future::pending().await;
-        }
-        let pong = std::future::poll_fn(|context| pings.poll_pong(context));
-        match timeout(settings.ping_timeout, pong).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => return std::future::pending().await,
-            Err(_) => return settings.ping_timeout,
         }
     }
 }

@@ -14,6 +14,7 @@ use http::Request;
 
 use super::connect::Driver;
 use super::key::Key;
+use crate::http2;
 use crate::lane::LaneSettings;
 
 /// One connection.
@@ -203,24 +204,9 @@ pub(super) async fn drive(mut driver: Driver, settings: Option<&LaneSettings>) -
     let Some(mut pings) = driver.ping_pong() else {
         return ended(driver.await);
     };
-    let silence = async {
-        loop {
-            tokio::time::sleep(settings.ping_every).await;
-            if pings.send_ping(h2::Ping::opaque()).is_err() {
-                // The connection is ending; its own future says how.
-                return std::future::pending().await;
-            }
-            let pong = std::future::poll_fn(|context| pings.poll_pong(context));
-            match tokio::time::timeout(settings.ping_timeout, pong).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(_)) => return std::future::pending().await,
-                Err(_) => return settings.ping_timeout,
-            }
-        }
-    };
     tokio::select! {
         result = &mut driver => ended(result),
-        waited = silence => CloseCause::Silent(waited),
+        waited = http2::silent(&mut pings, settings) => CloseCause::Silent(waited),
     }
 }
 
