@@ -221,7 +221,7 @@ impl Admin {
             "gauge",
             "Connections that stand.",
         );
-        for lane in Lane::ALL {
+        for lane in Lane::known() {
             let of_lane = links.iter().filter(|link| link.key.lane == lane).count();
             line(
                 &mut text,
@@ -337,7 +337,7 @@ fn state_text(status: &Status) -> String {
 }
 
 fn lanes() -> Vec<Value> {
-    Lane::ALL
+    Lane::known()
         .into_iter()
         .map(|lane| {
             let settings = lane::settings(lane);

@@ -155,11 +155,16 @@ impl Call {
             let lane = value.to_str().ok().and_then(Lane::from_name);
             self.lane = Some(lane.ok_or_else(|| CallError::Lane {
                 given: printable(value),
-                known: Lane::ALL.map(Lane::name).join(", "),
+                known: lane_names(),
             })?);
         }
         Ok(())
     }
+}
+
+fn lane_names() -> String {
+    let names: Vec<&str> = Lane::known().into_iter().map(Lane::name).collect();
+    names.join(", ")
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), CallError> {

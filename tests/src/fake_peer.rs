@@ -118,6 +118,7 @@ pub fn welcome(hello: &HelloRequest) -> HelloResponse {
         connection: hello.connection,
         lane_id: hello.lane_id,
         lane: hello.lane.clone(),
+        class: hello.class.clone(),
     }
 }
 

@@ -23,19 +23,19 @@ pub const DIALLER: &str = "dialler";
 #[must_use]
 pub fn preamble(class: ConnectionClass, lane: Lane) -> [u8; 8] {
     let [high, low] = lane.id().to_be_bytes();
-    let class = match class {
-        ConnectionClass::Internal => 1,
-        ConnectionClass::External => 2,
-    };
-    [b'S', b'L', b'N', b'1', high, low, class, 0]
+    [b'S', b'L', b'N', b'1', high, low, class.number(), 0]
 }
 
 /// Where a node takes links of this class.
+///
+/// # Panics
+/// For a class of a project's own: no node of these tests has one.
 #[must_use]
 pub fn listener(node: &Node, class: ConnectionClass) -> SocketAddr {
     match class {
         ConnectionClass::Internal => node.internal(),
         ConnectionClass::External => node.external(),
+        ConnectionClass::Own(own) => panic!("no listener for class {own:?}"),
     }
 }
 
@@ -81,7 +81,8 @@ pub async fn hello(node: &Node, class: ConnectionClass, lane: Lane) -> HelloRequ
         generation: 7,
         expected_node_id: node.name().to_owned(),
         expected_generation: generation.expect("a sidecar has a generation"),
-        connection: class.to_wire().into(),
+        connection: class.spoken().0,
+        class: class.spoken().1.to_owned(),
         lane_id: lane.id().into(),
         lane: lane.name().to_owned(),
         protocol: Some(VersionRange {

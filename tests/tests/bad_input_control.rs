@@ -95,7 +95,13 @@ fn callee_endpoint(cluster: &Cluster, callee: &Session) -> Endpoint {
 
 fn taken(answer: &Result<Ack, Nack>, counter: u64) {
     let version = Some(version(counter));
-    assert_eq!(*answer, Ok(Ack { version }));
+    assert_eq!(
+        *answer,
+        Ok(Ack {
+            version,
+            refused: Vec::new()
+        })
+    );
 }
 
 /// Tells the caller bad news: they are refused with this field and problem, and nothing changes.

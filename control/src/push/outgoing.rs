@@ -70,6 +70,8 @@ impl From<&News> for wire::Update {
                 .map(|endpoint| (&**endpoint).into())
                 .collect(),
             removals: news.removals.iter().map(Into::into).collect(),
+            rules: Vec::new(),
+            rules_removed: Vec::new(),
         }
     }
 }

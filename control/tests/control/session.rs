@@ -234,7 +234,7 @@ async fn words_that_cannot_be_end_the_stream_with_the_field() {
             "offers_changed.offers[1].service `a.A` is named twice",
         ),
         (
-            Said::Ack(sidelane_proto::wire::control::v1::Ack { version: None }),
+            Said::Ack(sidelane_proto::wire::control::v1::Ack::default()),
             "ack.version is missing",
         ),
     ];

@@ -210,7 +210,11 @@ impl Sidecar {
 
     pub(crate) async fn ack(&self, update: &Update) {
         let version = update.version.clone();
-        self.say(Said::Ack(Ack { version })).await;
+        self.say(Said::Ack(Ack {
+            version,
+            refused: Vec::new(),
+        }))
+        .await;
     }
 
     pub(crate) async fn nack(&self, update: &Update, field: &str, problem: &str) {

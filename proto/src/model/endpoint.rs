@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::class::ConnectionClass;
 use super::error::{FieldError, Problem};
-use super::matrix::ConnectionClass;
 use super::name::{Identity, NodeId, ServiceName};
 use super::node::Generation;
 use super::rule::Rule;
@@ -93,6 +93,7 @@ impl Addresses {
         match class {
             ConnectionClass::Internal => self.internal.as_ref(),
             ConnectionClass::External => self.external.as_ref(),
+            ConnectionClass::Own(_) => None,
         }
     }
 }

@@ -50,6 +50,18 @@ pub enum Problem {
         /// What it should have named.
         what: &'static str,
     },
+    /// A name without a meaning, and what it may have been meant to be.
+    #[error("`{given}` is not a known {what}{} (known are {known})", did_you_mean(.nearest.as_deref()))]
+    UnknownName {
+        /// The name given.
+        given: String,
+        /// What it should have named.
+        what: &'static str,
+        /// The most similar one, if there is one that is similar.
+        nearest: Option<String>,
+        /// All that there are.
+        known: String,
+    },
     /// A class and a lane that do not go together.
     #[error("{class} and lane `{lane}` do not go together; {class} allows {legal}")]
     IllegalPair {
@@ -66,6 +78,13 @@ pub enum Problem {
         /// What is named twice.
         given: String,
     },
+    /// A figure that is too small or too large; the text says what is allowed.
+    #[error("is out of bounds: {0}")]
+    OutOfBounds(String),
+    /// What the rest of the rule, or another one, makes senseless or dangerous; the text says why
+    /// and what to try.
+    #[error("{0}")]
+    Refused(String),
     /// Two fields contradict each other.
     #[error("contradicts another field: {0}")]
     Contradiction(String),
@@ -78,6 +97,39 @@ impl fmt::Display for FieldError {
 }
 
 impl std::error::Error for FieldError {}
+
+impl Problem {
+    /// A name that is none of those known.
+    #[must_use]
+    pub fn unknown_name<'a>(
+        given: &str,
+        what: &'static str,
+        known: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let known: Vec<&str> = known.into_iter().collect();
+        Self::UnknownName {
+            given: given.to_owned(),
+            what,
+            nearest: nearest(given, known.iter().copied()).map(str::to_owned),
+            known: known.join(", "),
+        }
+    }
+}
+
+/// The most similar of several names, if one is similar enough to be meant.
+pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let given = given.to_ascii_lowercase();
+    let scored = known.into_iter().map(|name| {
+        let score = strsim::jaro_winkler(&given, &name.to_ascii_lowercase());
+        (score, name)
+    });
+    let best = scored.max_by(|one, other| one.0.total_cmp(&other.0))?;
+    (best.0 >= 0.75).then_some(best.1)
+}
+
+fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+}
 
 impl FieldError {
     /// An error of the field `path`.

@@ -3,23 +3,35 @@
 //! only way in from the wire, and each failure is a [`FieldError`] that names the field's path.
 //! Nothing here does I/O or knows the time.
 
+pub mod class;
 pub mod endpoint;
 pub mod error;
+pub mod lane;
 pub mod matrix;
 pub mod name;
 pub mod node;
 pub mod path;
+pub mod pushed;
+mod registry;
+pub mod retry;
 pub mod rule;
 pub mod snapshot;
+pub mod validation;
+pub mod written;
 
+pub use class::{ClassDefinition, ConnectionClass, OwnClass};
 pub use endpoint::{Addresses, Endpoint, Health, Locality, Offer, PeerAddress};
 pub use error::{FieldError, Problem};
-pub use matrix::{ConnectionClass, Lane};
+pub use lane::{Lane, LaneBounds, LaneDefinition};
 pub use name::{Identity, Network, NodeId, ServiceName};
 pub use node::{Generation, InstanceId, NodeHello, ProtocolRange};
 pub use path::{CallPath, PathError};
+pub use pushed::PushedRule;
+pub use retry::{Retry, Statuses};
 pub use rule::{Category, LoadBalancing, MethodRule, Rule};
-pub use snapshot::{Removal, ServiceState, Subscription, Update, Version};
+pub use snapshot::{RefusedRule, Removal, ServiceState, Subscription, Update, Version};
+pub use validation::Validation;
+pub use written::{WrittenMethod, WrittenRule};
 
 #[cfg(test)]
 mod tests;

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::class::ConnectionClass;
 use super::error::{FieldError, Problem};
-use super::matrix::{ConnectionClass, Lane, check_pair};
+use super::lane::{Lane, check_name};
+use super::matrix::check_pair;
 use super::name::{ServiceName, is_identifier};
 use super::path::METHOD_NAME_LIMIT;
+use super::retry::Retry;
 use crate::wire::routing::v1 as wire;
 
 /// The most methods that a rule may name.
@@ -36,8 +39,15 @@ pub struct Rule {
     pub persistent: bool,
     /// How an endpoint is picked; `None` where the rule says nothing.
     pub load_balancing: Option<LoadBalancing>,
+    /// A strategy of one's own, by the name under which the sidecar's builder knows it, instead
+    /// of `load_balancing`.
+    pub strategy: Option<Cow<'static, str>>,
     /// Time limit of unary calls that bring none.
     pub timeout: Option<Duration>,
+    /// The ceiling: no unary call may take longer, whatever its caller or its method says.
+    pub max_timeout: Option<Duration>,
+    /// How idempotent methods are tried again; `None` where they are not.
+    pub retry: Option<Retry>,
     /// The methods that are known. Others count as streaming and as not idempotent.
     pub methods: Cow<'static, [MethodRule]>,
     /// Where the rule was written: `file:line`, or the constant's name.
@@ -57,6 +67,10 @@ pub struct MethodRule {
     pub idempotent: bool,
     /// Time limit of a call that brings none.
     pub timeout: Option<Duration>,
+    /// The request's field whose value keeps calls together on one endpoint.
+    pub hash_on: Option<Cow<'static, str>>,
+    /// How it is tried again, instead of its service's.
+    pub retry: Option<Retry>,
 }
 
 /// What kind of service it is.
@@ -136,6 +150,8 @@ impl MethodRule {
             server_streaming: false,
             idempotent: false,
             timeout: None,
+            hash_on: None,
+            retry: None,
         }
     }
 
@@ -148,6 +164,8 @@ impl MethodRule {
             server_streaming: server,
             idempotent: false,
             timeout: None,
+            hash_on: None,
+            retry: None,
         }
     }
 
@@ -166,20 +184,52 @@ impl MethodRule {
 }
 
 impl Rule {
+    /// A rule for constants: this service, class and lane, these methods, nothing else demanded.
+    /// `origin` says where it was written, for `explain`.
+    ///
+    /// # Panics
+    /// At compile time, where it is used in a constant: the class and the lane do not go together.
+    #[must_use]
+    pub const fn new(
+        service: &'static str,
+        class: ConnectionClass,
+        lane: Lane,
+        methods: &'static [MethodRule],
+        origin: &'static str,
+    ) -> Self {
+        assert!(
+            class.allows(lane),
+            "this class and this lane do not go together"
+        );
+        Self {
+            service: Cow::Borrowed(service),
+            category: Category::Unspecified,
+            class,
+            lane,
+            secure: false,
+            persistent: false,
+            load_balancing: None,
+            strategy: None,
+            timeout: None,
+            max_timeout: None,
+            retry: None,
+            methods: Cow::Borrowed(methods),
+            origin: Cow::Borrowed(origin),
+        }
+    }
+
     /// The rule of a service that some node serves but that no rule names.
     #[must_use]
     pub fn default_for(service: &ServiceName) -> Self {
         Self {
             service: Cow::Owned(service.as_str().to_owned()),
-            category: Category::Unspecified,
-            class: ConnectionClass::Internal,
-            lane: Lane::GENERAL,
-            secure: false,
-            persistent: false,
-            load_balancing: None,
-            timeout: None,
-            methods: Cow::Borrowed(&[]),
-            origin: Cow::Borrowed("default rule"),
+            ..Self::new(
+                "",
+                ConnectionClass::Internal,
+                Lane::GENERAL,
+                &[],
+                "default rule",
+            )
         }
     }
 
@@ -217,14 +267,93 @@ impl Rule {
     }
 }
 
+impl Rule {
+    /// How calls of this method are tried again: its own word, or its service's. `None` where they
+    /// are not, as always for a method that is not idempotent.
+    #[must_use]
+    pub fn retry_of(&self, method: &MethodRule) -> Option<Retry> {
+        let retry = method.retry.or(self.retry);
+        retry.filter(|_| method.idempotent && !method.client_streaming)
+    }
+
+    /// What no single field shows: do the parts of the rule go together? The one check that the
+    /// build, `sidelane apply`, control and the sidecar share.
+    ///
+    /// # Errors
+    /// The first field that cannot be, and why.
+    pub fn check(&self) -> Result<(), FieldError> {
+        check_pair(self.class, self.lane, "lane")?;
+        if self.load_balancing.is_some() && self.strategy.is_some() {
+            let text = "load_balancing and load_balancing_custom are both given".to_owned();
+            return Err(FieldError::new(
+                "load_balancing_custom",
+                Problem::Contradiction(text),
+            ));
+        }
+        check_ceiling(self.timeout, self.max_timeout, "timeout")?;
+        for (index, method) in self.methods.iter().enumerate() {
+            self.check_method(method)
+                .map_err(|error| error.within(format_args!("methods[{index}]")))?;
+        }
+        let tried_again = |method: &MethodRule| method.idempotent && !method.client_streaming;
+        if self.retry.is_some() && !self.methods.is_empty() && !self.methods.iter().any(tried_again)
+        {
+            let text = "is for idempotent methods, and none of this service is; mark those that \
+                        may run twice `idempotent: true`, or leave it out";
+            return Err(FieldError::new("retry", Problem::Refused(text.to_owned())));
+        }
+        Ok(())
+    }
+
+    fn check_method(&self, method: &MethodRule) -> Result<(), FieldError> {
+        check_ceiling(method.timeout, self.max_timeout, "timeout")?;
+        if method.retry.is_some() && !method.idempotent {
+            let text = format!(
+                "`{}` is not idempotent: a second attempt could do its work twice; say \
+                 `idempotent: true` if that does no harm, or leave `retry` out",
+                method.name
+            );
+            return Err(FieldError::new("retry", Problem::Refused(text)));
+        }
+        let again = method.retry.is_some() || self.retry.is_some();
+        if method.idempotent && method.client_streaming && again {
+            let text = format!(
+                "`{}` takes a stream, which cannot be sent twice; leave `idempotent` out, or give \
+                 `retry` to the other methods alone",
+                method.name
+            );
+            return Err(FieldError::new("idempotent", Problem::Refused(text)));
+        }
+        Ok(())
+    }
+}
+
+fn check_ceiling(
+    timeout: Option<Duration>,
+    ceiling: Option<Duration>,
+    path: &str,
+) -> Result<(), FieldError> {
+    match (timeout, ceiling) {
+        (Some(timeout), Some(ceiling)) if timeout > ceiling => {
+            let text =
+                format!("{timeout:?} is above the service's ceiling, max_timeout {ceiling:?}");
+            Err(FieldError::new(path, Problem::OutOfBounds(text)))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl TryFrom<wire::Rule> for Rule {
     type Error = FieldError;
 
     fn try_from(rule: wire::Rule) -> Result<Self, FieldError> {
         let service = ServiceName::new(&rule.service)?;
-        let class = ConnectionClass::from_wire(rule.connection, "connection")?;
-        let lane = lane_from_wire(rule.lane_id, &rule.lane)?;
-        check_pair(class, lane, "lane")?;
+        let class = ConnectionClass::from_wire(
+            rule.connection,
+            rule.class_definition.as_ref(),
+            "connection",
+        )?;
+        let lane = Lane::from_wire(rule.lane_id, &rule.lane, rule.lane_definition.as_ref())?;
         if rule.methods.len() > METHODS_LIMIT {
             let problem = Problem::TooMany {
                 count: rule.methods.len(),
@@ -233,13 +362,11 @@ impl TryFrom<wire::Rule> for Rule {
             return Err(FieldError::new("methods", problem));
         }
         let mut methods = Vec::with_capacity(rule.methods.len());
+        let mut names = std::collections::HashSet::new();
         for (index, method) in rule.methods.into_iter().enumerate() {
             let method = MethodRule::try_from(method)
                 .map_err(|error| error.within(format_args!("methods[{index}]")))?;
-            if methods
-                .iter()
-                .any(|known: &MethodRule| known.name == method.name)
-            {
+            if !names.insert(method.name.clone()) {
                 let problem = Problem::Duplicate {
                     given: method.name.into_owned(),
                 };
@@ -254,7 +381,14 @@ impl TryFrom<wire::Rule> for Rule {
             };
             return Err(FieldError::new("origin", problem));
         }
-        Ok(Self {
+        let strategy = match rule.load_balancing_custom.as_str() {
+            "" => None,
+            name => {
+                check_name(name, "load_balancing_custom")?;
+                Some(Cow::Owned(name.to_owned()))
+            }
+        };
+        let rule = Self {
             service: Cow::Owned(service.as_str().to_owned()),
             category: category_from_wire(rule.category)?,
             class,
@@ -262,10 +396,15 @@ impl TryFrom<wire::Rule> for Rule {
             secure: rule.secure,
             persistent: rule.persistent,
             load_balancing: load_balancing_from_wire(rule.load_balancing)?,
+            strategy,
             timeout: duration_from_wire(rule.timeout, "timeout")?,
+            max_timeout: duration_from_wire(rule.max_timeout, "max_timeout")?,
+            retry: Retry::from_wire(rule.retry, "retry")?,
             methods: Cow::Owned(methods),
             origin: Cow::Owned(rule.origin),
-        })
+        };
+        rule.check()?;
+        Ok(rule)
     }
 }
 
@@ -293,8 +432,25 @@ impl TryFrom<wire::Method> for MethodRule {
             server_streaming: method.server_streaming,
             idempotent: method.idempotent,
             timeout: duration_from_wire(method.timeout, "timeout")?,
+            hash_on: match method.hash_on.as_str() {
+                "" => None,
+                field if is_field_path(field) => Some(Cow::Owned(method.hash_on)),
+                _ => {
+                    let (given, wanted) = (method.hash_on, "a field of the request");
+                    return Err(FieldError::new(
+                        "hash_on",
+                        Problem::Malformed { given, wanted },
+                    ));
+                }
+            },
+            retry: Retry::from_wire(method.retry, "retry")?,
         })
     }
+}
+
+/// `order_id`, or `order.id` for a field of a field.
+fn is_field_path(text: &str) -> bool {
+    text.len() <= METHOD_NAME_LIMIT && text.split('.').all(is_identifier)
 }
 
 impl From<&Rule> for wire::Rule {
@@ -320,13 +476,18 @@ impl From<&Rule> for wire::Rule {
         Self {
             service: rule.service.clone().into_owned(),
             category: category.into(),
-            connection: rule.class.to_wire().into(),
+            connection: rule.class.to_wire().0.into(),
+            class_definition: rule.class.to_wire().1,
             lane_id: rule.lane.id().into(),
             lane: rule.lane.name().to_owned(),
+            lane_definition: rule.lane.definition_to_wire(),
             secure: rule.secure,
             persistent: rule.persistent,
             load_balancing: load_balancing.into(),
+            load_balancing_custom: rule.strategy.clone().unwrap_or_default().into_owned(),
             timeout: rule.timeout.map(duration_to_wire),
+            max_timeout: rule.max_timeout.map(duration_to_wire),
+            retry: rule.retry.map(Retry::to_wire),
             methods: rule
                 .methods
                 .iter()
@@ -336,35 +497,13 @@ impl From<&Rule> for wire::Rule {
                     server_streaming: method.server_streaming,
                     idempotent: method.idempotent,
                     timeout: method.timeout.map(duration_to_wire),
+                    hash_on: method.hash_on.clone().unwrap_or_default().into_owned(),
+                    retry: method.retry.map(Retry::to_wire),
                 })
                 .collect(),
             origin: rule.origin.clone().into_owned(),
         }
     }
-}
-
-/// A lane is sent by number and by name; both must mean the same.
-///
-/// # Errors
-/// An unknown number, or a name that belongs to another number.
-pub fn lane_from_wire(id: u32, name: &str) -> Result<Lane, FieldError> {
-    let lane = u16::try_from(id)
-        .ok()
-        .and_then(Lane::from_id)
-        .ok_or_else(|| {
-            FieldError::new(
-                "lane_id",
-                Problem::Unknown {
-                    given: id.to_string(),
-                    what: "lane",
-                },
-            )
-        })?;
-    if lane.name() == name {
-        return Ok(lane);
-    }
-    let text = format!("lane_id {id} is `{lane}`, lane says `{name}`");
-    Err(FieldError::new("lane", Problem::Contradiction(text)))
 }
 
 fn category_from_wire(number: i32) -> Result<Category, FieldError> {
@@ -422,7 +561,7 @@ fn duration_from_wire(
     })
 }
 
-fn duration_to_wire(duration: Duration) -> prost_types::Duration {
+pub(super) fn duration_to_wire(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),

@@ -6,7 +6,9 @@ use super::endpoint::Endpoint;
 use super::error::{FieldError, Problem};
 use super::name::{NodeId, ServiceName};
 use super::node::Generation;
+use super::pushed::PushedRule;
 use crate::wire::control::v1 as wire;
+use crate::wire::routing::v1 as routing;
 
 /// The most services in one subscription request.
 pub const SUBSCRIBE_LIMIT: usize = 16_384;
@@ -57,6 +59,24 @@ pub struct Update {
     pub upserts: Vec<Endpoint>,
     /// Endpoints that left.
     pub removals: Vec<Removal>,
+    /// Rules that were applied, new or changed; in a full update these are all.
+    pub rules: Vec<PushedRule>,
+    /// Rules that cannot be. They refuse nothing but themselves: what is known of nodes must not
+    /// grow old because of a rule.
+    pub refused: Vec<RefusedRule>,
+    /// Services whose applied rule was taken back.
+    pub rules_removed: Vec<ServiceName>,
+}
+
+/// A pushed rule that is not taken; the last good one of its service stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedRule {
+    /// Its service, as it was given.
+    pub service: String,
+    /// Its version.
+    pub version: u64,
+    /// What is wrong with it.
+    pub error: FieldError,
 }
 
 /// All that is known of one service.
@@ -142,6 +162,7 @@ impl TryFrom<wire::Update> for Update {
         let version = update
             .version
             .ok_or_else(|| FieldError::new("version", Problem::Missing))?;
+        let (rules, refused) = pushed(update.rules)?;
         Ok(Self {
             version: version
                 .try_into()
@@ -150,6 +171,9 @@ impl TryFrom<wire::Update> for Update {
             services: each(update.services, "services")?,
             upserts: each(update.upserts, "upserts")?,
             removals: each(update.removals, "removals")?,
+            rules,
+            refused,
+            rules_removed: names(&update.rules_removed, "rules_removed")?,
         })
     }
 }
@@ -162,6 +186,47 @@ impl From<&Update> for wire::Update {
             services: update.services.iter().map(Into::into).collect(),
             upserts: update.upserts.iter().map(Into::into).collect(),
             removals: update.removals.iter().map(Into::into).collect(),
+            rules: update.rules.iter().map(Into::into).collect(),
+            rules_removed: update
+                .rules_removed
+                .iter()
+                .map(|service| service.as_str().to_owned())
+                .collect(),
+        }
+    }
+}
+
+/// Rules that are right, and those that are not.
+fn pushed(
+    rules: Vec<routing::PushedRule>,
+) -> Result<(Vec<PushedRule>, Vec<RefusedRule>), FieldError> {
+    if rules.len() > UPDATE_LIMIT {
+        let (count, limit) = (rules.len(), UPDATE_LIMIT);
+        return Err(FieldError::new("rules", Problem::TooMany { count, limit }));
+    }
+    let (mut good, mut refused) = (Vec::new(), Vec::new());
+    for (index, rule) in rules.into_iter().enumerate() {
+        let service = rule.rule.as_ref().map(|rule| rule.service.clone());
+        let version = rule.version;
+        match PushedRule::try_from(rule) {
+            Ok(rule) => good.push(rule),
+            Err(error) => refused.push(RefusedRule {
+                service: service.unwrap_or_default(),
+                version,
+                error: error.within(format_args!("rules[{index}]")),
+            }),
+        }
+    }
+    Ok((good, refused))
+}
+
+impl From<&RefusedRule> for wire::RuleRefusal {
+    fn from(refused: &RefusedRule) -> Self {
+        Self {
+            service: refused.service.clone(),
+            version: refused.version,
+            field: refused.error.path.clone(),
+            problem: refused.error.problem.to_string(),
         }
     }
 }

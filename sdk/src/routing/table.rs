@@ -1,9 +1,7 @@
 //! The table of all rules that a program was compiled with. It is made once, at the start, from
 //! constants; the look-up that the data path does by it lives in the sidecar.
 
-use std::borrow::Cow;
-
-use sidelane_proto::model::{Category, ConnectionClass, Lane, MethodRule, Rule};
+use sidelane_proto::model::{ConnectionClass, Lane, MethodRule, Rule};
 
 use super::services::PREDEFINED;
 
@@ -54,22 +52,7 @@ pub const fn rule(
     methods: &'static [MethodRule],
     origin: &'static str,
 ) -> Rule {
-    assert!(
-        class.allows(lane),
-        "this class and this lane do not go together"
-    );
-    Rule {
-        service: Cow::Borrowed(service),
-        category: Category::Unspecified,
-        class,
-        lane,
-        secure: false,
-        persistent: false,
-        load_balancing: None,
-        timeout: None,
-        methods: Cow::Borrowed(methods),
-        origin: Cow::Borrowed(origin),
-    }
+    Rule::new(service, class, lane, methods, origin)
 }
 
 #[cfg(test)]

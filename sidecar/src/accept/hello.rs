@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use sidelane_proto::model::rule::lane_from_wire;
-use sidelane_proto::model::{ConnectionClass, FieldError, Generation, NodeId, ProtocolRange};
+use sidelane_proto::model::{ConnectionClass, FieldError, Generation, Lane, NodeId, ProtocolRange};
 use sidelane_proto::wire::peer::v1 as wire;
 use sidelane_proto::wire::peer::v1::peer_server::Peer as Service;
 use tokio::sync::Notify;
@@ -35,8 +34,14 @@ pub(super) struct Greeting {
 impl Greeting {
     fn check(&self, hello: &wire::HelloRequest) -> Result<(Peer, u32), Status> {
         let invalid = |error: FieldError| Status::invalid_argument(format!("Hello: {error}"));
-        let class = ConnectionClass::from_wire(hello.connection, "connection").map_err(invalid)?;
-        let lane = lane_from_wire(hello.lane_id, &hello.lane).map_err(invalid)?;
+        let class =
+            ConnectionClass::from_spoken(hello.connection, &hello.class).ok_or_else(|| {
+                Status::invalid_argument(format!(
+                    "Hello: connection {} `{}` is not a class that is known here",
+                    hello.connection, hello.class
+                ))
+            })?;
+        let lane = Lane::from_wire(hello.lane_id, &hello.lane, None).map_err(invalid)?;
         let node = NodeId::new(&hello.node_id).map_err(invalid)?;
         let generation = Generation::new(hello.generation)
             .ok_or_else(|| Status::invalid_argument("Hello: generation is missing"))?;
@@ -94,7 +99,8 @@ impl Service for HelloService {
             max_concurrent_streams: greeting.streams,
             protocol,
             build: env!("CARGO_PKG_VERSION").to_owned(),
-            connection: peer.class.to_wire().into(),
+            connection: peer.class.spoken().0,
+            class: peer.class.spoken().1.to_owned(),
             lane_id: peer.lane.id().into(),
             lane: peer.lane.name().to_owned(),
         };
@@ -141,7 +147,8 @@ mod tests {
             generation: 3,
             expected_node_id: "orders-1".into(),
             expected_generation: 7,
-            connection: ConnectionClass::Internal.to_wire().into(),
+            connection: ConnectionClass::Internal.spoken().0,
+            class: String::new(),
             lane_id: 1,
             lane: "gossip".into(),
             protocol: Some(

@@ -125,7 +125,7 @@ impl<Calls: Handle> Inbound<Calls> {
         });
         let waiting = Arc::clone(&greeting);
         let terms = Terms {
-            settings: lane,
+            settings: &lane,
             headers: PEER_HEADER_LIST_LIMIT,
             pings: true,
             draining: self.draining.clone(),
@@ -190,7 +190,7 @@ impl<Calls: Handle> Inbound<Calls> {
                 own: self.class,
             });
         }
-        socket::mark(stream.stream(), settings(preamble.lane))?;
+        socket::mark(stream.stream(), &settings(preamble.lane))?;
         Ok(preamble)
     }
 }

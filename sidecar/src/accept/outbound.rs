@@ -125,7 +125,7 @@ impl<Calls: Handle> Outbound<Calls> {
         }
         let settings = LaneSettings {
             max_streams: CALLS_LIMIT,
-            ..*settings(Lane::GENERAL)
+            ..settings(Lane::GENERAL)
         };
         let terms = Terms {
             settings: &settings,

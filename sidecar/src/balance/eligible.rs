@@ -156,6 +156,7 @@ impl Kind {
         let address = match wanted.class {
             ConnectionClass::Internal => self.internal,
             ConnectionClass::External => self.external,
+            ConnectionClass::Own(_) => false,
         };
         match self.tier {
             _ if !address => Err(Unfit::NoAddress),

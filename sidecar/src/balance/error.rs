@@ -180,5 +180,6 @@ const fn flag(class: ConnectionClass) -> &'static str {
     match class {
         ConnectionClass::Internal => "internal",
         ConnectionClass::External => "external",
+        ConnectionClass::Own(_) => "listen",
     }
 }

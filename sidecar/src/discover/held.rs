@@ -101,6 +101,8 @@ impl Held {
             services: self.services().map(|state| (&**state).into()).collect(),
             upserts: Vec::new(),
             removals: Vec::new(),
+            rules: Vec::new(),
+            rules_removed: Vec::new(),
         })
     }
 

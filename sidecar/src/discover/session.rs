@@ -222,7 +222,10 @@ impl Session {
                     change,
                     full,
                     answered,
-                    reply: request(Said::Ack(wire::Ack { version })),
+                    reply: request(Said::Ack(wire::Ack {
+                        version,
+                        refused: Vec::new(),
+                    })),
                 }
             }
             Err(error) => {

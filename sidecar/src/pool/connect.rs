@@ -248,7 +248,8 @@ pub(super) async fn hello(
         generation: own.generation(),
         expected_node_id: node.as_str().to_owned(),
         expected_generation: generation.number(),
-        connection: key.class.to_wire().into(),
+        connection: key.class.spoken().0,
+        class: key.class.spoken().1.to_owned(),
         lane_id: key.lane.id().into(),
         lane: key.lane.name().to_owned(),
         protocol: Some(PEER_PROTOCOL.into()),
@@ -283,11 +284,10 @@ fn check(
     let describe = |node: &str, generation: u64, class: &str, lane: &str| {
         format!("node {node}, generation {generation}, {class}, lane {lane}")
     };
-    let class = ConnectionClass::from_wire(answer.connection, "connection");
-    let lane = u16::try_from(answer.lane_id).ok().and_then(Lane::from_id);
-    let meant = answer.node_id == node.as_str()
-        && class.as_ref() == Ok(&key.class)
-        && lane == Some(key.lane);
+    let class = ConnectionClass::from_spoken(answer.connection, &answer.class);
+    let lane = Lane::from_wire(answer.lane_id, &answer.lane, None).ok();
+    let meant =
+        answer.node_id == node.as_str() && class == Some(key.class) && lane == Some(key.lane);
     if meant && answer.generation == generation.number() {
         return Ok(());
     }

@@ -282,13 +282,13 @@ impl Pool {
                     sender.send_replace(Some(pool.dialled(&key, result.map_err(Arc::new))));
                 }
             };
-            let opened = match connect::open(&key, &address, settings(key.lane)).await {
+            let opened = match connect::open(&key, &address, &settings(key.lane)).await {
                 Ok(opened) => opened,
                 Err(error) => return report(Err(error)),
             };
             // The connection is driven while the Hello is said, and afterwards to its end.
             let pings = matches!(key.to, To::Peer { .. }).then_some(settings(key.lane));
-            let mut drive = pin!(link::drive(opened.driver, pings));
+            let mut drive = pin!(link::drive(opened.driver, pings.as_ref()));
             let greeted = tokio::select! {
                 biased;
                 greeted = greet(&own, &key, &address, &opened.sender) => greeted,

@@ -204,5 +204,6 @@ pub(super) fn welcome() -> wire::Welcome {
 pub(super) fn ack(counter: u64) -> Said {
     Said::Ack(wire::Ack {
         version: Some((&version(counter)).into()),
+        refused: Vec::new(),
     })
 }

@@ -98,6 +98,9 @@ fn update(counter: u64) -> Update {
         services: Vec::new(),
         upserts: Vec::new(),
         removals: Vec::new(),
+        rules: Vec::new(),
+        refused: Vec::new(),
+        rules_removed: Vec::new(),
     }
 }
 

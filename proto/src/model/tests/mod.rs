@@ -1,6 +1,8 @@
 //! The way in from the wire: what is refused, with which path, and that nothing is lost on a
 //! round trip.
 
+mod rules;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -166,9 +168,9 @@ fn paths_that_no_proto_could_have_made_are_refused() {
 
 #[test]
 fn the_matrix_has_exactly_five_legal_pairs() {
-    let legal: Vec<_> = ConnectionClass::ALL
+    let legal: Vec<_> = ConnectionClass::BUILT_IN
         .into_iter()
-        .flat_map(|class| Lane::ALL.map(|lane| (class, lane)))
+        .flat_map(|class| Lane::BUILT_IN.map(|lane| (class, lane)))
         .filter(|(class, lane)| class.allows(*lane))
         .map(|(class, lane)| format!("{class}+{lane}"))
         .collect();
@@ -218,18 +220,25 @@ prop_compose! {
         persistent: bool,
         idempotent: bool,
         timeout in prop::option::of(1_u64..100_000),
+        retry in prop::option::of(2_u32..5),
     ) -> Rule {
+        let retry = retry.filter(|_| idempotent);
         Rule {
             service: Cow::Borrowed("shop.v1.Orders"),
             category: Category::Worker,
-            class: ConnectionClass::ALL[pair.0],
+            class: ConnectionClass::BUILT_IN[pair.0],
             lane: Lane::from_id(pair.1).unwrap(),
             secure,
             persistent,
             load_balancing: Some(LoadBalancing::Random),
+            strategy: None,
             timeout: timeout.map(Duration::from_millis),
+            max_timeout: timeout.map(|timeout| Duration::from_millis(timeout + 1)),
+            retry: retry.map(|attempts| Retry { attempts, on: Statuses::of(&[4, 14]) }),
             methods: Cow::Owned(vec![MethodRule {
                 idempotent,
+                hash_on: Some(Cow::Borrowed("order.id")),
+                retry: retry.map(|attempts| Retry { attempts, on: Statuses::UNAVAILABLE }),
                 ..MethodRule::unary("Get")
             }]),
             origin: Cow::Borrowed("orders.proto:7"),
@@ -272,6 +281,9 @@ proptest! {
                 ever_seen: true,
                 endpoints: vec![endpoint.clone()],
             }],
+            rules: Vec::new(),
+            refused: Vec::new(),
+            rules_removed: Vec::new(),
             removals: vec![Removal {
                 service: endpoint.offer.service.clone(),
                 node: endpoint.node.clone(),

@@ -1,0 +1,179 @@
+//! Rules that the control plane hands out. They hold for services that a program was not compiled
+//! with; of a compiled rule they tune time limits, retries and balancing, and nothing else.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::error::{FieldError, Problem};
+use super::rule::{Category, MethodRule, Rule};
+use crate::wire::routing::v1 as wire;
+
+/// A rule that was applied to a running mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushedRule {
+    /// What it says.
+    pub rule: Arc<Rule>,
+    /// It says nothing of class, lane, secure, persistent and category; those that it has are the
+    /// default rule's.
+    pub tuning_only: bool,
+    /// The change of control's store with which it came; 0 where it was not applied yet.
+    pub version: u64,
+}
+
+impl PushedRule {
+    /// May this rule stand beside `fixed`, with which a program was compiled?
+    ///
+    /// # Errors
+    /// The field that it would move.
+    pub fn check_against(&self, fixed: &Rule) -> Result<(), FieldError> {
+        let rule = &self.rule;
+        let moved = |path: &str, from: &dyn std::fmt::Display, to: &dyn std::fmt::Display| {
+            let text = format!(
+                "is compiled in as {from} ({}) and cannot become {to} at run time: change the \
+                 .proto and build again; a rule that is applied tunes timeout, max_timeout, retry \
+                 and load_balancing",
+                fixed.origin
+            );
+            FieldError::new(path, Problem::Refused(text))
+        };
+        if !self.tuning_only {
+            if rule.class != fixed.class {
+                return Err(moved("connection", &fixed.class, &rule.class));
+            }
+            if rule.lane != fixed.lane {
+                return Err(moved("lane", &fixed.lane, &rule.lane));
+            }
+            if rule.secure != fixed.secure {
+                return Err(moved("secure", &fixed.secure, &rule.secure));
+            }
+            if rule.persistent != fixed.persistent {
+                return Err(moved("persistent", &fixed.persistent, &rule.persistent));
+            }
+            if rule.category != Category::Unspecified && rule.category != fixed.category {
+                let (from, to) = (fixed.category.name(), rule.category.name());
+                return Err(moved("category", &from, &to));
+            }
+        }
+        if fixed.methods.is_empty() {
+            return Ok(());
+        }
+        for (index, method) in rule.methods.iter().enumerate() {
+            let within = |error: FieldError| error.within(format_args!("methods[{index}]"));
+            let Some(known) = fixed.method(&method.name) else {
+                let names = fixed.methods.iter().map(|method| &*method.name);
+                let problem = Problem::unknown_name(&method.name, "method", names);
+                return Err(within(FieldError::new("name", problem)));
+            };
+            for (path, says, is) in [
+                ("idempotent", method.idempotent, known.idempotent),
+                (
+                    "client_streaming",
+                    method.client_streaming,
+                    known.client_streaming,
+                ),
+                (
+                    "server_streaming",
+                    method.server_streaming,
+                    known.server_streaming,
+                ),
+            ] {
+                if says && !is {
+                    return Err(within(moved(path, &is, &says)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The rule that holds where this one stands beside `base`. A compiled base keeps all but its
+    /// tuning; any other gives way wherever this one says something.
+    #[must_use]
+    pub fn beside(&self, base: &Rule, compiled: bool) -> Rule {
+        let pushed = &*self.rule;
+        let mut rule = if compiled || self.tuning_only {
+            base.clone()
+        } else {
+            Rule {
+                methods: base.methods.clone(),
+                load_balancing: base.load_balancing,
+                strategy: base.strategy.clone(),
+                timeout: base.timeout,
+                max_timeout: base.max_timeout,
+                retry: base.retry,
+                ..pushed.clone()
+            }
+        };
+        if pushed.load_balancing.is_some() || pushed.strategy.is_some() {
+            rule.load_balancing = pushed.load_balancing;
+            rule.strategy.clone_from(&pushed.strategy);
+        }
+        rule.timeout = pushed.timeout.or(rule.timeout);
+        rule.max_timeout = pushed.max_timeout.or(rule.max_timeout);
+        rule.retry = pushed.retry.or(rule.retry);
+        if !pushed.methods.is_empty() {
+            rule.methods = Cow::Owned(methods(&rule.methods, &pushed.methods, compiled));
+        }
+        rule
+    }
+}
+
+fn methods(base: &[MethodRule], pushed: &[MethodRule], compiled: bool) -> Vec<MethodRule> {
+    let mut methods = base.to_vec();
+    for method in pushed {
+        let Some(known) = methods.iter_mut().find(|known| known.name == method.name) else {
+            methods.push(method.clone());
+            continue;
+        };
+        if !compiled {
+            known.idempotent |= method.idempotent;
+            known.client_streaming |= method.client_streaming;
+            known.server_streaming |= method.server_streaming;
+        }
+        known.timeout = method.timeout.or(known.timeout);
+        known.retry = method.retry.or(known.retry);
+        if method.hash_on.is_some() {
+            known.hash_on.clone_from(&method.hash_on);
+        }
+    }
+    methods
+}
+
+impl TryFrom<wire::PushedRule> for PushedRule {
+    type Error = FieldError;
+
+    fn try_from(pushed: wire::PushedRule) -> Result<Self, FieldError> {
+        let Some(mut rule) = pushed.rule else {
+            return Err(FieldError::new("rule", Problem::Missing));
+        };
+        if pushed.tuning_only {
+            if rule.connection != 0 || rule.secure || rule.persistent || !rule.lane.is_empty() {
+                let text = "tuning_only, and yet it names a class, lane, secure or persistent";
+                let problem = Problem::Contradiction(text.to_owned());
+                return Err(FieldError::new("tuning_only", problem));
+            }
+            rule.connection = wire::Connection::Internal.into();
+            rule.lane = super::lane::Lane::GENERAL.name().to_owned();
+        }
+        let rule = Rule::try_from(rule).map_err(|error| error.within("rule"))?;
+        Ok(Self {
+            rule: Arc::new(rule),
+            tuning_only: pushed.tuning_only,
+            version: pushed.version,
+        })
+    }
+}
+
+impl From<&PushedRule> for wire::PushedRule {
+    fn from(pushed: &PushedRule) -> Self {
+        let mut rule = wire::Rule::from(&*pushed.rule);
+        if pushed.tuning_only {
+            rule.connection = 0;
+            rule.lane = String::new();
+        }
+        Self {
+            rule: Some(rule),
+            tuning_only: pushed.tuning_only,
+            version: pushed.version,
+        }
+    }
+}
