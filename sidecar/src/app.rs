@@ -12,8 +12,10 @@ use sidelane_process::address::{DialAddress, ListenAddress};
 use sidelane_process::admin;
 use sidelane_process::listen;
 use sidelane_process::signals::{Signals, Stop};
+use sidelane_proto::model::endpoint::OWN_CLASSES_LIMIT;
+use sidelane_proto::model::error::Problem;
 use sidelane_proto::model::{
-    Addresses, ConnectionClass, NodeHello, PeerAddress, ProtocolRange, Rule, ServiceName,
+    Addresses, ConnectionClass, NodeHello, OwnClass, PeerAddress, ProtocolRange, Rule, ServiceName,
     Subscription,
 };
 use tokio::net::TcpListener;
@@ -59,6 +61,7 @@ struct Listeners {
     outbound: Vec<OutboundListener>,
     internal: TcpListener,
     external: Option<TcpListener>,
+    own: Vec<(OwnClass, TcpListener)>,
     admin: TcpListener,
 }
 
@@ -256,8 +259,32 @@ fn bind(config: &Config) -> Result<Listeners, StartError> {
             .external
             .map(|address| listen::tcp(address, "external"))
             .transpose()?,
+        own: own_listeners(config)?,
         admin: listen::tcp(config.admin, "admin")?,
     })
+}
+
+/// The listeners of the project's own classes. Every class must be one that is compiled in.
+fn own_listeners(config: &Config) -> Result<Vec<(OwnClass, TcpListener)>, StartError> {
+    if config.listen.len() > OWN_CLASSES_LIMIT {
+        let count = config.listen.len();
+        return Err(format!("--listen names {count} classes; at most {OWN_CLASSES_LIMIT}").into());
+    }
+    let known = ConnectionClass::known();
+    let mut listeners = Vec::new();
+    for (name, address) in &config.listen {
+        let own = known.iter().find_map(|class| match class {
+            ConnectionClass::Own(own) if own.definition().name == name => Some(*own),
+            _ => None,
+        });
+        let own = own.ok_or_else(|| {
+            let names = known.iter().map(|class| class.name());
+            let problem = Problem::unknown_name(name, "connection class", names);
+            format!("--listen: {problem}; a class is declared beside the rules that this program is compiled with")
+        })?;
+        listeners.push((own, listen::tcp(*address, "listen")?));
+    }
+    Ok(listeners)
 }
 
 fn bound(listeners: &Listeners) -> Result<Value, std::io::Error> {
@@ -275,10 +302,16 @@ fn bound(listeners: &Listeners) -> Result<Value, std::io::Error> {
         Some(listener) => Some(listener.local_addr()?.to_string()),
         None => None,
     };
+    let mut own = serde_json::Map::new();
+    for (class, listener) in &listeners.own {
+        let address = listener.local_addr()?.to_string();
+        own.insert(class.definition().name.to_owned(), address.into());
+    }
     Ok(json!({
         "outbound": outbound,
         "internal": listeners.internal.local_addr()?.to_string(),
         "external": external,
+        "listen": own,
         "admin": listeners.admin.local_addr()?.to_string(),
     }))
 }
@@ -313,6 +346,9 @@ fn serve(
     served.spawn(inbound(ConnectionClass::Internal).run(listeners.internal));
     if let Some(external) = listeners.external {
         served.spawn(inbound(ConnectionClass::External).run(external));
+    }
+    for (class, listener) in listeners.own {
+        served.spawn(inbound(ConnectionClass::Own(class)).run(listener));
     }
     let mut ended = drain.subscribe();
     let shutdown = async move { ended.reached(Phase::Forced).await };
@@ -407,10 +443,22 @@ fn advertise(
         Some(listener) => Some(listener.local_addr()?),
         None => None,
     };
+    let own = listeners
+        .own
+        .iter()
+        .map(|(class, listener)| Ok((*class, listener.local_addr()?)))
+        .collect::<Result<Vec<_>, std::io::Error>>()?;
     let said = config.advertise.clone();
     Ok(Box::new(move |local| Addresses {
         internal: dialled(internal, said.as_ref(), local, true),
         external: external.and_then(|bound| dialled(bound, said.as_ref(), local, false)),
+        own: own
+            .iter()
+            .filter_map(|(class, bound)| {
+                let address = dialled(*bound, said.as_ref(), local, false)?;
+                Some((*class, address))
+            })
+            .collect(),
     }))
 }
 

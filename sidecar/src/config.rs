@@ -22,8 +22,8 @@ mod tests;
 
 pub use table::PROGRAM;
 use table::{
-    ADMIN, ADVERTISE, CONTROL, DATA, EXTERNAL, GRACE, INTERNAL, LOCALITY, NETWORK, NODE, OUTBOUND,
-    REQUIRE_RULES, UNKNOWN,
+    ADMIN, ADVERTISE, CONTROL, DATA, EXTERNAL, GRACE, INTERNAL, LISTEN, LOCALITY, NETWORK, NODE,
+    OUTBOUND, REQUIRE_RULES, UNKNOWN,
 };
 
 /// Everything that a sidecar is told from outside.
@@ -43,6 +43,9 @@ pub struct Config {
     pub internal: SocketAddr,
     /// `--external`; `None` if it is off.
     pub external: Option<SocketAddr>,
+    /// `--listen`: classes by name, each at most once. Which classes there are is known to the
+    /// rules with which the program was compiled, so the name is checked when they are.
+    pub listen: Vec<(String, SocketAddr)>,
     /// `--admin`.
     pub admin: SocketAddr,
     /// `--advertise`.
@@ -131,6 +134,7 @@ impl Config {
             serve: read::serve(&settings)?,
             internal: settings.value(&INTERNAL, address::listen_tcp)?,
             external: settings.value(&EXTERNAL, read::external)?,
+            listen: read::listen(&settings)?,
             admin: settings.value(&ADMIN, address::listen_tcp)?,
             advertise: settings.optional(&ADVERTISE, read::advertise)?,
             trust: settings::trust(&settings)?,
@@ -185,6 +189,15 @@ impl Config {
             ),
             single(&ADMIN, Some(self.admin), "drain this node"),
         ];
-        outbound.chain(others.into_iter().flatten()).collect()
+        let own = settings.items(&LISTEN).iter().zip(&self.listen);
+        let own = own.map(|(item, (_, address))| Listener {
+            item,
+            address: *address,
+            allows: "call its services of this class, as any node",
+        });
+        outbound
+            .chain(others.into_iter().flatten())
+            .chain(own)
+            .collect()
     }
 }

@@ -53,6 +53,7 @@ pub(crate) fn record(node: &str, services: &[&str]) -> NodeRecord {
         addresses: Addresses {
             internal: Some(PeerAddress::new("127.0.0.1:15006").unwrap()),
             external: None,
+            own: Vec::new(),
         },
         offers: services.iter().map(|name| offer(name)).collect(),
         draining: false,

@@ -110,7 +110,7 @@ pub(crate) fn hello(node: &str, generation: u64, services: &[&str]) -> Hello {
         network: "default".to_owned(),
         addresses: Some(Addresses {
             internal: "127.0.0.1:15006".to_owned(),
-            external: String::new(),
+            ..Addresses::default()
         }),
         offers: services.iter().map(|service| offer(service)).collect(),
         ..Hello::default()

@@ -202,8 +202,12 @@ impl OwnClass {
         self.0.number == other.0.number && same_text(self.0.name, other.0.name)
     }
 
-    /// Takes in what somebody else says of a class; it is kept as long as the process lives.
-    fn learn(definition: &wire::Class) -> Result<Self, FieldError> {
+    /// Takes in what a file or somebody else says of a class; it is kept as long as the process
+    /// lives.
+    ///
+    /// # Errors
+    /// Names the field that cannot be, or says that there are too many already.
+    pub fn learn(definition: &wire::Class) -> Result<Self, FieldError> {
         let number = u8::try_from(definition.number)
             .ok()
             .filter(|number| *number >= FIRST_OWN_CLASS)
@@ -241,7 +245,9 @@ impl OwnClass {
             .map_err(|problem| FieldError::new("name", problem))
     }
 
-    fn to_wire(self) -> wire::Class {
+    /// What was said of it, as the wire has it.
+    #[must_use]
+    pub fn to_wire(self) -> wire::Class {
         wire::Class {
             number: self.0.number.into(),
             name: self.0.name.to_owned(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::class::ConnectionClass;
+use super::class::{ConnectionClass, OwnClass};
 use super::error::{FieldError, Problem};
 use super::name::{Identity, NodeId, ServiceName};
 use super::node::Generation;
@@ -17,6 +17,8 @@ const HOST_LIMIT: usize = 253;
 const LABEL_LIMIT: usize = 256;
 /// The most labels that an offer may carry.
 const LABELS_LIMIT: usize = 32;
+/// The most classes of a project's own in which a node can be dialled.
+pub const OWN_CLASSES_LIMIT: usize = 16;
 /// What an unset weight counts.
 const DEFAULT_WEIGHT: u32 = 100;
 /// The largest weight.
@@ -84,6 +86,8 @@ pub struct Addresses {
     pub internal: Option<PeerAddress>,
     /// For calls of class External.
     pub external: Option<PeerAddress>,
+    /// For calls of classes of a project's own, each class once, at most [`OWN_CLASSES_LIMIT`].
+    pub own: Vec<(OwnClass, PeerAddress)>,
 }
 
 impl Addresses {
@@ -93,7 +97,10 @@ impl Addresses {
         match class {
             ConnectionClass::Internal => self.internal.as_ref(),
             ConnectionClass::External => self.external.as_ref(),
-            ConnectionClass::Own(_) => None,
+            ConnectionClass::Own(class) => {
+                let of_class = self.own.iter().find(|(own, _)| *own == class);
+                of_class.map(|(_, address)| address)
+            }
         }
     }
 }
@@ -281,8 +288,34 @@ impl TryFrom<wire::Addresses> for Addresses {
         Ok(Self {
             internal: read(&addresses.internal, "internal")?,
             external: read(&addresses.external, "external")?,
+            own: own_addresses(&addresses.own)?,
         })
     }
+}
+
+fn own_addresses(given: &[wire::ClassAddress]) -> Result<Vec<(OwnClass, PeerAddress)>, FieldError> {
+    if given.len() > OWN_CLASSES_LIMIT {
+        let (count, limit) = (given.len(), OWN_CLASSES_LIMIT);
+        return Err(FieldError::new("own", Problem::TooMany { count, limit }));
+    }
+    let mut own: Vec<(OwnClass, PeerAddress)> = Vec::with_capacity(given.len());
+    for (index, given) in given.iter().enumerate() {
+        let within =
+            |field: &str, problem| FieldError::new(format!("own[{index}].{field}"), problem);
+        let Some(class) = &given.class else {
+            return Err(within("class", Problem::Missing));
+        };
+        let class = OwnClass::learn(class)
+            .map_err(|error| error.within(format_args!("own[{index}].class")))?;
+        if own.iter().any(|(known, _)| *known == class) {
+            let given = class.definition().name.to_owned();
+            return Err(within("class", Problem::Duplicate { given }));
+        }
+        let address =
+            PeerAddress::new(&given.address).map_err(|error| within("address", error.problem))?;
+        own.push((class, address));
+    }
+    Ok(own)
 }
 
 impl From<&Addresses> for wire::Addresses {
@@ -296,6 +329,14 @@ impl From<&Addresses> for wire::Addresses {
         Self {
             internal: text(&addresses.internal),
             external: text(&addresses.external),
+            own: addresses
+                .own
+                .iter()
+                .map(|(class, address)| wire::ClassAddress {
+                    class: Some(class.to_wire()),
+                    address: address.as_str().to_owned(),
+                })
+                .collect(),
         }
     }
 }

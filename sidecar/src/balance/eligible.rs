@@ -82,14 +82,17 @@ pub(super) enum Tier {
 
 /// All of an endpoint that decides if it can take a call. Endpoints of one kind are eligible
 /// together or not at all, except for those already tried, so a pick looks at kinds first. There
-/// can be 5 x 4 x 17 of them; a real hub has two or three.
+/// can be many of them; a real hub has two or three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Kind {
     pub(super) tier: Tier,
-    internal: bool,
-    external: bool,
+    classes: Classes,
     agreement: Option<Agreement>,
 }
+
+/// For which classes an endpoint has an address: a bit for each number of a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+struct Classes([u64; 4]);
 
 /// Down to which tier a call may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +130,37 @@ impl<'a> Wanted<'a> {
     }
 }
 
+impl Classes {
+    fn of(endpoint: &Endpoint) -> Self {
+        let addresses = &endpoint.addresses;
+        let mut classes = Self::default();
+        for class in ConnectionClass::BUILT_IN {
+            if addresses.of(class).is_some() {
+                classes.add(class);
+            }
+        }
+        for (class, _) in &addresses.own {
+            classes.add(ConnectionClass::Own(*class));
+        }
+        classes
+    }
+
+    fn add(&mut self, class: ConnectionClass) {
+        let (word, bit) = Self::place(class);
+        self.0[word] |= bit;
+    }
+
+    fn contains(&self, class: ConnectionClass) -> bool {
+        let (word, bit) = Self::place(class);
+        self.0[word] & bit != 0
+    }
+
+    fn place(class: ConnectionClass) -> (usize, u64) {
+        let number = class.number();
+        (usize::from(number / 64), 1 << (number % 64))
+    }
+}
+
 impl Kind {
     pub(super) fn of(endpoint: &Endpoint, ready: bool) -> Self {
         let tier = match (endpoint.offer.health, ready) {
@@ -136,11 +170,9 @@ impl Kind {
             (Health::Draining, _) => Tier::Draining,
             (Health::Unhealthy, _) => Tier::Unhealthy,
         };
-        let has = |class| endpoint.addresses.of(class).is_some();
         Self {
             tier,
-            internal: has(ConnectionClass::Internal),
-            external: has(ConnectionClass::External),
+            classes: Classes::of(endpoint),
             agreement: endpoint.offer.rule.as_ref().map(|rule| rule.agreement()),
         }
     }
@@ -153,11 +185,7 @@ impl Kind {
         {
             return Err(Unfit::OtherRule);
         }
-        let address = match wanted.class {
-            ConnectionClass::Internal => self.internal,
-            ConnectionClass::External => self.external,
-            ConnectionClass::Own(_) => false,
-        };
+        let address = self.classes.contains(wanted.class);
         match self.tier {
             _ if !address => Err(Unfit::NoAddress),
             Tier::Draining => Err(Unfit::Draining),

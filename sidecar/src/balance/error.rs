@@ -76,7 +76,7 @@ pub enum PickError {
     },
     /// Endpoints exist, but none has an address of the class.
     #[error(
-        "{} without an address of class {class}; start the sidecar there with `--{}`",
+        "{} without an address of class {class}; start the sidecar there with `{}`",
         were(*.count), flag(*.class)
     )]
     NoAddress {
@@ -176,10 +176,10 @@ fn list(some: &[NodeId], count: usize) -> String {
     }
 }
 
-const fn flag(class: ConnectionClass) -> &'static str {
+fn flag(class: ConnectionClass) -> String {
     match class {
-        ConnectionClass::Internal => "internal",
-        ConnectionClass::External => "external",
-        ConnectionClass::Own(_) => "listen",
+        ConnectionClass::Internal => "--internal".to_owned(),
+        ConnectionClass::External => "--external".to_owned(),
+        ConnectionClass::Own(_) => format!("--listen {class}=ADDRESS"),
     }
 }

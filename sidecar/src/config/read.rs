@@ -11,7 +11,7 @@ use sidelane_process::settings::{
 use sidelane_proto::model::node::OFFERS_LIMIT;
 use sidelane_proto::model::{Locality, Network, NodeId, ServiceName};
 
-use super::table::{DATA, IDENTITY, OTLP, OUTBOUND, SAMPLING, SERVE, TOKEN_FILE};
+use super::table::{DATA, IDENTITY, LISTEN, OTLP, OUTBOUND, SAMPLING, SERVE, TOKEN_FILE};
 use super::{Advertise, Config, Serve, Unknown};
 
 pub(super) fn refuse_what_is_not_built(settings: &Settings) -> Result<(), InvalidSetting> {
@@ -105,6 +105,40 @@ pub(super) fn unknown(text: &str) -> Result<Unknown, String> {
          refuse, the default"
             .to_owned()
     })
+}
+
+/// Reads `--listen`; the same class twice is an error that names both.
+pub(super) fn listen(settings: &Settings) -> Result<Vec<(String, SocketAddr)>, InvalidSetting> {
+    let mut read: Vec<(String, &Item, SocketAddr)> = Vec::new();
+    for item in settings.items(&LISTEN) {
+        let (class, address) = item.parse(listen_item)?;
+        if let Some((_, first, _)) = read.iter().find(|(known, ..)| *known == class) {
+            return Err(item.refuse(format!("class `{class}` listens by {first} already")));
+        }
+        read.push((class, item, address));
+    }
+    Ok(read
+        .into_iter()
+        .map(|(class, _, address)| (class, address))
+        .collect())
+}
+
+fn listen_item(text: &str) -> Result<(String, SocketAddr), String> {
+    let Some((class, address)) = text.split_once('=') else {
+        return Err("write CLASS=ADDRESS, such as partner=0.0.0.0:15007".to_owned());
+    };
+    let class = class.trim();
+    if let Some(flag) = ["internal", "external"]
+        .into_iter()
+        .find(|own| class.eq_ignore_ascii_case(own))
+    {
+        return Err(format!(
+            "class {class} has a flag of its own: write --{flag} {address}"
+        ));
+    }
+    let address = address::listen_tcp(address.trim())
+        .map_err(|error| format!("the address {address:?} {error}"))?;
+    Ok((class.to_owned(), address))
 }
 
 /// Reads `--serve`; the same service twice is an error that names both.

@@ -34,6 +34,11 @@ pub(super) const EXTERNAL: Flag = Flag::single(
     "Where peers call, class External",
 )
 .or("off");
+pub(super) const LISTEN: Flag = Flag::pairs(
+    "listen",
+    "CLASS=ADDRESS",
+    "Where peers call, for each connection class of the project's own",
+);
 pub(super) const ADMIN: Flag =
     Flag::single("admin", "ADDRESS", "Admin pages over HTTP").or("127.0.0.1:15000");
 pub(super) const ADVERTISE: Flag = Flag::single(
@@ -87,6 +92,7 @@ pub const PROGRAM: Program = Program {
         OUTBOUND,
         INTERNAL,
         EXTERNAL,
+        LISTEN,
         ADMIN,
         ADVERTISE,
         TRUST,

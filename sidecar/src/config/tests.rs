@@ -43,6 +43,7 @@ fn nothing_given_is_a_good_configuration() {
             outbound: vec!["127.0.0.1:15001".parse().unwrap()],
             internal: "127.0.0.1:15006".parse().unwrap(),
             external: None,
+            listen: Vec::new(),
             admin: "127.0.0.1:15000".parse().unwrap(),
             advertise: None,
             trust: Trust::Disabled,
@@ -58,7 +59,7 @@ fn nothing_given_is_a_good_configuration() {
 }
 
 /// Every flag that can be set to something: the flag, a text, and what the file says for it.
-const EVERY: [(&str, &str, &str); 15] = [
+const EVERY: [(&str, &str, &str); 16] = [
     ("node", "orders-1", "orders-1"),
     ("control", "c1:15010,c2:15010", "[c1:15010, c2:15010]"),
     ("network", "lab", "lab"),
@@ -74,6 +75,7 @@ const EVERY: [(&str, &str, &str); 15] = [
     ),
     ("internal", "127.0.0.1:2", "127.0.0.1:2"),
     ("external", "127.0.0.1:3", "127.0.0.1:3"),
+    ("listen", "partner=127.0.0.1:5", "{partner: 127.0.0.1:5}"),
     ("admin", "127.0.0.1:4", "127.0.0.1:4"),
     ("advertise", "orders.lab:15006", "orders.lab:15006"),
     ("trust", "disabled", "disabled"),
@@ -111,6 +113,7 @@ fn every_flag_has_three_spellings() {
         ],
         internal: "127.0.0.1:2".parse().unwrap(),
         external: Some("127.0.0.1:3".parse().unwrap()),
+        listen: vec![("partner".to_owned(), "127.0.0.1:5".parse().unwrap())],
         admin: "127.0.0.1:4".parse().unwrap(),
         advertise: Some(Advertise {
             host: "orders.lab".to_owned(),
@@ -173,6 +176,7 @@ fn the_table_is_the_contract() {
             "outbound",
             "internal",
             "external",
+            "listen",
             "admin",
             "advertise",
             "trust",
@@ -235,7 +239,7 @@ fn what_cannot_take_effect_is_refused_with_the_reason() {
 #[test]
 fn wrong_values_are_refused_with_what_fits() {
     let long = "x".repeat(254);
-    let cases: [(&[&str], &str); 25] = [
+    let cases: [(&[&str], &str); 29] = [
         (
             &["--node", "or ders"],
             "--node \"or ders\" (command line): `or ders` is not a node id (letters, digits, `.`, `_`, `-`)",
@@ -312,6 +316,22 @@ fn wrong_values_are_refused_with_what_fits() {
         (
             &["--external", "on"],
             "--external \"on\" (command line): has no port; write on:PORT",
+        ),
+        (
+            &["--listen", "127.0.0.1:5"],
+            "--listen \"127.0.0.1:5\" (command line): write CLASS=ADDRESS, such as partner=0.0.0.0:15007",
+        ),
+        (
+            &["--listen", "Internal=127.0.0.1:5"],
+            "--listen \"Internal=127.0.0.1:5\" (command line): class Internal has a flag of its own: write --internal 127.0.0.1:5",
+        ),
+        (
+            &["--listen", "a=127.0.0.1:5", "--listen", "a=127.0.0.1:6"],
+            "--listen \"a=127.0.0.1:6\" (command line): class `a` listens by --listen \"a=127.0.0.1:5\" (command line) already",
+        ),
+        (
+            &["--listen", "a=127.0.0.1:15001"],
+            "--listen \"a=127.0.0.1:15001\" (command line): --outbound \"127.0.0.1:15001\" (default) listens there, too; give each its own",
         ),
         (
             &["--admin", "127.0.0.1:15001"],

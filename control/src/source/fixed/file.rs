@@ -191,6 +191,8 @@ fn record(node: Node) -> Result<NodeRecord, Wrong> {
         addresses: Addresses {
             internal: one_address(internal, "internal")?,
             external: one_address(external, "external")?,
+            // What stands in a file was not built with us, so it has no class of ours.
+            own: Vec::new(),
         },
         offers,
         draining: false,

@@ -262,6 +262,7 @@ proptest! {
             addresses: Addresses {
                 internal: Some(PeerAddress::new("[::1]:15006").unwrap()),
                 external: Some(PeerAddress::new("orders:15443").unwrap()),
+                own: vec![(rules::PARTNER, PeerAddress::new("orders:15444").unwrap())],
             },
             locality: Locality { region: Arc::from("eu"), zone: Arc::from("eu-1") },
             offer: Offer {

@@ -129,7 +129,7 @@ fn what_cannot_be_is_refused_with_its_field() {
     assert!(written(|_| ()).is_ok());
 }
 
-static PARTNER: OwnClass = OwnClass::define(&ClassDefinition {
+pub(super) static PARTNER: OwnClass = OwnClass::define(&ClassDefinition {
     number: 40,
     name: "partner",
     lanes: &[Lane::GENERAL],

@@ -152,6 +152,7 @@ mod tests {
             addresses: Some(Addresses {
                 internal: "127.0.0.1:15006".to_owned(),
                 external: String::new(),
+                own: Vec::new(),
             }),
             services: vec!["shop.v1.Orders".to_owned()],
             acknowledged: 12,

@@ -154,6 +154,7 @@ mod tests {
         let addresses = Addresses {
             internal: "127.0.0.1:1".to_owned(),
             external: "127.0.0.1:2".to_owned(),
+            own: Vec::new(),
         };
         let plain = Endpoint {
             node_id: "a".to_owned(),

@@ -30,6 +30,7 @@ fn endpoint(node: &str) -> Endpoint {
         addresses: Addresses {
             internal: Some(PeerAddress::new("10.0.0.7:15006").unwrap()),
             external: None,
+            own: Vec::new(),
         },
         locality: Locality::default(),
         offer: Offer {

@@ -92,6 +92,7 @@ fn any_endpoint() -> impl Generator<Value = Endpoint> {
             endpoint.addresses = Addresses {
                 internal: address(internal),
                 external: address(external),
+                own: Vec::new(),
             };
             endpoint
         },

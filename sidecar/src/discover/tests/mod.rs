@@ -69,6 +69,7 @@ fn endpoint(service: &ServiceName, node: &str, generation: u64) -> Endpoint {
         addresses: Addresses {
             internal: Some(PeerAddress::new("127.0.0.1:15006").unwrap()),
             external: None,
+            own: Vec::new(),
         },
         locality: Locality::default(),
         offer: offer(service),
@@ -152,6 +153,7 @@ fn parameters(control: &[&str]) -> Parameters {
         advertise: Box::new(|local: IpAddr| Addresses {
             internal: PeerAddress::new(&format!("{local}:15006")).ok(),
             external: None,
+            own: Vec::new(),
         }),
         data: None,
         timing: quick(),

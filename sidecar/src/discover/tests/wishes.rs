@@ -179,6 +179,7 @@ async fn changed_addresses_need_a_new_hello() {
     let addresses = Addresses {
         internal: None,
         external: PeerAddress::new("shop.example:15443").ok(),
+        own: Vec::new(),
     };
     running.discovery.set_addresses(addresses.clone());
     let (_second, said) = control.welcomed().await;
