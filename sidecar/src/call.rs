@@ -12,6 +12,10 @@ use sidelane_proto::model::{CallPath, ConnectionClass, Generation, Lane, NodeId,
 pub const LANE_HEADER: HeaderName = HeaderName::from_static("sidelane-lane");
 /// Asks for one node: standard mode.
 pub const NODE_HEADER: HeaderName = HeaderName::from_static("sidelane-node");
+/// The key that keeps calls together on one endpoint, where the rule's strategy goes by a key.
+pub const HASH_HEADER: HeaderName = HeaderName::from_static("sidelane-hash");
+/// The longest key, in bytes.
+pub const HASH_KEY_LIMIT: usize = 256;
 /// The reason of a failure that the mesh made.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("sidelane-error");
 /// Tells the app which node calls.
@@ -58,6 +62,8 @@ pub struct Call {
     pub node: Option<NodeId>,
     /// The lane that is asked for.
     pub lane: Option<Lane>,
+    /// The key that it brings, hashed by [`hash_key`].
+    pub hash: Option<u64>,
     /// Where the service's name ends in the path.
     service_end: usize,
 }
@@ -88,6 +94,9 @@ pub enum CallError {
         /// The lanes there are.
         known: String,
     },
+    /// A `sidelane-hash` that is too long.
+    #[error("`sidelane-hash` has {0} bytes, at most {HASH_KEY_LIMIT} are taken")]
+    Hash(usize),
 }
 
 impl CallError {
@@ -127,6 +136,7 @@ impl Call {
             deadline,
             node: None,
             lane: None,
+            hash: None,
             service_end,
         };
         if parts.headers.keys().any(is_mesh_header) {
@@ -158,8 +168,27 @@ impl Call {
                 known: lane_names(),
             })?);
         }
+        if let Some(value) = headers.get(HASH_HEADER) {
+            if value.len() > HASH_KEY_LIMIT {
+                return Err(CallError::Hash(value.len()));
+            }
+            self.hash = Some(hash_key(value.as_bytes()));
+        }
         Ok(())
     }
+}
+
+/// 64 bits that depend on every bit of a key, the same in every sidecar and in every build: callers
+/// on different nodes must find the same endpoint by one key. FNV-1a (draft-eastlake-fnv), and the
+/// finalizer of MurmurHash3, because FNV's upper bits hardly depend on the last bytes.
+#[must_use]
+pub fn hash_key(key: &[u8]) -> u64 {
+    let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    let mut hash = key.iter().fold(0xcbf2_9ce4_8422_2325, fold);
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        hash = (hash ^ (hash >> 33)).wrapping_mul(factor);
+    }
+    hash ^ (hash >> 33)
 }
 
 fn lane_names() -> String {
@@ -337,5 +366,18 @@ mod tests {
             error.to_string(),
             "`sidelane-lane: fast` is no lane; lanes are general, gossip, bifrost_data, ingress_data"
         );
+    }
+
+    #[test]
+    fn a_key_is_hashed_alike_everywhere_and_has_a_bound() {
+        let key = |text: &str| read("/a.B/C", &[GRPC, ("sidelane-hash", text)]);
+        let (call, parts) = key("order-7").unwrap();
+        // The figure is a promise: another build beside this one must find the same endpoint.
+        assert_eq!(call.hash, Some(0x3962_df2f_6dfa_894a));
+        assert_eq!(parts.headers.len(), 1);
+        assert_eq!(read("/a.B/C", &[GRPC]).unwrap().0.hash, None);
+        assert!(key(&"k".repeat(HASH_KEY_LIMIT)).is_ok());
+        let error = key(&"k".repeat(HASH_KEY_LIMIT + 1)).unwrap_err();
+        assert_eq!(error, CallError::Hash(HASH_KEY_LIMIT + 1));
     }
 }
