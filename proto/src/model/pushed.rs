@@ -26,38 +26,46 @@ impl PushedRule {
     /// # Errors
     /// The field that it would move.
     pub fn check_against(&self, fixed: &Rule) -> Result<(), FieldError> {
-        let rule = &self.rule;
-        let moved = |path: &str, from: &dyn std::fmt::Display, to: &dyn std::fmt::Display| {
-            let text = format!(
-                "is compiled in as {from} ({}) and cannot become {to} at run time: change the \
-                 .proto and build again; a rule that is applied tunes timeout, max_timeout, retry \
-                 and load_balancing",
-                fixed.origin
-            );
-            FieldError::new(path, Problem::Refused(text))
-        };
         if !self.tuning_only {
-            if rule.class != fixed.class {
-                return Err(moved("connection", &fixed.class, &rule.class));
-            }
-            if rule.lane != fixed.lane {
-                return Err(moved("lane", &fixed.lane, &rule.lane));
-            }
-            if rule.secure != fixed.secure {
-                return Err(moved("secure", &fixed.secure, &rule.secure));
-            }
-            if rule.persistent != fixed.persistent {
-                return Err(moved("persistent", &fixed.persistent, &rule.persistent));
-            }
-            if rule.category != Category::Unspecified && rule.category != fixed.category {
-                let (from, to) = (fixed.category.name(), rule.category.name());
-                return Err(moved("category", &from, &to));
-            }
+            self.check_fixed(fixed)?;
         }
-        if fixed.methods.is_empty() {
-            return Ok(());
+        if !fixed.methods.is_empty() {
+            self.check_methods(fixed)?;
         }
-        for (index, method) in rule.methods.iter().enumerate() {
+        // Each may be right alone, and a timeout of one above the ceiling of the other.
+        self.beside(fixed, true).check().map_err(|error| {
+            let text = format!(
+                "beside the compiled rule ({}): {}",
+                fixed.origin, error.problem
+            );
+            FieldError::new(error.path, Problem::Refused(text))
+        })
+    }
+
+    fn check_fixed(&self, fixed: &Rule) -> Result<(), FieldError> {
+        let rule = &self.rule;
+        if rule.class != fixed.class {
+            return Err(moved(fixed, "connection", &fixed.class, &rule.class));
+        }
+        if rule.lane != fixed.lane {
+            return Err(moved(fixed, "lane", &fixed.lane, &rule.lane));
+        }
+        if rule.secure != fixed.secure {
+            return Err(moved(fixed, "secure", &fixed.secure, &rule.secure));
+        }
+        if rule.persistent != fixed.persistent {
+            let (from, to) = (&fixed.persistent, &rule.persistent);
+            return Err(moved(fixed, "persistent", from, to));
+        }
+        if rule.category != Category::Unspecified && rule.category != fixed.category {
+            let (from, to) = (fixed.category.name(), rule.category.name());
+            return Err(moved(fixed, "category", &from, &to));
+        }
+        Ok(())
+    }
+
+    fn check_methods(&self, fixed: &Rule) -> Result<(), FieldError> {
+        for (index, method) in self.rule.methods.iter().enumerate() {
             let within = |error: FieldError| error.within(format_args!("methods[{index}]"));
             let Some(known) = fixed.method(&method.name) else {
                 let names = fixed.methods.iter().map(|method| &*method.name);
@@ -78,7 +86,7 @@ impl PushedRule {
                 ),
             ] {
                 if says && !is {
-                    return Err(within(moved(path, &is, &says)));
+                    return Err(within(moved(fixed, path, &is, &says)));
                 }
             }
         }
@@ -115,6 +123,20 @@ impl PushedRule {
         }
         rule
     }
+}
+
+fn moved(
+    fixed: &Rule,
+    path: &str,
+    from: &dyn std::fmt::Display,
+    to: &dyn std::fmt::Display,
+) -> FieldError {
+    let text = format!(
+        "is compiled in as {from} ({}) and cannot become {to} at run time: change the .proto and \
+         build again; a rule that is applied tunes timeout, max_timeout, retry and load_balancing",
+        fixed.origin
+    );
+    FieldError::new(path, Problem::Refused(text))
 }
 
 fn methods(base: &[MethodRule], pushed: &[MethodRule], compiled: bool) -> Vec<MethodRule> {

@@ -1,5 +1,6 @@
 //! What control pushes: versions, whole states and changes, and what a sidecar asks to be told.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use super::endpoint::Endpoint;
@@ -75,8 +76,41 @@ pub struct RefusedRule {
     pub service: String,
     /// Its version.
     pub version: u64,
+    /// Its place among the update's rules.
+    pub place: usize,
     /// What is wrong with it.
     pub error: FieldError,
+}
+
+impl Update {
+    /// Refuses those of its rules that do not pass, and every second one of a service. `judge`
+    /// names fields as rules have them (`lane`); what is kept has the path in the update
+    /// (`rules[3].rule.lane`).
+    pub fn judge_rules(&mut self, mut judge: impl FnMut(&PushedRule) -> Result<(), FieldError>) {
+        let unread: HashSet<usize> = self.refused.iter().map(|refused| refused.place).collect();
+        let places = (0..).filter(|place| !unread.contains(place));
+        let mut named = HashSet::new();
+        let mut good = Vec::with_capacity(self.rules.len());
+        for (place, pushed) in places.zip(std::mem::take(&mut self.rules)) {
+            let judged = if named.insert(pushed.rule.service.clone()) {
+                judge(&pushed)
+            } else {
+                let given = pushed.rule.service.to_string();
+                Err(FieldError::new("service", Problem::Duplicate { given }))
+            };
+            match judged {
+                Ok(()) => good.push(pushed),
+                Err(error) => self.refused.push(RefusedRule {
+                    service: pushed.rule.service.to_string(),
+                    version: pushed.version,
+                    place,
+                    error: error.within(format_args!("rules[{place}].rule")),
+                }),
+            }
+        }
+        self.rules = good;
+        self.refused.sort_by_key(|refused| refused.place);
+    }
 }
 
 /// All that is known of one service.
@@ -213,6 +247,7 @@ fn pushed(
             Err(error) => refused.push(RefusedRule {
                 service: service.unwrap_or_default(),
                 version,
+                place: index,
                 error: error.within(format_args!("rules[{index}]")),
             }),
         }

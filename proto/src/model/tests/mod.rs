@@ -1,6 +1,7 @@
 //! The way in from the wire: what is refused, with which path, and that nothing is lost on a
 //! round trip.
 
+mod pushed;
 mod rules;
 
 use std::borrow::Cow;

@@ -1,0 +1,105 @@
+//! Pushed rules in an update, and beside compiled ones.
+
+use std::time::Duration;
+
+use crate::model::error::Problem;
+use crate::model::{ConnectionClass, FieldError, Lane, MethodRule, PushedRule, Retry, Rule};
+use crate::model::{Statuses, Update};
+use crate::wire::{control::v1 as control, routing::v1 as routing};
+
+fn wire(service: &str, lane: &str) -> routing::PushedRule {
+    routing::PushedRule {
+        rule: Some(routing::Rule {
+            service: service.to_owned(),
+            connection: routing::Connection::Internal.into(),
+            lane: lane.to_owned(),
+            ..routing::Rule::default()
+        }),
+        tuning_only: false,
+        version: 7,
+    }
+}
+
+fn update(rules: Vec<routing::PushedRule>) -> Update {
+    let version = Some(control::Version {
+        store_id: "store".to_owned(),
+        counter: 9,
+    });
+    let update = control::Update {
+        version,
+        rules,
+        ..control::Update::default()
+    };
+    Update::try_from(update).unwrap()
+}
+
+#[test]
+fn each_refused_rule_is_named_by_its_place_and_refuses_nothing_else() {
+    let mut update = update(vec![
+        wire("a.One", "general"),
+        wire("a.Two", "fast"),
+        wire("a.Three", "general"),
+        wire("a.One", "general"),
+        wire("not a name", "general"),
+        wire("a.Four", "general"),
+    ]);
+    update.judge_rules(|pushed| {
+        if pushed.rule.service != "a.Three" {
+            return Ok(());
+        }
+        let problem = Problem::Refused("is not wanted here".to_owned());
+        Err(FieldError::new("timeout", problem))
+    });
+    let taken: Vec<&str> = update
+        .rules
+        .iter()
+        .map(|rule| &*rule.rule.service)
+        .collect();
+    assert_eq!(taken, ["a.One", "a.Four"]);
+    let refused = update.refused.iter();
+    let refused: Vec<_> = refused
+        .map(|refused| (&*refused.service, refused.version, &*refused.error.path))
+        .collect();
+    let expected = [
+        ("a.Two", 7, "rules[1].rule.lane"),
+        ("a.Three", 7, "rules[2].rule.timeout"),
+        ("a.One", 7, "rules[3].rule.service"),
+        ("not a name", 7, "rules[4].rule.service"),
+    ];
+    assert_eq!(refused, expected);
+}
+
+#[test]
+fn what_two_rules_say_together_is_checked_too() {
+    const METHODS: &[MethodRule] = &[MethodRule::unary("Get")];
+    let class = ConnectionClass::Internal;
+    let mut fixed = Rule::new("a.B", class, Lane::GENERAL, METHODS, "a.proto:1");
+    fixed.max_timeout = Some(Duration::from_secs(2));
+    let tuned = |change: fn(&mut Rule)| {
+        let mut rule = Rule::new("a.B", class, Lane::GENERAL, &[], "rules.yaml:1");
+        change(&mut rule);
+        let pushed = PushedRule {
+            rule: rule.into(),
+            tuning_only: true,
+            version: 1,
+        };
+        pushed.check_against(&fixed)
+    };
+    assert_eq!(
+        tuned(|rule| rule.timeout = Some(Duration::from_secs(2))),
+        Ok(())
+    );
+    let error = tuned(|rule| rule.timeout = Some(Duration::from_secs(3))).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "timeout beside the compiled rule (a.proto:1): is out of bounds: 3s is above the \
+         service's ceiling, max_timeout 2s"
+    );
+    let error = tuned(|rule| {
+        rule.retry = Some(Retry {
+            attempts: 2,
+            on: Statuses::UNAVAILABLE,
+        });
+    });
+    assert_eq!(error.unwrap_err().path, "retry");
+}
