@@ -83,6 +83,18 @@ impl ConnectionClass {
             .or_else(|| KNOWN.find(|class| class.0.name == name).map(Self::Own))
     }
 
+    /// The class of this name among those of projects.
+    pub(super) fn own_among(known: &[Self], name: &str) -> Result<Self, Problem> {
+        let own = || known.iter().filter(|class| matches!(class, Self::Own(_)));
+        own()
+            .find(|class| class.name() == name)
+            .copied()
+            .ok_or_else(|| {
+                let names = own().map(|class| class.name());
+                Problem::unknown_name(name, "connection class of one's own", names)
+            })
+    }
+
     /// All classes that are known here, Sidelane's own first.
     #[must_use]
     pub fn known() -> Vec<Self> {
@@ -171,8 +183,8 @@ impl OwnClass {
     /// A class of a project, for constants.
     ///
     /// # Panics
-    /// At compile time, where it is used in a constant: the number is Sidelane's own, or the name
-    /// is none.
+    /// At compile time, where it is used in a constant: the number or the name is Sidelane's own,
+    /// or the name is none.
     #[must_use]
     pub const fn define(definition: &'static ClassDefinition) -> Self {
         assert!(
@@ -182,6 +194,10 @@ impl OwnClass {
         assert!(
             is_plain_name(definition.name),
             "the name of a class has lower-case letters, digits and `_`, at most 63"
+        );
+        assert!(
+            !is_built_in(definition.name),
+            "this name is that of a class of Sidelane's own"
         );
         Self(definition)
     }
@@ -208,41 +224,33 @@ impl OwnClass {
     /// # Errors
     /// Names the field that cannot be, or says that there are too many already.
     pub fn learn(definition: &wire::Class) -> Result<Self, FieldError> {
-        let number = u8::try_from(definition.number)
-            .ok()
-            .filter(|number| *number >= FIRST_OWN_CLASS)
-            .ok_or_else(|| {
-                let given = definition.number.to_string();
-                let wanted = "a number of a class of one's own (16 to 255)";
-                FieldError::new("number", Problem::Malformed { given, wanted })
-            })?;
-        let name = &definition.name;
-        super::lane::check_name(name, "name")?;
-        if let Some(known) =
-            KNOWN.find(|class| class.0.number == number && class.0.name == name.as_str())
-        {
+        let (number, lanes) = read(definition)?;
+        let name = definition.name.as_str();
+        if let Some(known) = KNOWN.find(|class| class.0.number == number && class.0.name == name) {
             return Ok(known);
         }
-        let mut lanes = Vec::new();
-        for (index, name) in definition.lanes.iter().enumerate() {
-            let lane = Lane::BUILT_IN.into_iter().find(|lane| lane.name() == name);
-            lanes.push(lane.ok_or_else(|| {
-                let given = format!("`{name}`");
-                let what = "lane of Sidelane's own";
-                FieldError::new(format!("lanes[{index}]"), Problem::Unknown { given, what })
-            })?);
-        }
-        KNOWN
-            .room(LEARNED_CLASSES_LIMIT)
-            .map_err(|problem| FieldError::new("name", problem))?;
-        let class = Self(Box::leak(Box::new(ClassDefinition {
+        let many = |problem| FieldError::new("name", problem);
+        KNOWN.room(LEARNED_CLASSES_LIMIT).map_err(many)?;
+        let class = Self::keep(number, name, lanes);
+        KNOWN.add(class, LEARNED_CLASSES_LIMIT).map_err(many)
+    }
+
+    /// The class that a definition means, whatever else the process knows; for those who read
+    /// whole sets of rules, which bring their own. It is kept as long as the process lives.
+    ///
+    /// # Errors
+    /// Names the field that cannot be.
+    pub(super) fn read(definition: &wire::Class) -> Result<Self, FieldError> {
+        let (number, lanes) = read(definition)?;
+        Ok(Self::keep(number, &definition.name, lanes))
+    }
+
+    fn keep(number: u8, name: &str, lanes: Vec<Lane>) -> Self {
+        Self(Box::leak(Box::new(ClassDefinition {
             number,
-            name: Box::leak(name.clone().into_boxed_str()),
+            name: Box::leak(name.into()),
             lanes: Box::leak(lanes.into_boxed_slice()),
-        })));
-        KNOWN
-            .add(class, LEARNED_CLASSES_LIMIT)
-            .map_err(|problem| FieldError::new("name", problem))
+        })))
     }
 
     /// What was said of it, as the wire has it.
@@ -259,6 +267,39 @@ impl OwnClass {
                 .collect(),
         }
     }
+}
+
+/// The parts of a definition that become something else: its number and its lanes.
+fn read(definition: &wire::Class) -> Result<(u8, Vec<Lane>), FieldError> {
+    let number = u8::try_from(definition.number)
+        .ok()
+        .filter(|number| *number >= FIRST_OWN_CLASS)
+        .ok_or_else(|| {
+            let given = definition.number.to_string();
+            let wanted = "a number of a class of one's own (16 to 255)";
+            FieldError::new("number", Problem::Malformed { given, wanted })
+        })?;
+    let name = &definition.name;
+    super::lane::check_name(name, "name")?;
+    if is_built_in(name) {
+        let text = format!("`{name}` is a class of Sidelane's own; take another name");
+        return Err(FieldError::new("name", Problem::Refused(text)));
+    }
+    let mut lanes = Vec::new();
+    for (index, name) in definition.lanes.iter().enumerate() {
+        let lane = Lane::BUILT_IN.into_iter().find(|lane| lane.name() == name);
+        lanes.push(lane.ok_or_else(|| {
+            let what = "lane of Sidelane's own";
+            let problem = Problem::unknown_name(name, what, Lane::BUILT_IN.map(Lane::name));
+            FieldError::new(format!("lanes[{index}]"), problem)
+        })?);
+    }
+    Ok((number, lanes))
+}
+
+/// Is this the name of a class of Sidelane's own, in the case in which projects write theirs?
+const fn is_built_in(name: &str) -> bool {
+    same_text(name, "internal") || same_text(name, "external")
 }
 
 /// Text equality for constants.

@@ -51,7 +51,7 @@ pub enum Problem {
         what: &'static str,
     },
     /// A name without a meaning, and what it may have been meant to be.
-    #[error("`{given}` is not a known {what}{} (known are {known})", did_you_mean(.nearest.as_deref()))]
+    #[error("`{given}` is not a known {what}{} ({})", did_you_mean(.nearest.as_deref()), list(.known))]
     UnknownName {
         /// The name given.
         given: String,
@@ -129,6 +129,13 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
 
 fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+}
+
+fn list(names: &str) -> String {
+    match names {
+        "" => "none is known".to_owned(),
+        names => format!("known are {names}"),
+    }
 }
 
 impl FieldError {

@@ -264,51 +264,78 @@ impl Lane {
     /// # Errors
     /// Names the field that cannot be, or says that there are too many already.
     pub fn learn(definition: &wire::Lane) -> Result<Self, FieldError> {
-        let id = u16::try_from(definition.id)
-            .ok()
-            .filter(|id| *id >= FIRST_OWN_LANE)
-            .ok_or_else(|| {
-                let given = definition.id.to_string();
-                let wanted = "a number of a lane of one's own (16 to 65535)";
-                FieldError::new("id", Problem::Malformed { given, wanted })
-            })?;
-        check_name(&definition.name, "name")?;
-        if is_built_in(&definition.name) {
-            let given = definition.name.clone();
-            return Err(FieldError::new("name", Problem::Duplicate { given }));
-        }
-        let mut classes = Vec::new();
-        for (index, number) in definition.connections.iter().enumerate() {
-            let path = format!("connections[{index}]");
-            classes.push(ConnectionClass::from_wire(*number, None, &path)?);
-        }
-        for (index, name) in definition.connections_custom.iter().enumerate() {
-            let class = ConnectionClass::from_name(name);
-            classes.push(class.ok_or_else(|| {
-                let path = format!("connections_custom[{index}]");
-                let given = format!("`{name}`");
-                let what = "connection class";
-                FieldError::new(path, Problem::Unknown { given, what })
-            })?);
-        }
-        if classes.is_empty() {
-            return Err(FieldError::new("connections", Problem::Missing));
-        }
-        let bounds = LaneBounds::from_wire(definition)?;
-        let same = |lane: &Self| lane.id() == id && lane.name() == definition.name;
+        let parts = read(definition, &ConnectionClass::known())?;
+        let same = |lane: &Self| lane.id() == parts.0 && lane.name() == definition.name;
         if let Some(known) = KNOWN.find(same) {
             return Ok(known);
         }
         let many = |problem| FieldError::new("name", problem);
         KNOWN.room(LEARNED_LANES_LIMIT).map_err(many)?;
-        let lane = Self(Box::leak(Box::new(LaneDefinition {
-            id,
-            name: Box::leak(definition.name.clone().into_boxed_str()),
-            classes: Box::leak(classes.into_boxed_slice()),
-            bounds: Some(bounds),
-        })));
+        let lane = Self::keep(&definition.name, parts);
         KNOWN.add(lane, LEARNED_LANES_LIMIT).map_err(many)
     }
+
+    /// The lane that a definition means among these classes, whatever else the process knows; for
+    /// those who read whole sets of rules, which bring their own. It is kept as long as the
+    /// process lives.
+    ///
+    /// # Errors
+    /// Names the field that cannot be.
+    pub(super) fn read(
+        definition: &wire::Lane,
+        classes: &[ConnectionClass],
+    ) -> Result<Self, FieldError> {
+        let parts = read(definition, classes)?;
+        Ok(Self::keep(&definition.name, parts))
+    }
+
+    fn keep(name: &str, (id, classes, bounds): Parts) -> Self {
+        Self(Box::leak(Box::new(LaneDefinition {
+            id,
+            name: Box::leak(name.into()),
+            classes: Box::leak(classes.into_boxed_slice()),
+            bounds: Some(bounds),
+        })))
+    }
+}
+
+/// What a definition says beside the name: number, classes and bounds.
+type Parts = (u16, Vec<ConnectionClass>, LaneBounds);
+
+fn read(definition: &wire::Lane, known: &[ConnectionClass]) -> Result<Parts, FieldError> {
+    let id = u16::try_from(definition.id)
+        .ok()
+        .filter(|id| *id >= FIRST_OWN_LANE)
+        .ok_or_else(|| {
+            let given = definition.id.to_string();
+            let wanted = "a number of a lane of one's own (16 to 65535)";
+            FieldError::new("id", Problem::Malformed { given, wanted })
+        })?;
+    check_name(&definition.name, "name")?;
+    if is_built_in(&definition.name) {
+        let text = format!(
+            "`{}` is a lane of Sidelane's own; take another name",
+            definition.name
+        );
+        return Err(FieldError::new("name", Problem::Refused(text)));
+    }
+    let mut classes = Vec::new();
+    for (index, number) in definition.connections.iter().enumerate() {
+        let path = format!("connections[{index}]");
+        classes.push(ConnectionClass::from_wire(*number, None, &path)?);
+    }
+    for (index, name) in definition.connections_custom.iter().enumerate() {
+        let class = ConnectionClass::own_among(known, name);
+        classes.push(
+            class.map_err(|problem| {
+                FieldError::new(format!("connections_custom[{index}]"), problem)
+            })?,
+        );
+    }
+    if classes.is_empty() {
+        return Err(FieldError::new("connections", Problem::Missing));
+    }
+    Ok((id, classes, LaneBounds::from_wire(definition)?))
 }
 
 const fn built_in(definition: &'static LaneDefinition) -> Lane {
@@ -377,7 +404,9 @@ impl LaneBounds {
             ("max_streams", definition.max_streams),
         ] {
             if value == 0 {
-                return Err(FieldError::new(field, Problem::Missing));
+                let text = "is missing: a lane says its `window` (bytes that one stream may send \
+                            before it is read) and its `max_streams` (calls open at once)";
+                return Err(FieldError::new(field, Problem::Refused(text.to_owned())));
             }
         }
         let mut bounds = Self::new(definition.window, definition.max_streams);

@@ -54,13 +54,28 @@ impl ConnectionClass {
 /// # Errors
 /// [`Problem::IllegalPair`] with the lanes that the class allows.
 pub fn check_pair(class: ConnectionClass, lane: Lane, path: &str) -> Result<(), FieldError> {
+    check_pair_among(class, lane, path, &Lane::known())
+}
+
+/// As [`check_pair`], where these are the lanes that there are.
+pub(super) fn check_pair_among(
+    class: ConnectionClass,
+    lane: Lane,
+    path: &str,
+    lanes: &[Lane],
+) -> Result<(), FieldError> {
     if class.allows(lane) {
         return Ok(());
     }
+    let legal: Vec<&str> = lanes
+        .iter()
+        .filter(|lane| class.allows(**lane))
+        .map(|lane| lane.name())
+        .collect();
     let problem = Problem::IllegalPair {
         class: class.name(),
         lane: lane.name().to_owned(),
-        legal: class.lane_names(),
+        legal: legal.join(", "),
     };
     Err(FieldError::new(path, problem))
 }

@@ -17,6 +17,7 @@ pub mod retry;
 pub mod rule;
 pub mod snapshot;
 pub mod validation;
+pub mod vocabulary;
 pub mod written;
 
 pub use class::{ClassDefinition, ConnectionClass, OwnClass};
@@ -31,6 +32,7 @@ pub use retry::{Retry, Statuses};
 pub use rule::{Category, LoadBalancing, MethodRule, Rule};
 pub use snapshot::{RefusedRule, Removal, ServiceState, Subscription, Update, Version};
 pub use validation::Validation;
+pub use vocabulary::Vocabulary;
 pub use written::{WrittenMethod, WrittenRule};
 
 #[cfg(test)]

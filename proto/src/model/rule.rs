@@ -316,6 +316,16 @@ impl Rule {
             return Err(FieldError::new("retry", Problem::Refused(text)));
         }
         let again = method.retry.is_some() || self.retry.is_some();
+        if method.client_streaming
+            && let Some(field) = &method.hash_on
+        {
+            let text = format!(
+                "`{}` takes a stream, and a call goes to its endpoint before the first message: \
+                 `{field}` is not known then; leave `hash_on` out",
+                method.name
+            );
+            return Err(FieldError::new("hash_on", Problem::Refused(text)));
+        }
         if method.idempotent && method.client_streaming && again {
             let text = format!(
                 "`{}` takes a stream, which cannot be sent twice; leave `idempotent` out, or give \
@@ -347,13 +357,26 @@ impl TryFrom<wire::Rule> for Rule {
     type Error = FieldError;
 
     fn try_from(rule: wire::Rule) -> Result<Self, FieldError> {
-        let service = ServiceName::new(&rule.service)?;
+        // The service first: it is what people look for in an error.
+        ServiceName::new(&rule.service)?;
         let class = ConnectionClass::from_wire(
             rule.connection,
             rule.class_definition.as_ref(),
             "connection",
         )?;
         let lane = Lane::from_wire(rule.lane_id, &rule.lane, rule.lane_definition.as_ref())?;
+        Self::from_wire(rule, class, lane)
+    }
+}
+
+impl Rule {
+    /// The rule whose class and lane are known already; those that `rule` names are not looked at.
+    pub(super) fn from_wire(
+        rule: wire::Rule,
+        class: ConnectionClass,
+        lane: Lane,
+    ) -> Result<Self, FieldError> {
+        let service = ServiceName::new(&rule.service)?;
         if rule.methods.len() > METHODS_LIMIT {
             let problem = Problem::TooMany {
                 count: rule.methods.len(),

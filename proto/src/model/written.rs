@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::class::ConnectionClass;
 use super::error::{FieldError, Problem};
 use super::lane::Lane;
-use super::rule::{Rule, duration_to_wire};
+use super::matrix::check_pair_among;
+use super::rule::{Rule, TIMEOUT_LIMIT, duration_to_wire};
+use super::vocabulary::Vocabulary;
 use crate::wire::routing::v1 as wire;
 
 /// A service's rule as it is written.
@@ -36,14 +38,24 @@ pub struct WrittenMethod {
 }
 
 impl WrittenRule {
-    /// The rule that is meant. Lanes and classes of the project's own are to be made known before
+    /// The rule that is meant, among the lanes and classes that this process knows
     /// ([`Lane::learn`]).
     ///
     /// # Errors
     /// The first field that is wrong: of the service by its name (`lane`), of a method as
     /// `methods[2].timeout`.
     pub fn read(&self) -> Result<Rule, FieldError> {
-        Rule::try_from(self.to_wire()?)
+        self.read_with(&Vocabulary::known())
+    }
+
+    /// The rule that is meant, among these lanes and classes and no others.
+    ///
+    /// # Errors
+    /// As [`WrittenRule::read`].
+    pub fn read_with(&self, vocabulary: &Vocabulary) -> Result<Rule, FieldError> {
+        let (class, lane) = (self.class(vocabulary)?, self.lane(vocabulary)?);
+        check_pair_among(class, lane, "lane", &vocabulary.lanes())?;
+        Rule::from_wire(self.wire(class, lane)?, class, lane)
     }
 
     /// The rule as the wire has it: names and texts have become what they mean, and nothing else
@@ -52,9 +64,13 @@ impl WrittenRule {
     /// # Errors
     /// As [`WrittenRule::read`], for names and texts.
     pub fn to_wire(&self) -> Result<wire::Rule, FieldError> {
+        let vocabulary = Vocabulary::known();
+        self.wire(self.class(&vocabulary)?, self.lane(&vocabulary)?)
+    }
+
+    fn wire(&self, class: ConnectionClass, lane: Lane) -> Result<wire::Rule, FieldError> {
         let options = &self.options;
-        let (connection, class_definition) = self.class()?;
-        let lane = self.lane()?;
+        let (connection, class_definition) = class.to_wire();
         let mut methods = Vec::with_capacity(self.methods.len());
         for (index, method) in self.methods.iter().enumerate() {
             let timeout = limit(&method.options.timeout, "timeout")
@@ -72,7 +88,7 @@ impl WrittenRule {
         Ok(wire::Rule {
             service: self.service.clone(),
             category: options.category,
-            connection,
+            connection: connection.into(),
             class_definition,
             lane_id: lane.id().into(),
             lane: lane.name().to_owned(),
@@ -89,41 +105,42 @@ impl WrittenRule {
         })
     }
 
-    fn class(&self) -> Result<(i32, Option<wire::Class>), FieldError> {
+    fn class(&self, vocabulary: &Vocabulary) -> Result<ConnectionClass, FieldError> {
         let name = self.options.connection_custom.as_str();
+        let custom = "connection_custom";
         if name.is_empty() {
-            return Ok((self.options.connection, None));
+            if self.options.connection == 0 {
+                let text = "is missing: it is INTERNAL or EXTERNAL, or `connection_custom` names a \
+                            class of one's own";
+                return Err(FieldError::new(
+                    "connection",
+                    Problem::Refused(text.to_owned()),
+                ));
+            }
+            return ConnectionClass::from_wire(self.options.connection, None, "connection");
         }
-        let path = "connection_custom";
         if self.options.connection != 0 {
             let text = "connection and connection_custom are both given".to_owned();
-            return Err(FieldError::new(path, Problem::Contradiction(text)));
+            return Err(FieldError::new(custom, Problem::Contradiction(text)));
         }
-        let known = ConnectionClass::known();
-        let own = known
-            .iter()
-            .find(|class| matches!(class, ConnectionClass::Own(_)) && class.name() == name);
-        let Some(class) = own else {
-            let own = known
-                .iter()
-                .filter(|class| matches!(class, ConnectionClass::Own(_)));
-            let names = own.map(|class| class.name());
-            let problem = Problem::unknown_name(name, "connection class of one's own", names);
-            return Err(FieldError::new(path, problem));
-        };
-        Ok((0, class.to_wire().1))
+        ConnectionClass::own_among(&vocabulary.classes(), name)
+            .map_err(|problem| FieldError::new(custom, problem))
     }
 
-    fn lane(&self) -> Result<Lane, FieldError> {
+    fn lane(&self, vocabulary: &Vocabulary) -> Result<Lane, FieldError> {
         let name = self.options.lane.as_str();
+        let lanes = vocabulary.lanes();
+        let names = || lanes.iter().map(|lane| lane.name());
         if name.is_empty() {
-            return Err(FieldError::new("lane", Problem::Missing));
+            let names: Vec<_> = names().collect();
+            let text = format!("is missing: it is one of {}", names.join(", "));
+            return Err(FieldError::new("lane", Problem::Refused(text)));
         }
-        Lane::from_name(name).ok_or_else(|| {
-            let known = Lane::known();
-            let names = known.iter().map(|lane| lane.name());
-            FieldError::new("lane", Problem::unknown_name(name, "lane", names))
-        })
+        lanes
+            .iter()
+            .find(|lane| lane.name() == name)
+            .copied()
+            .ok_or_else(|| FieldError::new("lane", Problem::unknown_name(name, "lane", names())))
     }
 }
 
@@ -137,6 +154,11 @@ fn limit(text: &str, path: &str) -> Result<Option<prost_types::Duration>, FieldE
         FieldError::new(path, Problem::Malformed { given, wanted })
     };
     let duration = duration(text).ok_or_else(malformed)?;
+    if duration.is_zero() || duration > TIMEOUT_LIMIT {
+        let given = text.to_owned();
+        let wanted = "a time limit above zero and of at most 24 hours";
+        return Err(FieldError::new(path, Problem::Malformed { given, wanted }));
+    }
     Ok(Some(duration_to_wire(duration)))
 }
 

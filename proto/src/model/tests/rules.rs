@@ -79,7 +79,7 @@ fn what_cannot_be_is_refused_with_its_field() {
             |rule| rule.options.timeout = "8 seconds".to_owned(),
         ),
         (
-            "timeout `0.000000000 s` is not a time limit above zero",
+            "timeout `0s` is not a time limit above zero and of at most 24 hours",
             |rule| {
                 rule.options.timeout = "0s".to_owned();
             },
@@ -127,6 +127,123 @@ fn what_cannot_be_is_refused_with_its_field() {
         assert!(error.starts_with(expected), "{error}\nwanted: {expected}");
     }
     assert!(written(|_| ()).is_ok());
+}
+
+#[test]
+fn a_field_of_a_stream_cannot_choose_its_endpoint() {
+    let error = written(|rule| rule.methods[1].options.hash_on = "order_id".to_owned());
+    let error = error.unwrap_err();
+    let expected = "methods[1].hash_on `Import` takes a stream, and a call goes to its endpoint";
+    assert!(error.starts_with(expected), "{error}");
+}
+
+#[test]
+fn a_vocabulary_knows_what_it_was_told_and_nothing_else() {
+    let mut vocabulary = Vocabulary::built_in();
+    let class = routing::Class {
+        number: 70,
+        name: "auditors".to_owned(),
+        lanes: vec!["general".to_owned()],
+    };
+    vocabulary.define_class(&class, "a.proto:3").unwrap();
+    let mut audit = definition(70, "audit");
+    audit.connections_custom = vec!["auditors".to_owned()];
+    let lane = vocabulary.define_lane(&audit, "a.proto:9").unwrap();
+    let mut rule = WrittenRule {
+        service: "shop.v1.Audit".to_owned(),
+        options: routing::ServiceRule {
+            connection_custom: "auditors".to_owned(),
+            lane: "audit".to_owned(),
+            ..Default::default()
+        },
+        methods: Vec::new(),
+        origin: String::new(),
+    };
+    let read = rule.read_with(&vocabulary).unwrap();
+    assert_eq!((read.class.name(), read.lane), ("auditors", lane));
+    // Nobody else hears of it.
+    assert_eq!(rule.read().unwrap_err().path, "connection_custom");
+    assert_eq!(Lane::from_name("audit"), None);
+    rule.options.lane = "gossip".to_owned();
+    let error = rule.read_with(&vocabulary).unwrap_err().to_string();
+    assert!(error.ends_with("auditors allows general, audit"), "{error}");
+}
+
+#[test]
+fn what_is_defined_twice_names_the_first_place() {
+    let mut vocabulary = Vocabulary::built_in();
+    let first = definition(70, "audit");
+    vocabulary.define_lane(&first, "a.proto:9").unwrap();
+    for (id, name, expected) in [
+        (
+            70,
+            "reports",
+            "id id 70 is taken by lane `audit` (a.proto:9); take another id",
+        ),
+        (
+            71,
+            "audit",
+            "name this name is taken by lane `audit` (a.proto:9); take another name",
+        ),
+    ] {
+        let error = vocabulary
+            .define_lane(&definition(id, name), "b.proto:2")
+            .unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+    let class = |number, name: &str| routing::Class {
+        number,
+        name: name.to_owned(),
+        lanes: Vec::new(),
+    };
+    vocabulary
+        .define_class(&class(70, "auditors"), "a.proto:3")
+        .unwrap();
+    for (number, name, path) in [
+        (70, "guests", "number"),
+        (71, "auditors", "name"),
+        (72, "internal", "name"),
+    ] {
+        let error = vocabulary
+            .define_class(&class(number, name), "b.proto:4")
+            .unwrap_err();
+        assert_eq!(error.path, path, "{error}");
+    }
+}
+
+#[test]
+fn a_vocabulary_is_bounded() {
+    let mut vocabulary = Vocabulary::built_in();
+    for number in 0..64 {
+        let lane = definition(100 + number, &format!("lane_{number}"));
+        vocabulary.define_lane(&lane, "").unwrap();
+    }
+    let error = vocabulary
+        .define_lane(&definition(200, "one_more"), "")
+        .unwrap_err();
+    assert_eq!(
+        error.problem,
+        Problem::TooMany {
+            count: 65,
+            limit: 64
+        }
+    );
+    let class = |number: u32| routing::Class {
+        number,
+        name: format!("class_{number}"),
+        lanes: Vec::new(),
+    };
+    for number in 100..116 {
+        vocabulary.define_class(&class(number), "").unwrap();
+    }
+    let error = vocabulary.define_class(&class(116), "").unwrap_err();
+    assert_eq!(
+        error.problem,
+        Problem::TooMany {
+            count: 17,
+            limit: 16
+        }
+    );
 }
 
 pub(super) static PARTNER: OwnClass = OwnClass::define(&ClassDefinition {
@@ -189,20 +306,20 @@ fn a_lane_that_cannot_be_is_refused_with_its_field() {
     let cases: [(&str, Change); 9] = [
         ("id `7` is not a number of a lane", |lane| lane.id = 7),
         ("id `70000` is not a number of a lane", |lane| {
-            lane.id = 70_000
+            lane.id = 70_000;
         }),
         ("name is missing", |lane| lane.name.clear()),
         ("name `Bulk` is not a name", |lane| {
-            lane.name = "Bulk".to_owned()
+            lane.name = "Bulk".to_owned();
         }),
-        ("name `gossip` is named twice", |lane| {
-            lane.name = "gossip".to_owned()
+        ("name `gossip` is a lane of Sidelane's own", |lane| {
+            lane.name = "gossip".to_owned();
         }),
         ("connections is missing", |lane| lane.connections.clear()),
         ("window is missing", |lane| lane.window = 0),
         ("max_streams is missing", |lane| lane.max_streams = 0),
         ("dscp is out of bounds: a lane's dscp is 0 to 63", |lane| {
-            lane.dscp = 64
+            lane.dscp = 64;
         }),
     ];
     for (expected, change) in cases {
@@ -236,18 +353,18 @@ fn pushed(rule: Rule, tuning_only: bool) -> PushedRule {
 
 #[test]
 fn a_pushed_rule_may_tune_a_compiled_one_and_nothing_else() {
-    let fixed = written(|rule| rule.methods[0].options.idempotent = true).unwrap();
     type Change = fn(&mut Rule);
+    let fixed = written(|rule| rule.methods[0].options.idempotent = true).unwrap();
     let cases: [(&str, Change); 6] = [
         ("connection is compiled in as Internal", |rule| {
             rule.class = ConnectionClass::External;
         }),
         ("lane is compiled in as general", |rule| {
-            rule.lane = Lane::GOSSIP
+            rule.lane = Lane::GOSSIP;
         }),
         ("secure is compiled in as false", |rule| rule.secure = true),
         ("persistent is compiled in as false", |rule| {
-            rule.persistent = true
+            rule.persistent = true;
         }),
         (
             "methods[0].name `Gett` is not a known method; did you mean `Get`?",
