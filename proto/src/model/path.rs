@@ -60,6 +60,12 @@ impl<'a> CallPath<'a> {
         }
         Err(wrong(rest))
     }
+
+    /// Could this be the name of a method?
+    #[must_use]
+    pub fn is_method(name: &str) -> bool {
+        name.len() <= METHOD_NAME_LIMIT && is_identifier(name)
+    }
 }
 
 /// Names the reason of a refusal; only ever called on the way out.

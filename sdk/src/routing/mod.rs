@@ -28,9 +28,11 @@
 //! # fn main() { let _ = WRONG; }
 //! ```
 
+mod index;
 mod services;
 mod table;
 
+pub use index::{Found, PATHS_LIMIT, PathIndex};
 pub use services::PREDEFINED;
 pub use sidelane_proto::model::{
     CallPath, Category, ConnectionClass, Lane, LoadBalancing, MethodRule, PathError, Rule,
