@@ -12,6 +12,7 @@ pub mod name;
 pub mod node;
 pub mod path;
 pub mod pushed;
+pub mod pushed_set;
 mod registry;
 pub mod retry;
 pub mod rule;

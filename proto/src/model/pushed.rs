@@ -4,9 +4,17 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use prost::Message as _;
+
 use super::error::{FieldError, Problem};
 use super::rule::{Category, MethodRule, Rule};
 use crate::wire::routing::v1 as wire;
+
+/// The most rules that may be applied to a mesh.
+pub const RULES_LIMIT: usize = 20_000;
+/// The most bytes that they may have together, as encoded: what a sidecar that wants to know all
+/// is told at once must leave room for endpoints.
+pub const RULES_BYTES_LIMIT: usize = 24 << 20;
 
 /// A rule that was applied to a running mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,28 +168,60 @@ fn methods(base: &[MethodRule], pushed: &[MethodRule], compiled: bool) -> Vec<Me
     methods
 }
 
-impl TryFrom<wire::PushedRule> for PushedRule {
-    type Error = FieldError;
+impl PushedRule {
+    /// The rule as bytes, for a store.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        wire::PushedRule::from(self).encode_to_vec()
+    }
 
-    fn try_from(pushed: wire::PushedRule) -> Result<Self, FieldError> {
+    /// Reads what [`PushedRule::to_bytes`] wrote, with the same checks as for one from the wire.
+    ///
+    /// # Errors
+    /// Bytes that are no such message, or the field that is wrong.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FieldError> {
+        let pushed = wire::PushedRule::decode(bytes).map_err(|error| {
+            let given = error.to_string();
+            let wanted = "a stored rule";
+            FieldError::new("rule", Problem::Malformed { given, wanted })
+        })?;
+        Self::try_from(pushed)
+    }
+
+    /// Reads a rule from the wire; `read` knows the lanes and classes that it may name.
+    pub(super) fn read(
+        pushed: wire::PushedRule,
+        read: impl FnOnce(wire::Rule) -> Result<Rule, FieldError>,
+    ) -> Result<Self, FieldError> {
         let Some(mut rule) = pushed.rule else {
             return Err(FieldError::new("rule", Problem::Missing));
         };
         if pushed.tuning_only {
-            if rule.connection != 0 || rule.secure || rule.persistent || !rule.lane.is_empty() {
-                let text = "tuning_only, and yet it names a class, lane, secure or persistent";
+            let class = rule.connection != 0 || rule.class_definition.is_some();
+            let lane = rule.lane_id != 0 || !rule.lane.is_empty() || rule.lane_definition.is_some();
+            if class || lane || rule.secure || rule.persistent || rule.category != 0 {
+                let text = "tuning_only, and yet it names a class, lane, secure, persistent or \
+                            category";
                 let problem = Problem::Contradiction(text.to_owned());
                 return Err(FieldError::new("tuning_only", problem));
             }
             rule.connection = wire::Connection::Internal.into();
             rule.lane = super::lane::Lane::GENERAL.name().to_owned();
         }
-        let rule = Rule::try_from(rule).map_err(|error| error.within("rule"))?;
+        let rule = read(rule).map_err(|error| error.within("rule"))?;
         Ok(Self {
             rule: Arc::new(rule),
             tuning_only: pushed.tuning_only,
             version: pushed.version,
         })
+    }
+}
+
+impl TryFrom<wire::PushedRule> for PushedRule {
+    type Error = FieldError;
+
+    fn try_from(pushed: wire::PushedRule) -> Result<Self, FieldError> {
+        Self::read(pushed, Rule::try_from)
     }
 }
 

@@ -170,8 +170,8 @@ impl TryFrom<wire::Subscribe> for Subscription {
 
     fn try_from(subscribe: wire::Subscribe) -> Result<Self, FieldError> {
         Ok(Self {
-            add: names(&subscribe.services, "services")?,
-            remove: names(&subscribe.unsubscribe, "unsubscribe")?,
+            add: names(&subscribe.services, "services", SUBSCRIBE_LIMIT)?,
+            remove: names(&subscribe.unsubscribe, "unsubscribe", SUBSCRIBE_LIMIT)?,
             all: subscribe.all,
         })
     }
@@ -207,7 +207,7 @@ impl TryFrom<wire::Update> for Update {
             removals: each(update.removals, "removals")?,
             rules,
             refused,
-            rules_removed: names(&update.rules_removed, "rules_removed")?,
+            rules_removed: names(&update.rules_removed, "rules_removed", UPDATE_LIMIT)?,
         })
     }
 }
@@ -332,11 +332,11 @@ impl From<&Removal> for wire::Removal {
     }
 }
 
-fn names(texts: &[String], field: &str) -> Result<Vec<ServiceName>, FieldError> {
-    if texts.len() > SUBSCRIBE_LIMIT {
+fn names(texts: &[String], field: &str, limit: usize) -> Result<Vec<ServiceName>, FieldError> {
+    if texts.len() > limit {
         let problem = Problem::TooMany {
             count: texts.len(),
-            limit: SUBSCRIBE_LIMIT,
+            limit,
         };
         return Err(FieldError::new(field, problem));
     }

@@ -2,6 +2,7 @@
 //! round trip.
 
 mod pushed;
+mod pushed_set;
 mod rules;
 
 use std::borrow::Cow;
