@@ -1,40 +1,72 @@
 //! Routing rules: what kind of traffic a service is, where it may be reached, and in which lane
 //! it travels.
 //!
-//! A [`Rule`] is data that can be a constant; a [`RouteTable`] is all rules that a program was
-//! compiled with. The (class, lane) pairs that go together are known to
-//! [`sidelane_proto::model::matrix`] alone, and a constant rule with another pair does not
-//! compile:
+//! Classes and lanes are types: [`Internal`], [`Gossip`]. Which go together is known to
+//! [`sidelane_proto::model::matrix`] alone, and the relation [`ValidRoutingMatrix`] is held against
+//! it; a pair that it does not have is no program. A service states its rule by a type that
+//! implements [`ServiceRouting`], which the build writes from the options in its `.proto`, and
+//! [`define_service_routing!`] from Rust:
 //!
 //! ```
-//! use sidelane::routing::{ConnectionClass, Lane, MethodRule, RouteTable, Rule, rule};
+//! use sidelane::define_service_routing;
+//! use sidelane::routing::{General, Internal, MethodRule, RouteTable, Rule, ServiceRouting};
 //!
-//! const ORDERS: Rule = {
-//!     const METHODS: &[MethodRule] = &[MethodRule::unary("GetOrder").idempotent()];
-//!     let (class, lane) = (ConnectionClass::Internal, Lane::GENERAL);
-//!     let mut orders = rule("shop.v1.Orders", class, lane, METHODS, "orders.rs");
-//!     orders.persistent = true;
-//!     orders
-//! };
-//! static RULES: &[Rule] = &[ORDERS];
-//! static ROUTES: RouteTable = RouteTable::new(RULES);
+//! define_service_routing!(
+//!     pub Orders,
+//!     service = "shop.v1.Orders",
+//!     category = Worker,
+//!     connection = Internal,
+//!     swimlane = General,
+//!     secure = true,
+//!     persistent = true,
+//!     load_balancing = ConsistentHash,
+//!     methods = [MethodRule::unary("GetOrder").idempotent()],
+//! );
+//!
+//! static RULES: &[Rule] = &[Orders::RULE];
+//! pub static ROUTES: RouteTable = RouteTable::new(RULES);
 //! assert_eq!(ROUTES.rules().next().unwrap().service, "shop.v1.Orders");
 //! ```
 //!
-//! ```compile_fail
-//! use sidelane::routing::{ConnectionClass, Lane, Rule, rule};
+//! ```compile_fail,E0277
+//! use sidelane::routing::{IngressData, Internal, RoutingConfig};
 //!
-//! const WRONG: Rule = rule("a.B", ConnectionClass::Internal, Lane::INGRESS_DATA, &[], "here");
-//! # fn main() { let _ = WRONG; }
+//! // error: class `Internal` and lane `IngressData` do not go together
+//! let config = RoutingConfig::<Internal, IngressData>::new();
 //! ```
+//!
+//! A [`Rule`] is data that can be a constant; a [`RouteTable`] is all rules that a program was
+//! compiled with. [`define_swimlane!`] and [`define_connection!`] add lanes and classes of one's
+//! own. For what is known only when the program runs there is [`RoutingBuilder::dynamic`], which
+//! asks the same matrix.
 
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
+pub mod builder;
+mod check;
+mod define;
 mod index;
-mod services;
-mod table;
+mod message;
+pub mod phantom;
+pub mod services;
 
+pub use builder::{DynamicBuilder, DynamicRouting, RoutingBuilder, RoutingError, RoutingFactory};
+pub use check::{CLASSES_LIMIT, LANES_LIMIT, RULES_LIMIT};
 pub use index::{Found, PATHS_LIMIT, PathIndex};
-pub use services::PREDEFINED;
-pub use sidelane_proto::model::{
-    CallPath, Category, ConnectionClass, Lane, LoadBalancing, MethodRule, PathError, Rule,
+pub use phantom::{
+    BifrostData, ConnectionMarker, External, General, Gossip, IngressData, Internal, LaneMarker,
+    RoutingConfig, RoutingMatrix, RoutingWitness,
 };
-pub use table::{RouteTable, rule};
+pub use services::{
+    AdminExternalServiceRouting, AdminInternalServiceRouting, BifrostServiceRouting,
+    GossipServiceRouting, IngressServiceRouting, LoadBalancingStrategy, MetadataServiceRouting,
+    PREDEFINED, RouteTable, ServiceRouting, ValidRoutingMatrix, WorkerServiceRouting, rule,
+    rule_of,
+};
+pub use sidelane_proto::model::{
+    CallPath, Category, ConnectionClass, Lane, LaneBounds, LoadBalancing, MethodRule, PathError,
+    Retry, Rule, Statuses,
+};
+
+pub use crate::{define_connection, define_service_routing, define_swimlane};

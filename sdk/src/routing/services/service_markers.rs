@@ -1,0 +1,132 @@
+//! A service's rule as a type. What the rule says of class and lane stands in types, so that a
+//! pair that the matrix does not have does not compile; all else stands in constants, and so does
+//! the rule itself, which is what sidecars work with.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+pub use sidelane_proto::model::LoadBalancing as LoadBalancingStrategy;
+use sidelane_proto::model::{Category, MethodRule, Retry, Rule};
+
+use super::matrix::ValidRoutingMatrix;
+use crate::routing::phantom::{ConnectionMarker, LaneMarker};
+
+/// The time limit of unary calls where a persistent service says nothing else.
+pub const PERSISTENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time limit of unary calls where any other service says nothing else.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a service demands of the mesh, by a type that stands for it. The build writes it from the
+/// options in the `.proto`; where there is none,
+/// [`define_service_routing!`](crate::define_service_routing) does from Rust.
+///
+/// ```
+/// use sidelane::routing::{
+///     Category, General, Internal, LoadBalancingStrategy, MethodRule, Rule, ServiceRouting,
+/// };
+///
+/// struct Orders;
+///
+/// impl ServiceRouting for Orders {
+///     const NAME: &'static str = "shop.v1.Orders";
+///     const SERVICE_CATEGORY: Category = Category::Worker;
+///     type Connection = Internal;
+///     type Lane = General;
+///     const REQUIRES_SECURE_TRANSPORT: bool = true;
+///     const REQUIRES_PERSISTENT_CONNECTION: bool = true;
+///     const LOAD_BALANCING_STRATEGY: LoadBalancingStrategy = LoadBalancingStrategy::ConsistentHash;
+///     const METHODS: &'static [MethodRule] = &[MethodRule::unary("GetOrder").idempotent()];
+/// }
+///
+/// static RULE: Rule = Orders::RULE;
+/// assert_eq!(RULE.service, "shop.v1.Orders");
+/// assert_eq!(Orders::DEFAULT_TIMEOUT.as_secs(), 30);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no routing rule",
+    label = "not a service with a rule",
+    note = "a rule is written beside the rpc (`option (sidelane.routing.v1.service)`), or with \
+            `define_service_routing!`"
+)]
+pub trait ServiceRouting: 'static {
+    /// The gRPC service, `shop.v1.Orders`.
+    const NAME: &'static str;
+    /// What kind of service it is.
+    const SERVICE_CATEGORY: Category;
+    /// From where it may be reached.
+    type Connection: ValidRoutingMatrix<Self::Lane>;
+    /// The lane in which its calls travel.
+    type Lane: LaneMarker;
+    /// Refused rather than sent in the clear.
+    const REQUIRES_SECURE_TRANSPORT: bool;
+    /// The channel is kept open while idle.
+    const REQUIRES_PERSISTENT_CONNECTION: bool;
+    /// How an endpoint is picked, unless [`ServiceRouting::LOAD_BALANCING_CUSTOM`] says.
+    const LOAD_BALANCING_STRATEGY: LoadBalancingStrategy = LoadBalancingStrategy::PeakEwma;
+    /// A strategy of one's own, by the name under which the sidecar's builder knows it.
+    const LOAD_BALANCING_CUSTOM: Option<&'static str> = None;
+    /// The ceiling: no unary call may take longer, whatever its caller or its method says.
+    const MAX_TIMEOUT: Option<Duration> = None;
+    /// Time limit of unary calls that bring none: 30 s where the connection is persistent, 5 s
+    /// otherwise, and never above the ceiling.
+    const DEFAULT_TIMEOUT: Duration =
+        default_timeout(Self::REQUIRES_PERSISTENT_CONNECTION, Self::MAX_TIMEOUT);
+    /// How its idempotent methods are tried again; `None` where they are not.
+    const RETRY: Option<Retry> = None;
+    /// Its methods: which stream, which are idempotent, and what each changes in the rule. Methods
+    /// that are not here count as streaming and as not idempotent.
+    const METHODS: &'static [MethodRule] = &[];
+    /// Where the rule is written, `file:line`, for `explain`.
+    const ORIGIN: &'static str = "impl ServiceRouting";
+
+    /// The rule that all of this makes. It is derived, and nobody sets it.
+    const RULE: Rule = rule_of::<Self>();
+}
+
+/// The rule that a type stands for, as [`ServiceRouting::RULE`].
+///
+/// # Panics
+/// At compile time, where it is used in a constant: the parts of the rule do not go together.
+#[must_use]
+pub const fn rule_of<S: ServiceRouting + ?Sized>() -> Rule {
+    let (class, lane) = (
+        <S::Connection as ConnectionMarker>::CLASS,
+        <S::Lane as LaneMarker>::LANE,
+    );
+    // The types say so already, unless their relation was opened by hand.
+    assert!(
+        class.allows(lane),
+        "this class and this lane do not go together"
+    );
+    let (load_balancing, strategy) = match S::LOAD_BALANCING_CUSTOM {
+        Some(name) => (None, Some(Cow::Borrowed(name))),
+        None => (Some(S::LOAD_BALANCING_STRATEGY), None),
+    };
+    Rule {
+        service: Cow::Borrowed(S::NAME),
+        category: S::SERVICE_CATEGORY,
+        class,
+        lane,
+        secure: S::REQUIRES_SECURE_TRANSPORT,
+        persistent: S::REQUIRES_PERSISTENT_CONNECTION,
+        load_balancing,
+        strategy,
+        timeout: Some(S::DEFAULT_TIMEOUT),
+        max_timeout: S::MAX_TIMEOUT,
+        retry: S::RETRY,
+        methods: Cow::Borrowed(S::METHODS),
+        origin: Cow::Borrowed(S::ORIGIN),
+    }
+}
+
+const fn default_timeout(persistent: bool, ceiling: Option<Duration>) -> Duration {
+    let timeout = if persistent {
+        PERSISTENT_TIMEOUT
+    } else {
+        TIMEOUT
+    };
+    match ceiling {
+        Some(ceiling) if ceiling.as_nanos() < timeout.as_nanos() => ceiling,
+        _ => timeout,
+    }
+}
