@@ -6,6 +6,7 @@
 pub mod class;
 pub mod endpoint;
 pub mod error;
+pub mod flaw;
 pub mod lane;
 pub mod matrix;
 pub mod name;
@@ -24,6 +25,7 @@ pub mod written;
 pub use class::{ClassDefinition, ConnectionClass, OwnClass};
 pub use endpoint::{Addresses, Endpoint, Health, Locality, Offer, PeerAddress};
 pub use error::{FieldError, Problem};
+pub use flaw::Flaw;
 pub use lane::{Lane, LaneBounds, LaneDefinition};
 pub use name::{Identity, Network, NodeId, ServiceName};
 pub use node::{Generation, InstanceId, NodeHello, ProtocolRange};

@@ -120,16 +120,31 @@ fn is_plain(text: &str) -> bool {
 }
 
 /// Dotted protobuf identifiers: each begins with a letter or `_`.
-pub(super) fn is_service(text: &str) -> bool {
-    text.split('.').all(is_identifier)
+pub(super) const fn is_service(text: &str) -> bool {
+    has_form(text, true)
 }
 
-pub(super) fn is_identifier(text: &str) -> bool {
-    let mut bytes = text.bytes();
-    bytes
-        .next()
-        .is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
-        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+pub(super) const fn is_identifier(text: &str) -> bool {
+    has_form(text, false)
+}
+
+const fn has_form(text: &str, dots: bool) -> bool {
+    let bytes = text.as_bytes();
+    let mut first = true;
+    let mut index = 0;
+    while index < bytes.len() {
+        let byte = bytes[index];
+        let letter = byte.is_ascii_alphabetic() || byte == b'_';
+        if dots && byte == b'.' && !first {
+            first = true;
+        } else if letter || (byte.is_ascii_digit() && !first) {
+            first = false;
+        } else {
+            return false;
+        }
+        index += 1;
+    }
+    !first
 }
 
 fn is_spiffe(text: &str) -> bool {

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::class::ConnectionClass;
 use super::error::{FieldError, Problem};
+use super::flaw::{is_field_path, is_limit};
 use super::lane::{Lane, check_name};
-use super::matrix::check_pair;
 use super::name::{ServiceName, is_identifier};
 use super::path::METHOD_NAME_LIMIT;
 use super::retry::Retry;
@@ -176,6 +176,30 @@ impl MethodRule {
         self
     }
 
+    /// The same method with this time limit of calls that bring none.
+    #[must_use]
+    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// The same method; the value of this field of its request keeps calls together.
+    #[must_use]
+    pub const fn with_hash_on(mut self, field: &'static str) -> Self {
+        let before = self.hash_on.replace(Cow::Borrowed(field));
+        // A constant runs no destructor. What is forgotten borrows, unless somebody puts a rule
+        // from the wire through here.
+        std::mem::forget(before);
+        self
+    }
+
+    /// The same method, tried again in this way.
+    #[must_use]
+    pub const fn with_retry(mut self, retry: Retry) -> Self {
+        self.retry = Some(retry);
+        self
+    }
+
     /// One message each way.
     #[must_use]
     pub const fn is_unary(&self) -> bool {
@@ -274,82 +298,6 @@ impl Rule {
     pub fn retry_of(&self, method: &MethodRule) -> Option<Retry> {
         let retry = method.retry.or(self.retry);
         retry.filter(|_| method.idempotent && !method.client_streaming)
-    }
-
-    /// What no single field shows: do the parts of the rule go together? The one check that the
-    /// build, `sidelane apply`, control and the sidecar share.
-    ///
-    /// # Errors
-    /// The first field that cannot be, and why.
-    pub fn check(&self) -> Result<(), FieldError> {
-        check_pair(self.class, self.lane, "lane")?;
-        if self.load_balancing.is_some() && self.strategy.is_some() {
-            let text = "load_balancing and load_balancing_custom are both given".to_owned();
-            return Err(FieldError::new(
-                "load_balancing_custom",
-                Problem::Contradiction(text),
-            ));
-        }
-        check_ceiling(self.timeout, self.max_timeout, "timeout")?;
-        for (index, method) in self.methods.iter().enumerate() {
-            self.check_method(method)
-                .map_err(|error| error.within(format_args!("methods[{index}]")))?;
-        }
-        let tried_again = |method: &MethodRule| method.idempotent && !method.client_streaming;
-        if self.retry.is_some() && !self.methods.is_empty() && !self.methods.iter().any(tried_again)
-        {
-            let text = "is for idempotent methods, and none of this service is; mark those that \
-                        may run twice `idempotent: true`, or leave it out";
-            return Err(FieldError::new("retry", Problem::Refused(text.to_owned())));
-        }
-        Ok(())
-    }
-
-    fn check_method(&self, method: &MethodRule) -> Result<(), FieldError> {
-        check_ceiling(method.timeout, self.max_timeout, "timeout")?;
-        if method.retry.is_some() && !method.idempotent {
-            let text = format!(
-                "`{}` is not idempotent: a second attempt could do its work twice; say \
-                 `idempotent: true` if that does no harm, or leave `retry` out",
-                method.name
-            );
-            return Err(FieldError::new("retry", Problem::Refused(text)));
-        }
-        let again = method.retry.is_some() || self.retry.is_some();
-        if method.client_streaming
-            && let Some(field) = &method.hash_on
-        {
-            let text = format!(
-                "`{}` takes a stream, and a call goes to its endpoint before the first message: \
-                 `{field}` is not known then; leave `hash_on` out",
-                method.name
-            );
-            return Err(FieldError::new("hash_on", Problem::Refused(text)));
-        }
-        if method.idempotent && method.client_streaming && again {
-            let text = format!(
-                "`{}` takes a stream, which cannot be sent twice; leave `idempotent` out, or give \
-                 `retry` to the other methods alone",
-                method.name
-            );
-            return Err(FieldError::new("idempotent", Problem::Refused(text)));
-        }
-        Ok(())
-    }
-}
-
-fn check_ceiling(
-    timeout: Option<Duration>,
-    ceiling: Option<Duration>,
-    path: &str,
-) -> Result<(), FieldError> {
-    match (timeout, ceiling) {
-        (Some(timeout), Some(ceiling)) if timeout > ceiling => {
-            let text =
-                format!("{timeout:?} is above the service's ceiling, max_timeout {ceiling:?}");
-            Err(FieldError::new(path, Problem::OutOfBounds(text)))
-        }
-        _ => Ok(()),
     }
 }
 
@@ -471,11 +419,6 @@ impl TryFrom<wire::Method> for MethodRule {
     }
 }
 
-/// `order_id`, or `order.id` for a field of a field.
-fn is_field_path(text: &str) -> bool {
-    text.len() <= METHOD_NAME_LIMIT && text.split('.').all(is_identifier)
-}
-
 impl From<&Rule> for wire::Rule {
     fn from(rule: &Rule) -> Self {
         let category = match rule.category {
@@ -577,7 +520,7 @@ fn duration_from_wire(
     let given = format!("{}.{:09} s", duration.seconds, duration.nanos);
     let duration = Duration::try_from(duration)
         .ok()
-        .filter(|duration| !duration.is_zero() && *duration <= TIMEOUT_LIMIT);
+        .filter(|duration| is_limit(Some(*duration)));
     duration.map(Some).ok_or_else(|| {
         let wanted = "a time limit above zero and of at most 24 hours";
         FieldError::new(path, Problem::Malformed { given, wanted })
