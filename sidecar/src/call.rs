@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
+use sidelane::routing::Found;
 use sidelane_proto::model::{CallPath, ConnectionClass, Generation, Lane, NodeId, PathError};
 
 /// Asks for a lane.
@@ -108,16 +109,22 @@ impl CallError {
 }
 
 impl Call {
-    /// Reads the facts from a request's head, and takes the mesh's own headers out of it.
+    /// Reads the facts from a request's head, and takes the mesh's own headers out of it. `find`
+    /// looks the path up; whoever finds it need not check its form.
     ///
     /// # Errors
     /// The first thing that makes it no gRPC call.
-    pub fn read(parts: &mut Parts, caller: Caller, arrived: Instant) -> Result<Self, CallError> {
+    pub fn read<S>(
+        parts: &mut Parts,
+        caller: Caller,
+        arrived: Instant,
+        find: impl FnOnce(&str) -> Result<Found<S>, PathError>,
+    ) -> Result<(Self, Found<S>), CallError> {
         if parts.method != http::Method::POST {
             return Err(CallError::Method(parts.method.clone()));
         }
         check_content_type(&parts.headers)?;
-        let service_end = 1 + CallPath::parse(parts.uri.path())?.service.len();
+        let found = find(parts.uri.path())?;
         if parts.uri.query().is_some() {
             return Err(PathError::BadCharacter.into());
         }
@@ -137,13 +144,13 @@ impl Call {
             node: None,
             lane: None,
             hash: None,
-            service_end,
+            service_end: found.service_end,
         };
         if parts.headers.keys().any(is_mesh_header) {
             call.read_mesh_headers(&parts.headers)?;
             strip_mesh_headers(&mut parts.headers);
         }
-        Ok(call)
+        Ok((call, found))
     }
 
     /// The path of the request that this call was read from, taken apart.
@@ -286,7 +293,13 @@ mod tests {
 
     fn read(path: &str, headers: &[(&str, &str)]) -> Result<(Call, Parts), CallError> {
         let mut parts = head(path, headers);
-        Call::read(&mut parts, Caller::Local, Instant::now()).map(|call| (call, parts))
+        let read = Call::read(
+            &mut parts,
+            Caller::Local,
+            Instant::now(),
+            Found::<()>::unknown,
+        );
+        read.map(|(call, _)| (call, parts))
     }
 
     const GRPC: (&str, &str) = ("content-type", "application/grpc");

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use sidelane_proto::model::{CallPath, ConnectionClass, Lane, Rule};
+use sidelane::routing::Found;
+use sidelane_proto::model::{ConnectionClass, Lane, MethodRule, Rule};
 
 use crate::mesh::{RuleSource, Target, View};
 
@@ -22,10 +23,20 @@ pub struct Policy {
 pub struct Classified {
     /// Whom it is for.
     pub target: Arc<Target>,
+    /// The place of its method in the target's rule; `None` where the rule does not know it.
+    pub method: Option<usize>,
     /// From where the callee is reached.
     pub class: ConnectionClass,
     /// In which lane it travels.
     pub lane: Lane,
+}
+
+impl Classified {
+    /// What the rule says of its method.
+    #[must_use]
+    pub fn method(&self) -> Option<&MethodRule> {
+        self.target.rule.methods.get(self.method?)
+    }
 }
 
 /// Why a call may not go its way.
@@ -118,23 +129,25 @@ pub enum ClassifyError {
     },
 }
 
-/// Decides a local app's call.
+/// Decides a local app's call. `found` is what this view finds by the path.
 ///
 /// # Errors
 /// Why it may not go.
+#[inline]
 pub fn outbound(
     view: &View,
-    path: CallPath<'_>,
+    path: &str,
+    found: Found<&Arc<Target>>,
     asked: Option<Lane>,
     policy: Policy,
 ) -> Result<Classified, ClassifyError> {
-    let target = view
-        .target(path.service)
+    let target = found
+        .service
         .filter(|target| target.ever_seen || target.source == RuleSource::Compiled)
-        .ok_or_else(|| unknown(view, path.service))?;
+        .ok_or_else(|| unknown(view, found.split(path).service))?;
     if policy.require_rules && target.source == RuleSource::Default {
         return Err(ClassifyError::NoRule {
-            service: path.service.to_owned(),
+            service: target.name.to_string(),
         });
     }
     let rule = &target.rule;
@@ -148,6 +161,7 @@ pub fn outbound(
     };
     Ok(Classified {
         target: Arc::clone(target),
+        method: found.method,
         class: rule.class,
         lane,
     })
@@ -287,11 +301,15 @@ mod tests {
     }
 
     fn decide(service: &str, lane: Option<Lane>) -> Result<Classified, ClassifyError> {
-        let path = CallPath {
-            service,
-            method: "Get",
-        };
-        outbound(&mesh().view(), path, lane, Policy::default())
+        let mesh = mesh();
+        let (view, path) = (mesh.view(), format!("/{service}/Get"));
+        outbound(
+            &view,
+            &path,
+            view.find(&path).unwrap(),
+            lane,
+            Policy::default(),
+        )
     }
 
     #[test]
@@ -329,14 +347,12 @@ mod tests {
 
     #[test]
     fn where_rules_are_demanded_the_default_does_not_do() {
-        let path = CallPath {
-            service: "other.v1.Seen",
-            method: "Get",
-        };
         let strict = Policy {
             require_rules: true,
         };
-        let error = outbound(&mesh().view(), path, None, strict).unwrap_err();
+        let (mesh, path) = (mesh(), "/other.v1.Seen/Get");
+        let view = mesh.view();
+        let error = outbound(&view, path, view.find(path).unwrap(), None, strict).unwrap_err();
         assert!(matches!(error, ClassifyError::NoRule { .. }), "{error}");
     }
 

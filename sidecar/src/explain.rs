@@ -1,17 +1,19 @@
 //! Answers "why does this call go there?" by asking the functions that decide real calls, in the
 //! same order, without making one. Nothing moves: the rotation stays where it is.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::request::Parts;
 use serde::Serialize;
+use sidelane::routing::Found;
 use sidelane_proto::model::Rule;
 use sidelane_proto::wire::admin::v1 as wire;
 
 use crate::balance::{Strategy, Unfit, Wanted};
 use crate::call::{Call, Caller, LANE_HEADER, NODE_HEADER};
 use crate::classify::{self, Classified};
-use crate::mesh::RuleSource;
+use crate::mesh::{RuleSource, Target, View};
 use crate::own;
 use crate::policy::deadline;
 use crate::respond::{Failure, pick_failure};
@@ -69,6 +71,9 @@ struct CandidateText {
     wire_health: i32,
 }
 
+/// A question as the call that it is about.
+type Read<'a> = (Call, Found<&'a Arc<Target>>, Parts);
+
 /// Explains a call.
 #[must_use]
 pub fn explain(stack: &Stack, question: &Question) -> Explanation {
@@ -87,7 +92,8 @@ pub fn explain(stack: &Stack, question: &Question) -> Explanation {
 }
 
 fn steps(stack: &Stack, question: &Question, answer: &mut Explanation) -> Result<(), Failure> {
-    let (call, head) = read(question)?;
+    let view = stack.mesh.view();
+    let (call, found, head) = read(question, &view)?;
     let path = call.path(&head);
     answer.steps.push(format!(
         "path: service {}, method {}",
@@ -101,26 +107,26 @@ fn steps(stack: &Stack, question: &Question, answer: &mut Explanation) -> Result
         return Ok(());
     }
     // The answer shows the rule also where the rule is why the call is refused.
-    if let Some(target) = stack.mesh.view().target(path.service) {
+    if let Some(target) = found.service {
         answer.note_rule(&target.rule, target.source);
     }
-    let classified = classify::outbound(&stack.mesh.view(), path, call.lane, stack.policy)?;
+    let classified = classify::outbound(&view, head.uri.path(), found, call.lane, stack.policy)?;
     answer.steps.push(format!(
         "goes as class {}, lane {}",
         classified.class, classified.lane
     ));
     let target = &classified.target;
     let written = target.source != RuleSource::Default;
+    let known = classified.method();
     answer
         .steps
-        .push(match deadline::limit(&target.rule, written, path.method) {
+        .push(match deadline::limit(&target.rule, written, known) {
             Some(limit) => format!(
                 "time limit without `grpc-timeout`: {} ms",
                 limit.as_millis()
             ),
             None => "no time limit but the caller's own `grpc-timeout`".to_owned(),
         });
-    let known = target.rule.method(path.method);
     answer.steps.push(match known {
         Some(method) if method.is_unary() => format!("{} is unary", path.method),
         Some(_) => format!("{} is streaming", path.method),
@@ -192,7 +198,7 @@ fn pick(
 }
 
 /// Makes the head that such a call would have, and reads it as a real one is read.
-fn read(question: &Question) -> Result<(Call, Parts), Failure> {
+fn read<'a>(question: &Question, view: &'a View) -> Result<Read<'a>, Failure> {
     use crate::call::CallError;
     use sidelane_proto::model::CallPath;
     // The URI parser would refuse some paths first, with a text of its own.
@@ -212,8 +218,9 @@ fn read(question: &Question) -> Result<(Call, Parts), Failure> {
         )
     })?;
     let (mut head, ()) = request.into_parts();
-    let call = Call::read(&mut head, Caller::Local, Instant::now())?;
-    Ok((call, head))
+    let find = |path: &str| view.find(path);
+    let (call, found) = Call::read(&mut head, Caller::Local, Instant::now(), find)?;
+    Ok((call, found, head))
 }
 
 impl Explanation {

@@ -2,7 +2,8 @@
 //! Readers load one immutable view without a lock; the one writer (discovery) swaps the whole.
 //! It lies below the stages, like `call`, and does no I/O.
 
-use std::collections::HashMap;
+mod view;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -14,6 +15,8 @@ use sidelane_proto::model::{
 
 use crate::balance::{Hub, Strategy};
 use crate::telemetry::{Metrics, TargetCounters};
+
+pub use view::View;
 
 /// Where a service's rule came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,25 +81,6 @@ impl Target {
     }
 }
 
-/// An immutable picture of all services.
-#[derive(Debug, Default)]
-pub struct View {
-    services: HashMap<ServiceName, Arc<Target>>,
-}
-
-impl View {
-    /// The service of this name, where it is known.
-    #[must_use]
-    pub fn target(&self, service: &str) -> Option<&Arc<Target>> {
-        self.services.get(service)
-    }
-
-    /// All services that are known, in no order.
-    pub fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
-        self.services.values()
-    }
-}
-
 /// The current view, and the way to change it.
 #[derive(Debug)]
 pub struct Mesh {
@@ -113,23 +97,26 @@ impl Mesh {
     /// sidecar, which can be called before control was ever reached.
     #[must_use]
     pub fn new(routes: RouteTable, local: Vec<ServiceName>, metrics: Arc<Metrics>) -> Self {
-        let mut services: HashMap<ServiceName, Arc<Target>> = HashMap::new();
+        let mut draft = View::default().draft();
         for rule in routes.rules() {
             let Ok(name) = ServiceName::new(&rule.service) else {
                 continue;
             };
-            let target = Target {
+            // The first of two counts.
+            if draft.get(&name).is_some() {
+                continue;
+            }
+            draft.put(Target {
                 hub: Arc::new(Mutex::new(Hub::new(strategy(rule.load_balancing)))),
                 counters: metrics.target(&name, rule),
                 rule: Arc::new(rule.clone()),
                 source: RuleSource::Compiled,
                 ever_seen: false,
-                name: name.clone(),
-            };
-            services.entry(name).or_insert_with(|| Arc::new(target));
+                name,
+            });
         }
         let mesh = Self {
-            view: ArcSwap::from_pointee(View { services }),
+            view: ArcSwap::from_pointee(draft.finish()),
             local,
             metrics,
         };
@@ -151,25 +138,25 @@ impl Mesh {
         dropped: &[ServiceName],
         now: Instant,
     ) -> Vec<Departed> {
-        let mut services = self.view.load().services.clone();
+        let mut draft = self.view.load().draft();
         let mut departed = Vec::new();
         for state in states {
-            let target = self.updated(services.get(&state.service), state);
+            let target = self.updated(draft.get(&state.service), state);
             let endpoints: Vec<_> = state.endpoints.iter().cloned().map(Arc::new).collect();
             let gone = target.hub().reconcile(&endpoints, now);
             departed.extend(gone.into_iter().map(|gone| (gone.node, gone.generation)));
-            services.insert(state.service.clone(), Arc::new(target));
+            draft.put(target);
         }
         for name in dropped {
-            if let Some(target) = services.get(name).cloned() {
+            if let Some(target) = draft.get(name).cloned() {
                 let gone = target.hub().reconcile(&[], now);
                 departed.extend(gone.into_iter().map(|gone| (gone.node, gone.generation)));
                 if target.source != RuleSource::Compiled && !self.local.contains(name) {
-                    services.remove(name);
+                    draft.remove(name);
                 }
             }
         }
-        self.view.store(Arc::new(View { services }));
+        self.view.store(Arc::new(draft.finish()));
         departed.sort_unstable();
         departed.dedup();
         // A node may have left one service and still serve another on the same links.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::Request;
+use sidelane::routing::Found;
 use sidelane_proto::model::NodeId;
 use tokio::time::sleep_until;
 
@@ -79,26 +80,26 @@ impl Stack {
         let arrived = Instant::now();
         let (mut head, body) = request.into_parts();
         // First of all: nothing below may see a path or a header that was not checked.
-        let call = match Call::read(&mut head, Caller::Local, arrived) {
-            Ok(call) => call,
+        let (call, decided) = match self.decide(&mut head, arrived) {
+            Ok(decided) => decided,
             Err(error) => return self.refuse(&mut respond, error.into()),
         };
-        let service = call.path(&head).service;
-        // Before classify: these have no rule and no hub.
-        if call.node.is_none() && own::answered(service) {
+        // These have no rule and no hub.
+        let Some(decided) = decided else {
             return own::serve(self, head, body, respond).await;
-        }
+        };
         // Before anything is counted or counts down: the rule says what is counted, and how long
         // the call may take.
-        let classified = match self.classify(&call, &head).await {
+        let classified = match self.classified(decided, &call, &head).await {
             Ok(classified) => classified,
             Err(error) => return self.refuse(&mut respond, error.into()),
         };
+        let service = call.path(&head).service;
         // From here on the call ends exactly once, whatever happens.
         let mut guard = self.metrics.call(&classified.target.counters, arrived);
         let rule = &classified.target.rule;
         let written = classified.target.source != RuleSource::Default;
-        let method = call.path(&head).method;
+        let method = classified.method();
         // Above the attempts: the deadline bounds all of them together.
         let limit = deadline::decide(call.deadline, rule, written, method, Instant::now());
         let Ok(limit) = limit else {
@@ -182,8 +183,9 @@ impl Stack {
         let arrived = Instant::now();
         let (mut head, body) = request.into_parts();
         // First of all: it also takes out what only the mesh may say.
-        let call = match Call::read(&mut head, Caller::Peer(Arc::clone(&peer)), arrived) {
-            Ok(call) => call,
+        let caller = Caller::Peer(Arc::clone(&peer));
+        let call = match Call::read(&mut head, caller, arrived, Found::<()>::unknown) {
+            Ok((call, _)) => call,
             Err(error) => return self.refuse(&mut respond, error.into()),
         };
         let service = call.path(&head).service;

@@ -9,7 +9,7 @@ use http::request::Parts;
 use sidelane_proto::model::{ConnectionClass, Lane, NodeId, ServiceName};
 
 use crate::balance::{InFlight, PickError, Wanted};
-use crate::call::{Call, Peer};
+use crate::call::{Call, CallError, Caller, Peer};
 use crate::classify::{self, Classified, ClassifyError};
 use crate::local::LocalService;
 use crate::own;
@@ -20,6 +20,9 @@ use crate::stack::Stack;
 
 /// How long a call waits for control's first word about a service that was never heard of.
 const FIRST_DISCOVERY: Duration = Duration::from_secs(2);
+
+/// What became of a call that asked for a rule.
+pub(crate) type Decided = Result<Classified, ClassifyError>;
 
 /// A way for one attempt.
 pub(crate) struct Way {
@@ -37,25 +40,39 @@ pub(crate) struct NoWay {
 }
 
 impl Stack {
-    /// Which rule holds. A service that was never heard of is asked for once, and waited for.
-    pub(crate) async fn classify(
+    /// Reads a local app's call and decides it by one look-up of its path. `None` where the sidecar
+    /// answers it itself.
+    pub(crate) fn decide(
         &self,
-        call: &Call,
-        head: &Parts,
-    ) -> Result<Classified, ClassifyError> {
-        let path = call.path(head);
-        if let Some(node) = call
-            .node
-            .as_ref()
-            .filter(|_| own::every_node_serves(path.service))
-        {
-            return self.beside(node, path.service);
-        }
-        let decide = || classify::outbound(&self.mesh.view(), path, call.lane, self.policy);
-        let decided = decide();
+        head: &mut Parts,
+        arrived: Instant,
+    ) -> Result<(Call, Option<Decided>), CallError> {
+        let view = self.mesh.view();
+        let (call, found) = Call::read(head, Caller::Local, arrived, |path| view.find(path))?;
+        let service = call.path(head).service;
+        let decided = match &call.node {
+            None if own::answered(service) => None,
+            Some(node) if own::every_node_serves(service) => Some(self.beside(node, service)),
+            _ => {
+                let path = head.uri.path();
+                Some(classify::outbound(
+                    &view,
+                    path,
+                    found,
+                    call.lane,
+                    self.policy,
+                ))
+            }
+        };
+        Ok((call, decided))
+    }
+
+    /// Which rule holds. A service that was never heard of is asked for once, and waited for.
+    pub(crate) async fn classified(&self, decided: Decided, call: &Call, head: &Parts) -> Decided {
         let Err(ClassifyError::UnknownService { .. }) = &decided else {
             return decided;
         };
+        let path = call.path(head);
         let Ok(name) = ServiceName::new(path.service) else {
             return decided;
         };
@@ -70,12 +87,17 @@ impl Stack {
         if !self.discovery.answered(&name, wait).await {
             return decided;
         }
-        decide()
+        let view = self.mesh.view();
+        match view.find(head.uri.path()) {
+            Ok(found) => classify::outbound(&view, head.uri.path(), found, call.lane, self.policy),
+            // It was well-formed a moment ago.
+            Err(_) => decided,
+        }
     }
 
     /// Health and reflection of one node: its path says nothing, so any service that the node
     /// offers to other nodes in the clear shows the way to it.
-    fn beside(&self, node: &NodeId, service: &str) -> Result<Classified, ClassifyError> {
+    fn beside(&self, node: &NodeId, service: &str) -> Decided {
         let view = self.mesh.view();
         let target = view
             .targets()
@@ -89,6 +111,7 @@ impl Stack {
             })?;
         Ok(Classified {
             target: Arc::clone(target),
+            method: None,
             class: ConnectionClass::Internal,
             lane: target.rule.lane,
         })

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use sidelane_proto::model::Rule;
+use sidelane_proto::model::{MethodRule, Rule};
 
 /// Unary calls of a rule that says nothing else.
 pub const DEFAULT: Duration = Duration::from_secs(5);
@@ -15,7 +15,7 @@ pub const DEFAULT_PERSISTENT: Duration = Duration::from_secs(30);
 pub struct Expired;
 
 /// When the call's time is over, if ever. `written` is false for the default rule, which sets no
-/// limit.
+/// limit. `method` is what the rule says of the call's method, where it knows it.
 ///
 /// # Errors
 /// It is over now.
@@ -23,7 +23,7 @@ pub fn decide(
     asked: Option<Instant>,
     rule: &Rule,
     written: bool,
-    method: &str,
+    method: Option<&MethodRule>,
     now: Instant,
 ) -> Result<Option<Instant>, Expired> {
     match asked {
@@ -35,9 +35,9 @@ pub fn decide(
 
 /// The limit of a call that brings none.
 #[must_use]
-pub fn limit(rule: &Rule, written: bool, method: &str) -> Option<Duration> {
+pub fn limit(rule: &Rule, written: bool, method: Option<&MethodRule>) -> Option<Duration> {
     // A method that the rule does not know counts as streaming, and streams have no limit.
-    let method = rule.method(method).filter(|method| method.is_unary())?;
+    let method = method.filter(|method| method.is_unary())?;
     method.timeout.or(rule.timeout).or_else(|| {
         written.then_some(if rule.persistent {
             DEFAULT_PERSISTENT
@@ -75,29 +75,28 @@ mod tests {
         let now = Instant::now();
         let soon = now + Duration::from_millis(7);
         for method in ["Get", "Watch", "Unheard"] {
-            assert_eq!(
-                decide(Some(soon), &orders(), true, method, now),
-                Ok(Some(soon))
-            );
-            assert_eq!(
-                decide(Some(now), &orders(), true, method, now),
-                Err(Expired)
-            );
+            let rule = orders();
+            let asked = |at| decide(Some(at), &rule, true, rule.method(method), now);
+            assert_eq!(asked(soon), Ok(Some(soon)));
+            assert_eq!(asked(now), Err(Expired));
         }
     }
 
     #[test]
     fn without_one_only_unary_calls_of_written_rules_are_bounded() {
         let rule = orders();
-        assert_eq!(limit(&rule, true, "Get"), Some(DEFAULT));
-        assert_eq!(limit(&rule, true, "Watch"), None);
-        assert_eq!(limit(&rule, true, "Unheard"), None);
-        assert_eq!(limit(&rule, false, "Get"), None);
+        assert_eq!(limit(&rule, true, rule.method("Get")), Some(DEFAULT));
+        assert_eq!(limit(&rule, true, rule.method("Watch")), None);
+        assert_eq!(limit(&rule, true, rule.method("Unheard")), None);
+        assert_eq!(limit(&rule, false, rule.method("Get")), None);
         let persistent = Rule {
             persistent: true,
             ..orders()
         };
-        assert_eq!(limit(&persistent, true, "Get"), Some(DEFAULT_PERSISTENT));
+        assert_eq!(
+            limit(&persistent, true, persistent.method("Get")),
+            Some(DEFAULT_PERSISTENT)
+        );
     }
 
     #[test]
@@ -107,10 +106,13 @@ mod tests {
             timeout: Some(second),
             ..orders()
         };
-        assert_eq!(limit(&rule, true, "Get"), Some(second));
+        assert_eq!(limit(&rule, true, rule.method("Get")), Some(second));
         let mut get = MethodRule::unary("Get");
         get.timeout = Some(Duration::from_millis(3));
         rule.methods = Cow::Owned(vec![get]);
-        assert_eq!(limit(&rule, true, "Get"), Some(Duration::from_millis(3)));
+        assert_eq!(
+            limit(&rule, true, rule.method("Get")),
+            Some(Duration::from_millis(3))
+        );
     }
 }
