@@ -39,6 +39,7 @@ use crate::local::LocalServices;
 use crate::mesh::Mesh;
 use crate::pool::{Address, PEER_PROTOCOL, Pool};
 use crate::repair::Repair;
+use crate::rules::RuleCheck;
 use crate::stack::Stack;
 use crate::telemetry::Metrics;
 
@@ -109,10 +110,12 @@ pub async fn run(loaded: Loaded, routes: RouteTable) -> Result<(), StartError> {
         mesh: Arc::clone(&mesh),
         pool: Arc::clone(&pool),
     });
+    let check = RuleCheck::new(routes, Vec::new(), Vec::new());
     let parameters = Parameters {
         control: config.control.iter().map(ToString::to_string).collect(),
         hello,
         advertise,
+        judge: Arc::new(move |pushed| check.check(pushed)),
         data: Some(Arc::clone(&folder)),
         timing: Timing::default(),
     };
@@ -234,7 +237,11 @@ struct MeshSink {
 impl Sink for MeshSink {
     fn replace(&self, change: &Change) {
         let states = change.services.iter().map(AsRef::as_ref);
-        for (node, generation) in self.mesh.replace(states, &change.dropped, Instant::now()) {
+        let rules = (&*change.rules, &*change.rules_dropped);
+        let departed = self
+            .mesh
+            .take(states, &change.dropped, rules, Instant::now());
+        for (node, generation) in departed {
             self.pool.retire(&node, generation);
         }
     }

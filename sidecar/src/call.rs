@@ -187,7 +187,7 @@ impl Call {
 
 /// 64 bits that depend on every bit of a key, the same in every sidecar and in every build: callers
 /// on different nodes must find the same endpoint by one key. FNV-1a (draft-eastlake-fnv), and the
-/// finalizer of MurmurHash3, because FNV's upper bits hardly depend on the last bytes.
+/// finalizer of `MurmurHash3`, because FNV's upper bits hardly depend on the last bytes.
 #[must_use]
 pub fn hash_key(key: &[u8]) -> u64 {
     let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);

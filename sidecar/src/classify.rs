@@ -143,7 +143,7 @@ pub fn outbound(
 ) -> Result<Classified, ClassifyError> {
     let target = found
         .service
-        .filter(|target| target.ever_seen || target.source == RuleSource::Compiled)
+        .filter(|target| target.is_known())
         .ok_or_else(|| unknown(view, found.split(path).service))?;
     if policy.require_rules && target.source == RuleSource::Default {
         return Err(ClassifyError::NoRule {

@@ -39,6 +39,7 @@ pub mod preamble;
 pub mod reason;
 pub mod repair;
 pub mod respond;
+pub mod rules;
 pub mod socket;
 pub mod stack;
 pub mod telemetry;

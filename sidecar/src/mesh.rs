@@ -10,36 +10,17 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, Guard};
 use sidelane::routing::RouteTable;
 use sidelane_proto::model::{
-    ConnectionClass, Generation, Lane, LoadBalancing, NodeId, Rule, ServiceName, ServiceState,
+    ConnectionClass, Generation, Lane, LoadBalancing, NodeId, PushedRule, Rule, ServiceName,
+    ServiceState,
 };
 
 use crate::balance::{Hub, Strategy};
-use crate::telemetry::{Metrics, TargetCounters};
+pub use crate::rules::RuleSource;
+use crate::rules::Said;
+use crate::telemetry::{Direction, Metrics, TargetCounters};
 
+use view::Draft;
 pub use view::View;
-
-/// Where a service's rule came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RuleSource {
-    /// This program was compiled with it.
-    Compiled,
-    /// The nodes that offer the service said so.
-    Offered,
-    /// Nobody said anything.
-    Default,
-}
-
-impl RuleSource {
-    /// The word that `explain` uses.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Compiled => "compiled",
-            Self::Offered => "offered",
-            Self::Default => "default",
-        }
-    }
-}
 
 /// One service as callers see it.
 #[derive(Debug, Clone)]
@@ -48,14 +29,29 @@ pub struct Target {
     pub name: ServiceName,
     /// What it demands.
     pub rule: Arc<Rule>,
-    /// Who says so.
+    /// Whose class, lane and secure these are.
     pub source: RuleSource,
+    /// All that was said of it, of which `rule` was made.
+    pub said: Said,
+    /// What bound this node before the rule that does now, and until when that changed.
+    pub moved: Option<Moved>,
     /// Some node offered it once.
     pub ever_seen: bool,
     /// Who offers it now.
     pub hub: Arc<Mutex<Hub>>,
     /// What is counted about its calls.
     pub counters: Arc<TargetCounters>,
+    /// What is counted about the calls that peers send, where it is beside this sidecar.
+    pub inbound: Option<Arc<TargetCounters>>,
+}
+
+/// A rule that was replaced while the mesh runs.
+#[derive(Debug, Clone)]
+pub struct Moved {
+    /// What bound this node before; `None` where nothing did.
+    pub before: Option<Arc<Rule>>,
+    /// When it was replaced.
+    pub at: Instant,
 }
 
 /// A class and a lane: links of others are others.
@@ -66,11 +62,24 @@ impl Target {
         (self.rule.class, self.rule.lane) == way
     }
 
+    /// The rule that binds this node, as caller and as callee; `None` where it follows what others
+    /// say.
+    #[must_use]
+    pub fn binding(&self) -> Option<&Arc<Rule>> {
+        self.source.binds().then_some(&self.rule)
+    }
+
     /// What an endpoint's own rule must agree with; `None` where this sidecar has no rule of its
     /// own and follows what is offered.
     #[must_use]
     pub fn agreement(&self) -> Option<(ConnectionClass, Lane, bool)> {
-        (self.source == RuleSource::Compiled).then(|| self.rule.agreement())
+        self.binding().map(|rule| rule.agreement())
+    }
+
+    /// Is it known here that there is such a service, whether or not somebody offers it?
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.ever_seen || self.said.compiled.is_some() || self.said.pushed.is_some()
     }
 
     /// The hub, for a few instructions.
@@ -97,29 +106,26 @@ impl Mesh {
     /// sidecar, which can be called before control was ever reached.
     #[must_use]
     pub fn new(routes: RouteTable, local: Vec<ServiceName>, metrics: Arc<Metrics>) -> Self {
+        let mesh = Self {
+            view: ArcSwap::default(),
+            local,
+            metrics,
+        };
         let mut draft = View::default().draft();
         for rule in routes.rules() {
             let Ok(name) = ServiceName::new(&rule.service) else {
                 continue;
             };
             // The first of two counts.
-            if draft.get(&name).is_some() {
-                continue;
+            if draft.get(&name).is_none() {
+                let said = Said {
+                    compiled: Some(Arc::new(rule.clone())),
+                    ..Said::default()
+                };
+                draft.put(mesh.ruled(&name, None, said, Instant::now()));
             }
-            draft.put(Target {
-                hub: Arc::new(Mutex::new(Hub::new(strategy(rule.load_balancing)))),
-                counters: metrics.target(&name, rule),
-                rule: Arc::new(rule.clone()),
-                source: RuleSource::Compiled,
-                ever_seen: false,
-                name,
-            });
         }
-        let mesh = Self {
-            view: ArcSwap::from_pointee(draft.finish()),
-            local,
-            metrics,
-        };
+        mesh.view.store(Arc::new(draft.finish()));
         let states: Vec<ServiceState> = mesh.local.iter().map(nobody_yet).collect();
         mesh.replace(&states, &[], Instant::now());
         mesh
@@ -138,10 +144,29 @@ impl Mesh {
         dropped: &[ServiceName],
         now: Instant,
     ) -> Vec<Departed> {
+        self.take(states, dropped, (&[], &[]), now)
+    }
+
+    /// As [`Mesh::replace`], with pushed rules that are new or changed, and the services that have
+    /// none any more. All of it holds at once.
+    pub fn take<'a>(
+        &self,
+        states: impl IntoIterator<Item = &'a ServiceState>,
+        dropped: &[ServiceName],
+        (rules, rules_dropped): (&[PushedRule], &[ServiceName]),
+        now: Instant,
+    ) -> Vec<Departed> {
         let mut draft = self.view.load().draft();
         let mut departed = Vec::new();
         for state in states {
-            let target = self.updated(draft.get(&state.service), state);
+            let known = draft.get(&state.service);
+            let said = Said {
+                offered: offered_rule(state),
+                ..known.map(|target| target.said.clone()).unwrap_or_default()
+            };
+            let mut target = self.ruled(&state.service, known, said, now);
+            let here = self.local.contains(&state.service);
+            target.ever_seen = state.ever_seen || !state.endpoints.is_empty() || here;
             let endpoints: Vec<_> = state.endpoints.iter().cloned().map(Arc::new).collect();
             let gone = target.hub().reconcile(&endpoints, now);
             departed.extend(gone.into_iter().map(|gone| (gone.node, gone.generation)));
@@ -151,9 +176,34 @@ impl Mesh {
             if let Some(target) = draft.get(name).cloned() {
                 let gone = target.hub().reconcile(&[], now);
                 departed.extend(gone.into_iter().map(|gone| (gone.node, gone.generation)));
-                if target.source != RuleSource::Compiled && !self.local.contains(name) {
-                    draft.remove(name);
-                }
+                let said = Said {
+                    offered: None,
+                    ..target.said.clone()
+                };
+                let target = self.ruled(name, Some(&target), said, now);
+                draft.put(target);
+                self.forget_unless_meant(&mut draft, name);
+            }
+        }
+        let rules = rules.iter().filter_map(|rule| {
+            let name = ServiceName::new(&rule.rule.service).ok()?;
+            Some((name, Some(rule.clone())))
+        });
+        let rules_dropped = rules_dropped.iter().map(|name| (name.clone(), None));
+        for (name, pushed) in rules_dropped.chain(rules) {
+            let known = draft.get(&name);
+            if known.is_none() && pushed.is_none() {
+                continue;
+            }
+            let said = Said {
+                pushed,
+                ..known.map(|target| target.said.clone()).unwrap_or_default()
+            };
+            let target = self.ruled(&name, known, said, now);
+            let seen = target.ever_seen;
+            draft.put(target);
+            if !seen {
+                self.forget_unless_meant(&mut draft, &name);
             }
         }
         self.view.store(Arc::new(draft.finish()));
@@ -162,6 +212,15 @@ impl Mesh {
         // A node may have left one service and still serve another on the same links.
         departed.retain(|(node, generation)| !self.has(node, *generation));
         departed
+    }
+
+    /// Takes a service out that nobody here has anything to do with.
+    fn forget_unless_meant(&self, draft: &mut Draft, name: &ServiceName) {
+        let meant =
+            |target: &Arc<Target>| target.said.compiled.is_some() || target.said.pushed.is_some();
+        if !self.local.contains(name) && !draft.get(name).is_some_and(meant) {
+            draft.remove(name);
+        }
     }
 
     /// Is this generation of this node an endpoint of any service?
@@ -200,35 +259,69 @@ impl Mesh {
         }
     }
 
-    fn updated(&self, known: Option<&Arc<Target>>, state: &ServiceState) -> Target {
-        let compiled = known.filter(|target| target.source == RuleSource::Compiled);
-        let (rule, source) = match compiled {
-            Some(target) => (Arc::clone(&target.rule), RuleSource::Compiled),
-            None => offered_rule(state),
+    /// The target of which this was said, with what is known of its endpoints.
+    fn ruled(
+        &self,
+        name: &ServiceName,
+        known: Option<&Arc<Target>>,
+        said: Said,
+        now: Instant,
+    ) -> Target {
+        let (rule, source) = match known {
+            Some(known) if known.said == said => (Arc::clone(&known.rule), known.source),
+            _ => said.ruling(name),
         };
         let strategy = strategy(rule.load_balancing);
         let hub = known.map_or_else(
             || Arc::new(Mutex::new(Hub::new(strategy))),
             |target| Arc::clone(&target.hub),
         );
-        let counters = match known {
-            Some(target) if target.rule.agreement() == rule.agreement() => {
-                Arc::clone(&target.counters)
-            }
-            _ => self.metrics.target(&state.service, &rule),
+        let same = known.filter(|known| known.rule.agreement() == rule.agreement());
+        let counters = match same {
+            Some(known) => Arc::clone(&known.counters),
+            None => self.metrics.target(name, &rule),
         };
-        let here = self.local.contains(&state.service);
-        let ever_seen = state.ever_seen || !state.endpoints.is_empty() || here;
-        let target = Target {
-            name: state.service.clone(),
+        let inbound = self.local.contains(name).then(|| {
+            let way = (rule.class, rule.lane);
+            self.metrics.counters(name, Direction::Inbound, way)
+        });
+        let mut target = Target {
+            name: name.clone(),
             rule,
             source,
-            ever_seen,
+            said,
+            moved: known.and_then(|known| known.moved.clone()),
+            ever_seen: known.is_some_and(|known| known.ever_seen),
             hub,
             counters,
+            inbound,
         };
+        if let Some(known) = known {
+            let agreement = |target: &Target| target.agreement();
+            if agreement(known) != agreement(&target) {
+                target.moved = Some(Moved {
+                    before: known.binding().cloned(),
+                    at: now,
+                });
+            }
+            if same.is_none() {
+                reopen(&mut target.hub());
+            }
+        }
         target.hub().set_strategy(strategy);
         target
+    }
+}
+
+/// What is known of links is known of one class and lane: in another one every endpoint is worth
+/// a try.
+fn reopen(hub: &mut Hub) {
+    let closed: Vec<_> = hub
+        .iter()
+        .map(|endpoint| (endpoint.node.clone(), endpoint.generation))
+        .collect();
+    for (node, generation) in closed {
+        hub.ready(&node, generation);
     }
 }
 
@@ -242,19 +335,13 @@ fn nobody_yet(service: &ServiceName) -> ServiceState {
 }
 
 /// What the endpoints say; where they disagree, the newest generation is right.
-fn offered_rule(state: &ServiceState) -> (Arc<Rule>, RuleSource) {
+fn offered_rule(state: &ServiceState) -> Option<Arc<Rule>> {
     let offered = state
         .endpoints
         .iter()
         .filter_map(|endpoint| Some((endpoint.generation, endpoint.offer.rule.as_ref()?)))
         .max_by_key(|(generation, _)| *generation);
-    match offered {
-        Some((_, rule)) => (Arc::clone(rule), RuleSource::Offered),
-        None => (
-            Arc::new(Rule::default_for(&state.service)),
-            RuleSource::Default,
-        ),
-    }
+    offered.map(|(_, rule)| Arc::clone(rule))
 }
 
 fn strategy(asked: Option<LoadBalancing>) -> Strategy {

@@ -13,6 +13,8 @@ pub(super) struct Named {
     services: Vec<String>,
     upserts: Vec<String>,
     removals: Vec<String>,
+    /// Of new rules, and of those that were taken back.
+    rules: Vec<String>,
 }
 
 impl Named {
@@ -20,10 +22,13 @@ impl Named {
         let states = update.services.iter().map(|state| state.service.clone());
         let upserts = update.upserts.iter().map(|new| new.service.clone());
         let removals = update.removals.iter().map(|gone| gone.service.clone());
+        let rules = update.rules.iter().flat_map(|pushed| &pushed.rule);
+        let rules = rules.map(|rule| rule.service.clone());
         Self {
             services: states.collect(),
             upserts: upserts.collect(),
             removals: removals.collect(),
+            rules: rules.chain(update.rules_removed.iter().cloned()).collect(),
         }
     }
 
@@ -33,7 +38,7 @@ impl Named {
         if let Some(service) = self.entry(field).map(String::as_str).and_then(read) {
             return BTreeSet::from([service]);
         }
-        let all = [&self.services, &self.upserts, &self.removals];
+        let all = [&self.services, &self.upserts, &self.removals, &self.rules];
         let names = all.into_iter().flatten();
         names.filter_map(|name| read(name)).collect()
     }

@@ -162,7 +162,8 @@ impl Client {
             }),
         }
         .map_err(Break::Lost)?;
-        let step = session.take(first, &mut self.outlet.shared.held());
+        let judge = &self.outlet.judge;
+        let step = session.take(first, &mut self.outlet.shared.held(), judge);
         match step.map_err(Break::End)? {
             Step::Welcomed(terms) => Ok(Stream {
                 address: address.to_owned(),
@@ -182,12 +183,13 @@ impl Client {
         let opening = self.outlet.shared.intent().open();
         let template = &self.parameters.hello;
         let mut held = self.outlet.shared.held();
-        held.resume();
+        held.resume(opening.offers.iter().map(|offer| offer.service.clone()));
         // Forgotten while control was away: nobody would tell what becomes of them.
         let unwanted: Vec<ServiceName> = held
             .services()
             .map(|state| &state.service)
             .chain(held.refused())
+            .chain(held.rule_services())
             .filter(|service| !opening.wanted.contains(*service))
             .cloned()
             .collect();

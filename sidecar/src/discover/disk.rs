@@ -79,7 +79,7 @@ pub enum SnapshotError {
         /// The file.
         path: PathBuf,
         /// The field.
-        problem: FieldError,
+        problem: Box<FieldError>,
     },
 }
 
@@ -186,7 +186,10 @@ fn decode(bytes: &[u8], own: &Network, path: PathBuf) -> Result<Held, SnapshotEr
     let mut held = Held::default();
     Update::try_from(update)
         .and_then(|update| held.apply(update))
-        .map_err(|problem| SnapshotError::Invalid { path, problem })?;
+        .map_err(|problem| SnapshotError::Invalid {
+            path,
+            problem: Box::new(problem),
+        })?;
     if !whole {
         held.refuse([]);
     }

@@ -192,6 +192,7 @@ impl Shared {
             version: held.version().cloned(),
             updated: None,
             refused_update: None,
+            refused_rules: Vec::new(),
             generation,
             highest_generation: None,
             saved: None,
@@ -272,6 +273,7 @@ pub(super) struct Counts {
     pub(super) failed: AtomicU64,
     pub(super) updates: AtomicU64,
     pub(super) refused_updates: AtomicU64,
+    pub(super) refused_rules: AtomicU64,
     refused_subscriptions: AtomicU64,
     saved: AtomicU64,
     save_failures: AtomicU64,
@@ -285,6 +287,7 @@ impl Counts {
             failed: read(&self.failed),
             updates: read(&self.updates),
             refused_updates: read(&self.refused_updates),
+            refused_rules: read(&self.refused_rules),
             refused_subscriptions: read(&self.refused_subscriptions),
             saved: read(&self.saved),
             save_failures: read(&self.save_failures),
@@ -293,7 +296,11 @@ impl Counts {
 }
 
 pub(super) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+    add(counter, 1);
+}
+
+pub(super) fn add(counter: &AtomicU64, more: usize) {
+    counter.fetch_add(more as u64, Ordering::Relaxed);
 }
 
 /// Nothing that these locks guard is left half-changed by a panic.

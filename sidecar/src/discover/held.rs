@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use sidelane_proto::model::{
-    Endpoint, FieldError, Generation, NodeId, Problem, Removal, ServiceName, ServiceState, Update,
-    Version,
+    Endpoint, FieldError, Generation, NodeId, Problem, PushedRule, RefusedRule, Removal,
+    ServiceName, ServiceState, Update, Version,
 };
 use sidelane_proto::wire::control::v1 as wire;
+
+use super::rules::{HeldRules, Judge};
 
 /// The most endpoints of one service: ten times what one mesh is built for, so that a control plane
 /// gone wrong cannot fill the memory of every sidecar.
@@ -28,6 +30,7 @@ pub struct Held {
     /// No update was taken yet on the stream that is open.
     resuming: bool,
     services: BTreeMap<ServiceName, Arc<ServiceState>>,
+    rules: HeldRules,
 }
 
 /// What one update changed.
@@ -39,6 +42,29 @@ pub struct Change {
     pub services: Vec<Arc<ServiceState>>,
     /// Services that are no longer held.
     pub dropped: Vec<ServiceName>,
+    /// Pushed rules that are new or changed.
+    pub rules: Vec<PushedRule>,
+    /// Services whose pushed rule holds no longer.
+    pub rules_dropped: Vec<ServiceName>,
+}
+
+impl Change {
+    fn nothing(version: Version) -> Self {
+        Self {
+            version,
+            services: Vec::new(),
+            dropped: Vec::new(),
+            rules: Vec::new(),
+            rules_dropped: Vec::new(),
+        }
+    }
+
+    /// Does it bring a new version alone?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let rules = self.rules.is_empty() && self.rules_dropped.is_empty();
+        rules && self.services.is_empty() && self.dropped.is_empty()
+    }
 }
 
 impl Held {
@@ -60,6 +86,36 @@ impl Held {
     /// The services of which control's last word was refused, in the order of their names.
     pub fn refused(&self) -> impl ExactSizeIterator<Item = &ServiceName> {
         self.refused.iter()
+    }
+
+    /// The pushed rules that are held, in the order of their services.
+    pub fn rules(&self) -> impl ExactSizeIterator<Item = &PushedRule> {
+        self.rules.iter()
+    }
+
+    /// The services whose pushed rule is held.
+    pub(super) fn rule_services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.rules.services()
+    }
+
+    /// The rules of which control's last word was refused, in the order of their services.
+    pub fn refused_rules(&self) -> impl ExactSizeIterator<Item = &RefusedRule> {
+        self.rules.refused()
+    }
+
+    /// What is offered here, so that its rules are told without a subscription.
+    pub(super) fn offered(&self) -> impl Iterator<Item = &ServiceName> {
+        self.rules.offered()
+    }
+
+    /// Control is told what this node offers from now on.
+    pub(super) fn offer(&mut self, services: impl IntoIterator<Item = ServiceName>) {
+        self.rules.offer(services);
+    }
+
+    /// Nothing has come yet on the stream that is open.
+    pub(super) fn begins(&self) -> bool {
+        self.resuming
     }
 
     /// Nothing has come yet on the stream that is open, and what is held is nothing to resume from:
@@ -84,25 +140,30 @@ impl Held {
     #[must_use]
     pub fn as_change(&self) -> Option<Change> {
         Some(Change {
-            version: self.version.clone()?,
             services: self.services.values().cloned().collect(),
-            dropped: Vec::new(),
+            rules: self.rules.iter().cloned().collect(),
+            ..Change::nothing(self.version.clone()?)
         })
     }
 
     /// Everything as one update, `None` before the first one. It is full unless something was
-    /// refused: then it is no picture of its version, and nothing may be resumed from it.
+    /// refused: then it is no picture of its version, and nothing may be resumed from it. In
+    /// `rules_removed` stands what is known to have no rule.
     #[must_use]
     pub fn to_wire(&self) -> Option<wire::Update> {
         let version = self.version.as_ref()?;
         Some(wire::Update {
             version: Some(version.into()),
-            full: self.whole_since().is_some(),
+            full: self.whole_since().is_some() && self.rules.refused().len() == 0,
             services: self.services().map(|state| (&**state).into()).collect(),
             upserts: Vec::new(),
             removals: Vec::new(),
-            rules: Vec::new(),
-            rules_removed: Vec::new(),
+            rules: self.rules.iter().map(Into::into).collect(),
+            rules_removed: self
+                .rules
+                .without()
+                .map(|service| service.as_str().to_owned())
+                .collect(),
         })
     }
 
@@ -118,15 +179,36 @@ impl Held {
     /// twice, an endpoint that comes and leaves, more endpoints of one service than
     /// [`ENDPOINTS_LIMIT`].
     pub fn apply(&mut self, update: Update) -> Result<Change, FieldError> {
-        self.apply_taking(update, |_, _| true)
+        self.apply_taking(update, |_, _| true, |_| true)
+    }
+
+    /// Refuses those rules of an update that cannot be taken, those of services for which `takes`
+    /// is false left out. They refuse nothing but themselves.
+    pub(super) fn judge_rules(
+        &self,
+        update: &mut Update,
+        takes: impl Fn(&str) -> bool,
+        judge: impl Fn(&PushedRule) -> Result<(), FieldError>,
+    ) {
+        self.rules.judge(update, takes, judge);
+    }
+
+    /// Takes out the held rules that do not pass, and says which.
+    pub fn recheck_rules(&mut self, judge: &Judge) -> Vec<(PushedRule, FieldError)> {
+        let refused = self.rules.recheck(judge);
+        // Control would not say them again to whoever claims to have them.
+        self.gap |= !refused.is_empty();
+        refused
     }
 
     /// As [`Held::apply`], leaving out the entries of services for which `takes` is false. Its
-    /// second argument says whether the update brings the service's whole state.
+    /// second argument says whether the update brings the service's whole state. `takes_rule` is
+    /// asked about rules, which are whole always.
     pub(super) fn apply_taking(
         &mut self,
         update: Update,
         takes: impl Fn(&ServiceName, bool) -> bool,
+        takes_rule: impl Fn(&str) -> bool,
     ) -> Result<Change, FieldError> {
         self.check_version(&update)?;
         check_removals(&update)?;
@@ -173,7 +255,13 @@ impl Held {
                 Problem::TooMany { count, limit },
             ));
         }
-        Ok(self.commit(update.version, full, drafts))
+        let blamed = self.refused.clone();
+        let mut change = self.commit(update.version, full, drafts);
+        let rules = (update.rules, update.refused, update.rules_removed);
+        let merged = self.rules.merge(full, rules, takes_rule, &blamed);
+        change.rules = merged.rules;
+        change.rules_dropped = merged.dropped;
+        Ok(change)
     }
 
     /// Remembers that an update was refused, and on account of which services: of these the last
@@ -188,29 +276,36 @@ impl Held {
     /// full and older than what is held: control was told what that is, and says that its store has
     /// lost those versions (it was restored from a copy). To refuse that would be to refuse control
     /// until its counter has caught up.
-    pub fn resume(&mut self) {
+    ///
+    /// What it offers is told on it, too. Where it is not known which rule that has, because it was
+    /// not offered when the last full update came, only another one helps.
+    pub fn resume(&mut self, offered: impl IntoIterator<Item = ServiceName>) {
         self.resuming = true;
+        self.rules.offer(offered);
+        let held = |service: &ServiceName| self.services.contains_key(service);
+        self.gap |= !self.rules.complete(held);
     }
 
-    /// Holds these services no more. `None` if none of them was held.
+    /// Holds these services no more, but for the rules of those that are offered here. `None` if
+    /// none of them was held.
     pub fn forget<'a>(
         &mut self,
         services: impl IntoIterator<Item = &'a ServiceName>,
     ) -> Option<Change> {
-        let dropped: Vec<ServiceName> = services
-            .into_iter()
-            .inspect(|service| {
-                self.refused.remove(*service);
-            })
-            .filter_map(|service| self.services.remove_entry(service))
-            .map(|(service, _)| service)
-            .collect();
-        let version = self.version.clone().filter(|_| !dropped.is_empty())?;
-        Some(Change {
-            version,
-            services: Vec::new(),
+        let (mut dropped, mut rules_dropped) = (Vec::new(), Vec::new());
+        for service in services {
+            self.refused.remove(service);
+            if self.rules.forget(service) {
+                rules_dropped.push(service.clone());
+            }
+            dropped.extend(self.services.remove_entry(service).map(|(name, _)| name));
+        }
+        let change = Change {
             dropped,
-        })
+            rules_dropped,
+            ..Change::nothing(self.version.clone()?)
+        };
+        (!change.is_empty()).then_some(change)
     }
 
     fn check_version(&self, update: &Update) -> Result<(), FieldError> {
@@ -289,9 +384,9 @@ impl Held {
         self.version = Some(version.clone());
         self.resuming = false;
         Change {
-            version,
             services,
             dropped,
+            ..Change::nothing(version)
         }
     }
 }

@@ -42,7 +42,7 @@ pub enum IdentityError {
         /// The file.
         path: PathBuf,
         /// What is wrong with its content.
-        problem: FieldError,
+        problem: Box<FieldError>,
     },
     /// A random name turned out malformed: cannot be, short of a defect.
     #[error("no name could be made for this process: {0}")]
@@ -159,7 +159,7 @@ fn kept_node(folder: &DataFolder) -> Result<Option<NodeId>, IdentityError> {
     let kept = NodeId::new(String::from_utf8_lossy(&bytes).trim());
     kept.map(Some).map_err(|problem| IdentityError::KeptNode {
         path: folder.file(NODE_FILE),
-        problem,
+        problem: Box::new(problem),
     })
 }
 

@@ -3,7 +3,7 @@
 //! given, and a call waits for control only where nothing was ever known. It must never hand on
 //! half an update, and never let a lost control plane take the picture away.
 //!
-//! `held` merges, `session` is the protocol of one stream, `blame` says whom a refusal is
+//! `held` merges, `rules` those of control's, `session` is the protocol of one stream, `blame` says whom a refusal is
 //! about, `stream` runs one stream, `client` sees to it that there is one, `saver` and `disk` keep
 //! the file, `identity` says who this process is; [`Discovery`] is the handle.
 
@@ -17,6 +17,7 @@ pub mod handle;
 pub mod held;
 pub mod identity;
 pub mod intent;
+mod rules;
 mod saver;
 mod session;
 pub mod status;
@@ -40,6 +41,7 @@ pub use handle::{Discovery, DrainOutcome};
 pub use held::{Change, Held};
 pub use identity::{NodeIdentity, unix_ms};
 pub use intent::TooManyWanted;
+pub use rules::{Judge, RULES_LIMIT};
 pub use status::{Counters, RefusedUpdate, Source, State, Status};
 
 /// Says what peers dial, given the local address of the connection to control.
@@ -61,6 +63,8 @@ pub struct Parameters {
     pub hello: NodeHello,
     /// Asked at each connect, unless addresses were set by hand.
     pub advertise: Advertise,
+    /// Asked about each pushed rule, also about those that were kept.
+    pub judge: Judge,
     /// Where the picture and the generation are kept; `None` keeps nothing.
     pub data: Option<Arc<DataFolder>>,
     /// How long things may take.
@@ -129,7 +133,11 @@ pub fn start(
     sink: Arc<dyn Sink>,
     initial: Option<Held>,
 ) -> (Discovery, impl Future<Output = ()> + Send + 'static) {
-    let held = initial.unwrap_or_default();
+    let mut held = initial.unwrap_or_default();
+    for (pushed, error) in held.recheck_rules(&parameters.judge) {
+        let (service, version) = (&pushed.rule.service, pushed.version);
+        tracing::warn!(%service, version, %error, "a rule that was kept on disk does not hold here");
+    }
     if let Some(change) = held.as_change() {
         sink.replace(&change);
     }
@@ -149,6 +157,7 @@ pub fn start(
     let outlet = stream::Outlet {
         shared,
         sink,
+        judge: Arc::clone(&parameters.judge),
         saves,
     };
     let client = client::Client::new(parameters, outlet);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use sidelane_proto::model::{
-    FieldError, Generation, ProtocolRange, ServiceName, Subscription, Update, Version,
+    FieldError, Generation, ProtocolRange, RefusedRule, ServiceName, Subscription, Update, Version,
 };
 use sidelane_proto::wire::control::v1::{
     self as wire, sync_request::Message as Said, sync_response::Message as Heard,
@@ -14,6 +14,7 @@ use sidelane_proto::wire::control::v1::{
 
 use super::blame::Named;
 use super::held::{Change, Held};
+use super::rules::Judge;
 use super::status::RefusedUpdate;
 
 /// The lease and the heartbeat where Welcome names none.
@@ -57,6 +58,8 @@ pub(super) enum Step {
     /// An update was merged: hand the change on, then send the reply.
     Updated {
         change: Change,
+        /// Rules in it that were refused.
+        refused: Vec<RefusedRule>,
         /// Only these are answered, all others are no longer.
         full: bool,
         answered: Vec<ServiceName>,
@@ -153,6 +156,7 @@ impl Session {
         &mut self,
         response: wire::SyncResponse,
         held: &mut Held,
+        judge: &Judge,
     ) -> Result<Step, End> {
         let before_welcome = !self.welcomed;
         match response.message {
@@ -164,7 +168,7 @@ impl Session {
             Some(Heard::Welcome(welcome)) if before_welcome => self.welcome(welcome),
             Some(Heard::Welcome(_)) => Err(End::Protocol("a second Welcome came".into())),
             _ if before_welcome => Err(End::Protocol("its first word was not Welcome".into())),
-            Some(Heard::Update(update)) => Ok(self.update(update, held)),
+            Some(Heard::Update(update)) => Ok(self.update(update, held, judge)),
             Some(Heard::DrainConfirmed(confirmed)) => Ok(Step::DrainConfirmed {
                 unacknowledged: confirmed.unacknowledged,
             }),
@@ -195,37 +199,32 @@ impl Session {
         }))
     }
 
-    fn update(&mut self, update: wire::Update, held: &mut Held) -> Step {
+    fn update(&mut self, update: wire::Update, held: &mut Held, judge: &Judge) -> Step {
         let version = update.version.clone();
         let full = update.full;
         let named = Named::of(&update);
-        let checked = Update::try_from(update).and_then(|update| {
-            let stated: Vec<ServiceName> = update
-                .services
-                .iter()
-                .map(|state| state.service.clone())
-                .filter(|service| self.told.contains(service))
-                .collect();
-            let change = held.apply_taking(update, |service, whole| {
-                self.told.contains(service) && (whole || !self.awaited.contains(service))
-            })?;
-            Ok((change, stated))
-        });
-        match checked {
-            Ok((change, mut answered)) => {
+        let begins = held.begins();
+        match self.merge(update, held, judge) {
+            Ok((change, refused, mut answered)) => {
                 for service in &answered {
                     self.awaited.remove(service);
                 }
                 answered.extend(self.take_resumed(held));
-                let version = Some((&change.version).into());
+                let told: Vec<wire::RuleRefusal> = if begins {
+                    // Control may have started anew since it heard of the older ones.
+                    held.refused_rules().map(Into::into).collect()
+                } else {
+                    refused.iter().map(Into::into).collect()
+                };
                 Step::Updated {
+                    reply: request(Said::Ack(wire::Ack {
+                        version: Some((&change.version).into()),
+                        refused: told,
+                    })),
                     change,
+                    refused,
                     full,
                     answered,
-                    reply: request(Said::Ack(wire::Ack {
-                        version,
-                        refused: Vec::new(),
-                    })),
                 }
             }
             Err(error) => {
@@ -235,6 +234,33 @@ impl Session {
                 refuse(version, error)
             }
         }
+    }
+
+    /// Merges an update in. Returns what changed, the rules that were refused, and the services
+    /// whose whole state came.
+    fn merge(
+        &self,
+        update: wire::Update,
+        held: &mut Held,
+        judge: &Judge,
+    ) -> Result<(Change, Vec<RefusedRule>, Vec<ServiceName>), FieldError> {
+        let mut update = Update::try_from(update)?;
+        let stated = update.services.iter().map(|state| state.service.clone());
+        let stated = stated
+            .filter(|service| self.told.contains(service))
+            .collect();
+        let offered: HashSet<ServiceName> = held.offered().cloned().collect();
+        let ours = |service: &str| self.told.contains(service) || offered.contains(service);
+        held.judge_rules(&mut update, ours, &**judge);
+        let refused = update.refused.clone();
+        let change = held.apply_taking(
+            update,
+            |service, whole| {
+                self.told.contains(service) && (whole || !self.awaited.contains(service))
+            },
+            ours,
+        )?;
+        Ok((change, refused, stated))
     }
 
     /// What Hello named and what is (still) held: known to be up to date from now on.

@@ -4,7 +4,7 @@
 
 use std::time::SystemTime;
 
-use sidelane_proto::model::{FieldError, Generation, Version};
+use sidelane_proto::model::{FieldError, Generation, RefusedRule, Version};
 
 /// The control stream and the picture that came over it, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,9 @@ pub struct Status {
     /// The newest update that was refused, until control has said something good of every service
     /// that was refused.
     pub refused_update: Option<RefusedUpdate>,
+    /// The pushed rules that are refused, in the order of their services; of each the last good one
+    /// stays.
+    pub refused_rules: Vec<RefusedRule>,
     /// The generation that this node says it has.
     pub generation: Generation,
     /// The highest generation of this node that control has seen, as Welcome said.
@@ -110,6 +113,8 @@ pub struct Counters {
     pub updates: u64,
     /// Updates refused.
     pub refused_updates: u64,
+    /// Rules refused.
+    pub refused_rules: u64,
     /// Subscriptions refused because too many are wanted already.
     pub refused_subscriptions: u64,
     /// Times that the picture was written to disk.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use sidelane_proto::model::RefusedRule;
 use sidelane_proto::wire::control::v1::{self as wire, sync_request::Message as Said};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
@@ -12,9 +13,10 @@ use tonic::Streaming;
 
 use super::Sink;
 use super::connect::ControlError;
-use super::handle::{Shared, count};
+use super::handle::{Shared, add, count};
 use super::held::Change;
 use super::intent::News;
+use super::rules::Judge;
 use super::session::{End, Session, Step, Terms, request};
 use super::status::{Source, State};
 
@@ -25,6 +27,8 @@ pub(super) const REQUESTS_LIMIT: usize = 256;
 pub(super) struct Outlet {
     pub(super) shared: Arc<Shared>,
     pub(super) sink: Arc<dyn Sink>,
+    /// Asked about each pushed rule.
+    pub(super) judge: Judge,
     /// Says that there is something to write to disk.
     pub(super) saves: watch::Sender<()>,
 }
@@ -34,13 +38,25 @@ impl Outlet {
     pub(super) fn hand_on(&self, change: &Change) {
         self.sink.replace(change);
         // A version alone is not worth a write: what is on disk is as good to resume from.
-        if !change.services.is_empty() || !change.dropped.is_empty() {
+        if !change.is_empty() {
             self.saves.send_replace(());
         }
-        self.shared
-            .status
-            .send_modify(|status| status.version = Some(change.version.clone()));
+        let refused: Vec<RefusedRule> = self.shared.held().refused_rules().cloned().collect();
+        self.shared.status.send_modify(|status| {
+            status.version = Some(change.version.clone());
+            status.refused_rules = refused;
+        });
         self.settle();
+    }
+
+    /// Counts refused rules, and says of each once that it was.
+    fn refuse_rules(&self, refused: &[RefusedRule]) {
+        add(&self.shared.counts.refused_rules, refused.len());
+        let known = &self.shared.status.borrow().refused_rules;
+        for refused in refused.iter().filter(|refused| !known.contains(refused)) {
+            let (service, version, error) = (&refused.service, refused.version, &refused.error);
+            tracing::warn!(%service, version, %error, "BAD_RULES: a rule is refused, the last good one stays");
+        }
     }
 
     /// Ends the complaint about a refused update, if nothing is held back for it any more. A good
@@ -121,15 +137,19 @@ impl Stream {
     /// Does what the session asks for.
     fn take(&mut self, response: wire::SyncResponse, outlet: &Outlet) -> Result<(), Break> {
         let shared = &outlet.shared;
-        let step = self.session.take(response, &mut shared.held());
+        let step = self
+            .session
+            .take(response, &mut shared.held(), &outlet.judge);
         match step.map_err(Break::End)? {
             Step::Updated {
                 change,
+                refused,
                 full,
                 answered,
                 reply,
             } => {
                 count(&shared.counts.updates);
+                outlet.refuse_rules(&refused);
                 outlet.hand_on(&change);
                 let mut known = shared.answered();
                 if full {
@@ -200,6 +220,8 @@ impl Stream {
             }
         }
         if let Some(offers) = offers {
+            let services = offers.iter().map(|offer| offer.service.clone());
+            outlet.shared.held().offer(services);
             let offers = offers.iter().map(Into::into).collect();
             self.say(request(Said::OffersChanged(wire::OffersChanged { offers })))?;
         }

@@ -160,7 +160,7 @@ fn what_cannot_be_is_refused_with_its_field_and_changes_nothing() {
 #[test]
 fn a_store_that_lost_versions_begins_anew_with_a_stream_and_never_within_one() {
     let mut held = holding(vec![endpoint(&orders(), "a", 1)]);
-    held.resume();
+    held.resume([]);
     assert!(held.apply(update(8)).is_err());
     held.apply(full(8, vec![])).unwrap();
     assert_eq!(held.version(), Some(&version(8)));
@@ -182,6 +182,7 @@ fn what_is_left_out_does_not_come_in_by_any_door() {
                 ..update(11)
             },
             |service, _| *service == orders(),
+            |_| true,
         )
         .unwrap();
     assert_eq!(change.services.len(), 1);

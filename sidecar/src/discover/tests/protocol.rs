@@ -20,13 +20,13 @@ fn heard(message: Heard) -> wire::SyncResponse {
 
 fn opened(wanted: &[ServiceName], held: &mut Held) -> Session {
     let mut session = Session::new(hello().protocol, wanted.to_vec(), held);
-    let welcomed = session.take(heard(Heard::Welcome(welcome())), held);
+    let welcomed = session.take(heard(Heard::Welcome(welcome())), held, &everything());
     assert!(matches!(welcomed, Ok(Step::Welcomed(_))));
     session
 }
 
 fn answered(session: &mut Session, held: &mut Held, message: Heard) -> Vec<ServiceName> {
-    match session.take(heard(message), held) {
+    match session.take(heard(message), held, &everything()) {
         Ok(Step::Updated { answered, .. } | Step::Alive { answered }) => answered,
         other => panic!("{other:?}"),
     }
@@ -49,7 +49,7 @@ fn welcome_settles_the_terms_and_fills_in_what_it_leaves_out() {
             heartbeat_ms,
             ..welcome()
         });
-        match session.take(heard(message), &mut held) {
+        match session.take(heard(message), &mut held, &everything()) {
             Ok(Step::Welcomed(terms)) => (terms.lease.as_millis(), terms.heartbeat.as_millis()),
             other => panic!("{other:?}"),
         }
@@ -64,7 +64,9 @@ fn what_the_protocol_does_not_allow_ends_the_stream() {
     let mut held = Held::default();
     let mut first = |message| {
         let mut session = Session::new(hello().protocol, [], &held);
-        session.take(heard(message), &mut held).unwrap_err()
+        session
+            .take(heard(message), &mut held, &everything())
+            .unwrap_err()
     };
     let early = first(Heard::Update((&update(1)).into()));
     assert_eq!(
@@ -79,7 +81,7 @@ fn what_the_protocol_does_not_allow_ends_the_stream() {
     assert_eq!(newer, End::Protocol(text.into()));
 
     let mut session = opened(&[], &mut held);
-    let second = session.take(heard(Heard::Welcome(welcome())), &mut held);
+    let second = session.take(heard(Heard::Welcome(welcome())), &mut held, &everything());
     assert_eq!(second, Err(End::Protocol("a second Welcome came".into())));
 }
 
@@ -90,7 +92,7 @@ fn a_word_from_the_future_is_passed_over() {
     let unknown = wire::SyncResponse { message: None };
     let answered = Vec::new();
     assert_eq!(
-        session.take(unknown, &mut held),
+        session.take(unknown, &mut held, &everything()),
         Ok(Step::Alive { answered })
     );
 }

@@ -111,7 +111,7 @@ fn only_good_news_of_the_service_itself_end_its_refusal() {
     // A state that is not taken, because nobody wants it, is no news.
     let mut unwanted = held.clone();
     unwanted
-        .apply_taking(full(12, vec![whole(&stock(), "b")]), |_, _| false)
+        .apply_taking(full(12, vec![whole(&stock(), "b")]), |_, _| false, |_| true)
         .unwrap();
     assert_eq!(names(unwanted.refused()), ["shop.v1.Stock"]);
     // Wanted no more, it is neither held nor refused.
@@ -150,7 +150,7 @@ fn after_a_refusal_there_is_nothing_to_resume_from_until_nothing_can_be_missing(
     assert_eq!(tell(&mut waiting, both(14)), Some(version(14)));
     // Without a full picture since, its state alone does not close the gap, nor does a new stream.
     assert_eq!(tell(&mut held, state_of_it), None);
-    held.resume();
+    held.resume([]);
     assert_eq!(tell(&mut held, update(14)), None);
     assert_eq!(tell(&mut held, both(15)), Some(version(15)));
 }
@@ -159,14 +159,14 @@ fn after_a_refusal_there_is_nothing_to_resume_from_until_nothing_can_be_missing(
 fn with_nothing_to_resume_from_a_heartbeat_answers_for_nothing() {
     let mut held = holding_both();
     held.refuse([stock()]);
-    held.resume();
+    held.resume([]);
     let mut session = Session::new(hello().protocol, [orders(), stock()], &held);
     // Everything is to be told anew, so that there is nothing to ask for later.
     assert_eq!(session.subscription().add, [orders(), stock()]);
     assert_eq!(session.subscribe([]), None);
     let mut take = |message: Heard| {
         let message = Some(message);
-        match session.take(wire::SyncResponse { message }, &mut held) {
+        match session.take(wire::SyncResponse { message }, &mut held, &everything()) {
             Ok(Step::Updated { answered, .. } | Step::Alive { answered }) => answered,
             Ok(Step::Welcomed(_)) => Vec::new(),
             other => panic!("{other:?}"),

@@ -204,6 +204,7 @@ async fn heartbeats_name_the_version_held() {
 #[tokio::test]
 async fn a_picture_from_disk_is_there_at_once_and_resumed() {
     let mut held = Held::default();
+    held.offer([service("shop.v1.Front")]);
     held.apply(one_order(10, "a")).unwrap();
     let mut control = FakeControl::start().await;
     let mut running = Running::start(parameters(&[&control.address]), Some(held));
