@@ -16,7 +16,7 @@ use sidelane_proto::model::endpoint::OWN_CLASSES_LIMIT;
 use sidelane_proto::model::error::Problem;
 use sidelane_proto::model::{
     Addresses, ConnectionClass, NodeHello, OwnClass, PeerAddress, ProtocolRange, Rule, ServiceName,
-    Subscription,
+    Subscription, Validation,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
@@ -55,6 +55,14 @@ const LAST_FRAMES: Duration = Duration::from_millis(500);
 /// Between two looks at what is still open.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// What a program was built with.
+pub struct Built {
+    /// Its rules.
+    pub routes: RouteTable,
+    /// What pushed rules must pass beside Sidelane's own checks.
+    pub validations: Vec<Box<dyn Validation>>,
+}
+
 /// The sidecar could not start.
 pub type StartError = Box<dyn std::error::Error>;
 
@@ -70,7 +78,11 @@ struct Listeners {
 ///
 /// # Errors
 /// It could not start: an address, the data folder, or a signal handler was refused.
-pub async fn run(loaded: Loaded, routes: RouteTable) -> Result<(), StartError> {
+pub async fn run(loaded: Loaded, built: Built) -> Result<(), StartError> {
+    let Built {
+        routes,
+        validations,
+    } = built;
     let Loaded {
         config,
         settings,
@@ -110,7 +122,7 @@ pub async fn run(loaded: Loaded, routes: RouteTable) -> Result<(), StartError> {
         mesh: Arc::clone(&mesh),
         pool: Arc::clone(&pool),
     });
-    let check = RuleCheck::new(routes, Vec::new(), Vec::new());
+    let check = RuleCheck::new(routes, validations);
     let parameters = Parameters {
         control: config.control.iter().map(ToString::to_string).collect(),
         hello,

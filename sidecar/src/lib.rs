@@ -16,6 +16,7 @@ pub mod accept;
 pub mod admin;
 pub mod app;
 pub mod balance;
+pub mod builder;
 pub mod call;
 pub mod classify;
 pub mod config;
@@ -49,53 +50,18 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use sidelane::routing::RouteTable;
-use sidelane_process::settings::{self, Environment, Start};
 
-use config::Config;
+pub use builder::Builder;
 
 /// Runs a sidecar with these rules and this process's arguments.
 #[must_use]
 pub fn main(routes: RouteTable) -> ExitCode {
-    run(std::env::args_os().skip(1).collect(), routes)
+    Builder::new(routes).main()
 }
 
 /// Runs a sidecar with these rules and arguments, the program's name left out. Returns when it
 /// was told to end; 1 if it could not start, 2 if an argument was wrong.
 #[must_use]
 pub fn run(arguments: Vec<OsString>, routes: RouteTable) -> ExitCode {
-    let environment = Environment::of_process();
-    let loaded = match Config::load(arguments, &environment, settings::read_file) {
-        Ok(Start::Run(loaded)) => loaded,
-        Ok(Start::Print(text)) => {
-            println!("{text}");
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("sidelane-sidecar: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    if let Err(error) = sidelane_process::logs::init(&loaded.config.log) {
-        eprintln!("sidelane-sidecar: {error}");
-        return ExitCode::from(2);
-    }
-    // One thread: it beats two on small machines, for every proxy that was measured, because no
-    // call changes its core. What blocks (the disk) has threads of its own.
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("sidelane-sidecar: the runtime does not start: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(app::run(loaded, routes)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("sidelane-sidecar: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    Builder::new(routes).run(arguments)
 }

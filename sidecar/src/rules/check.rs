@@ -1,32 +1,25 @@
-//! May a pushed rule be taken here? It must not move what was compiled in, must pass the project's
-//! own validations, and must name a strategy that this program has.
+//! May a pushed rule be taken here? It must not move what was compiled in, and must pass the
+//! project's own validations.
 
 use std::collections::HashMap;
 
 use sidelane::routing::RouteTable;
-use sidelane_proto::model::error::Problem;
 use sidelane_proto::model::{FieldError, PushedRule, Rule, ServiceName, Validation, validation};
 
 /// Judges pushed rules.
 pub struct RuleCheck {
     compiled: HashMap<&'static str, &'static Rule>,
     validations: Vec<Box<dyn Validation>>,
-    strategies: Vec<String>,
 }
 
 impl RuleCheck {
-    /// Beside these rules, by these validations, with these strategies of the project's own.
+    /// Beside these rules, by these validations.
     #[must_use]
-    pub fn new(
-        routes: RouteTable,
-        validations: Vec<Box<dyn Validation>>,
-        strategies: Vec<String>,
-    ) -> Self {
+    pub fn new(routes: RouteTable, validations: Vec<Box<dyn Validation>>) -> Self {
         let named = routes.rules().map(|rule| (&*rule.service, rule));
         Self {
             compiled: named.collect(),
             validations,
-            strategies,
         }
     }
 
@@ -39,7 +32,6 @@ impl RuleCheck {
         if let Some(compiled) = compiled {
             pushed.check_against(compiled)?;
         }
-        self.check_strategy(&pushed.rule)?;
         let default;
         let base = match compiled {
             Some(compiled) => compiled,
@@ -53,18 +45,6 @@ impl RuleCheck {
         let validations = self.validations.iter().map(|validation| &**validation);
         validation::run(validations.map(|it| it as &dyn Validation), &whole)
     }
-
-    fn check_strategy(&self, rule: &Rule) -> Result<(), FieldError> {
-        let Some(name) = rule.strategy.as_deref() else {
-            return Ok(());
-        };
-        if self.strategies.iter().any(|known| known == name) {
-            return Ok(());
-        }
-        let known = self.strategies.iter().map(String::as_str);
-        let problem = Problem::unknown_name(name, "strategy of this sidecar", known);
-        Err(FieldError::new("load_balancing_custom", problem))
-    }
 }
 
 impl std::fmt::Debug for RuleCheck {
@@ -74,7 +54,6 @@ impl std::fmt::Debug for RuleCheck {
             .debug_struct("RuleCheck")
             .field("rules", &self.compiled.len())
             .field("validations", &validations)
-            .field("strategies", &self.strategies)
             .finish()
     }
 }

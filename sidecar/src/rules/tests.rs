@@ -184,9 +184,8 @@ static TABLE: &[Rule] = &[{
 
 #[test]
 fn what_is_pushed_is_judged_as_it_would_hold() {
-    let strategies = vec!["nearest".to_owned()];
     let routes = RouteTable::new(TABLE);
-    let check = RuleCheck::new(routes, vec![Box::new(TimeLimits)], strategies);
+    let check = RuleCheck::new(routes, vec![Box::new(TimeLimits)]);
     let judge = |pushed: Option<PushedRule>| check.check(&pushed.unwrap());
 
     // The compiled rule has a time limit, so that what only tunes it needs none.
@@ -199,21 +198,5 @@ fn what_is_pushed_is_judged_as_it_would_hold() {
     assert_eq!(
         other.unwrap_err().to_string(),
         "timeout every service of ours says its `timeout` (validation `time-limits`)"
-    );
-    let custom = |name: &'static str| {
-        let pushed = pushed(Lane::GENERAL, true, |_| {}).unwrap();
-        let rule = Rule {
-            strategy: Some(name.into()),
-            ..Rule::clone(&pushed.rule)
-        };
-        let rule = Arc::new(rule);
-        check.check(&PushedRule { rule, ..pushed })
-    };
-    assert_eq!(custom("nearest"), Ok(()));
-    let unknown = custom("nearst").unwrap_err();
-    assert_eq!(unknown.path, "load_balancing_custom");
-    assert!(
-        unknown.to_string().contains("did you mean `nearest`?"),
-        "{unknown}"
     );
 }
