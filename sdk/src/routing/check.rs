@@ -1,9 +1,9 @@
-//! What cannot stand in one program beside each other: two rules of one service, two lanes or two
-//! classes of one number or name. All of it runs when the program is compiled, so it is loops and
+//! What cannot be, and what cannot stand in one program beside each other: two rules of one service,
+//! two lanes or two classes of one number or name. All of it runs when the program is compiled, so it is loops and
 //! arrays; the message of a panic is the compile error that people read.
 
 use sidelane_proto::model::lane::FIRST_OWN_LANE;
-use sidelane_proto::model::{ConnectionClass, Lane, LaneDefinition, Rule};
+use sidelane_proto::model::{ConnectionClass, Flaw, Lane, LaneDefinition, Rule};
 
 use super::message::Message;
 use super::services::PREDEFINED;
@@ -27,6 +27,56 @@ pub(super) const fn all(table: &RouteTable) {
     services.add_all(PREDEFINED);
     services.add_table(table);
     lanes_and_classes(table);
+}
+
+/// Refuses a rule that a type states. Its pair was refused already, if it had to be, and better
+/// said once: rustc looked at the types. Where their relation was opened by hand, the table looks
+/// at the values.
+pub(super) const fn stated(rule: &Rule) {
+    match rule.flaw() {
+        None | Some(Flaw::Pair) => (),
+        Some(flaw) => refuse(rule, flaw),
+    }
+}
+
+/// Refuses a rule whose parts do not go together.
+const fn one(rule: &Rule) {
+    if let Some(flaw) = rule.flaw() {
+        refuse(rule, flaw);
+    }
+}
+
+const fn refuse(rule: &Rule, flaw: Flaw) -> ! {
+    let message = Message::new("the rule of `")
+        .and(text(&rule.service))
+        .and("` cannot be: ");
+    let message = match (flaw, flaw.method(rule)) {
+        (Flaw::Pair, _) => message
+            .and("lane `")
+            .and(rule.lane.name())
+            .and("` does not go with class ")
+            .and(rule.class.name()),
+        (Flaw::RetryOfOnce(_) | Flaw::HashOnStream(_) | Flaw::RetryOfStream(_), Some(method)) => {
+            message
+                .and("method `")
+                .and(text(&method.name))
+                .and("` ")
+                .and(flaw.reason())
+        }
+        (_, Some(method)) => message
+            .and("method `")
+            .and(text(&method.name))
+            .and("`: `")
+            .and(flaw.field())
+            .and("` ")
+            .and(flaw.reason()),
+        (_, None) => message
+            .and("`")
+            .and(flaw.field())
+            .and("` ")
+            .and(flaw.reason()),
+    };
+    message.and(" (").and(text(&rule.origin)).and(")").panic();
 }
 
 pub(super) const fn lanes_and_classes(table: &RouteTable) {
@@ -63,10 +113,7 @@ impl Services {
     }
 
     const fn add(&mut self, rule: &'static Rule) {
-        assert!(
-            rule.class.allows(rule.lane),
-            "this class and this lane do not go together"
-        );
+        one(rule);
         self.count += 1;
         assert!(
             self.count <= RULES_LIMIT,

@@ -12,6 +12,11 @@ use sidelane_proto::model::Lane;
 use sidelane_proto::model::lane::FIRST_OWN_LANE;
 
 /// This type was made a marker by the macro for it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no lane and no connection class of Sidelane's",
+    label = "not made by a macro of Sidelane",
+    note = "`define_swimlane!` makes a lane of one's own, `define_connection!` a connection class"
+)]
 pub trait Opened {}
 
 /// This class was said to go with lane `L` by the macro for one of them.

@@ -30,7 +30,7 @@ use crate::routing::services::matrix::ValidRoutingMatrix;
 ///
 /// define_swimlane!(Audit, id = 16, connection = [Internal], window = 65_536, max_streams = 100);
 ///
-/// let audit = RoutingBuilder::new().connection::<Internal>().swimlane::<Audit>().build();
+/// let audit = RoutingBuilder::new().connection(Internal).swimlane(Audit).build();
 /// assert_eq!(audit.lane().name(), "audit");
 /// ```
 ///
@@ -60,35 +60,27 @@ pub struct Complete<C: ValidRoutingMatrix<L>, L: LaneMarker>(PhantomData<(C, L)>
 #[diagnostic::on_unimplemented(
     message = "the connection class is chosen already",
     label = "a second class",
-    note = "say `.internal()`, `.external()` or `.connection::<C>()` once, first of all"
+    note = "say `.internal()`, `.external()` or `.connection(C)` once, first of all"
 )]
 pub trait AwaitsClass: sealed::State {}
 
-/// A state in which the lane is chosen next.
+/// A state in which the lane is chosen next, after class `C`.
 #[diagnostic::on_unimplemented(
     message = "there is no lane to choose here: the class comes first, the lane once after it",
     label = "no place for a lane",
-    note = "say `.internal()`, `.external()` or `.connection::<C>()`, then one lane, then `.build()`"
+    note = "say `.internal()`, `.external()` or `.connection(C)`, then one lane, then `.build()`"
 )]
-pub trait AwaitsLane: sealed::State {
-    /// The class that was chosen.
-    type Connection: ConnectionMarker;
-}
+pub trait AwaitsLane<C: ConnectionMarker>: sealed::State {}
 
-/// The state in which all is chosen.
+/// The state in which all is chosen: class `C` and lane `L`.
 #[diagnostic::on_unimplemented(
     message = "this routing is not finished",
     label = "a class and a lane are to be chosen before",
-    note = "choose a class with `.internal()`, `.external()` or `.connection::<C>()`",
+    note = "choose a class with `.internal()`, `.external()` or `.connection(C)`",
     note = "then a lane with `.general()`, `.gossip()`, `.bifrost_data()`, `.ingress_data()` or \
-            `.swimlane::<L>()`"
+            `.swimlane(L)`"
 )]
-pub trait Finished: sealed::State {
-    /// The class.
-    type Connection: ValidRoutingMatrix<Self::Lane>;
-    /// The lane.
-    type Lane: LaneMarker;
-}
+pub trait Finished<C: ValidRoutingMatrix<L>, L: LaneMarker>: sealed::State {}
 
 mod sealed {
     pub trait State {}
@@ -100,14 +92,9 @@ impl<C: ValidRoutingMatrix<L>, L: LaneMarker> sealed::State for Complete<C, L> {
 
 impl AwaitsClass for NothingChosen {}
 
-impl<C: ConnectionMarker> AwaitsLane for ClassChosen<C> {
-    type Connection = C;
-}
+impl<C: ConnectionMarker> AwaitsLane<C> for ClassChosen<C> {}
 
-impl<C: ValidRoutingMatrix<L>, L: LaneMarker> Finished for Complete<C, L> {
-    type Connection = C;
-    type Lane = L;
-}
+impl<C: ValidRoutingMatrix<L>, L: LaneMarker> Finished<C, L> for Complete<C, L> {}
 
 impl RoutingBuilder {
     /// Nothing is chosen yet.
@@ -149,7 +136,7 @@ impl<S> RoutingBuilder<S> {
 
     /// The class is `C`, which may be one's own.
     #[must_use]
-    pub const fn connection<C: ConnectionMarker>(self) -> RoutingBuilder<ClassChosen<C>>
+    pub const fn connection<C: ConnectionMarker>(self, _: C) -> RoutingBuilder<ClassChosen<C>>
     where
         S: AwaitsClass,
     {
@@ -158,54 +145,63 @@ impl<S> RoutingBuilder<S> {
 
     /// The lane is [`General`].
     #[must_use]
-    pub const fn general(self) -> RoutingBuilder<Complete<S::Connection, General>>
+    pub const fn general<C: ValidRoutingMatrix<General>>(
+        self,
+    ) -> RoutingBuilder<Complete<C, General>>
     where
-        S: AwaitsLane<Connection: ValidRoutingMatrix<General>>,
+        S: AwaitsLane<C>,
     {
         RoutingBuilder(PhantomData)
     }
 
     /// The lane is [`Gossip`].
     #[must_use]
-    pub const fn gossip(self) -> RoutingBuilder<Complete<S::Connection, Gossip>>
+    pub const fn gossip<C: ValidRoutingMatrix<Gossip>>(self) -> RoutingBuilder<Complete<C, Gossip>>
     where
-        S: AwaitsLane<Connection: ValidRoutingMatrix<Gossip>>,
+        S: AwaitsLane<C>,
     {
         RoutingBuilder(PhantomData)
     }
 
     /// The lane is [`BifrostData`].
     #[must_use]
-    pub const fn bifrost_data(self) -> RoutingBuilder<Complete<S::Connection, BifrostData>>
+    pub const fn bifrost_data<C: ValidRoutingMatrix<BifrostData>>(
+        self,
+    ) -> RoutingBuilder<Complete<C, BifrostData>>
     where
-        S: AwaitsLane<Connection: ValidRoutingMatrix<BifrostData>>,
+        S: AwaitsLane<C>,
     {
         RoutingBuilder(PhantomData)
     }
 
     /// The lane is [`IngressData`].
     #[must_use]
-    pub const fn ingress_data(self) -> RoutingBuilder<Complete<S::Connection, IngressData>>
+    pub const fn ingress_data<C: ValidRoutingMatrix<IngressData>>(
+        self,
+    ) -> RoutingBuilder<Complete<C, IngressData>>
     where
-        S: AwaitsLane<Connection: ValidRoutingMatrix<IngressData>>,
+        S: AwaitsLane<C>,
     {
         RoutingBuilder(PhantomData)
     }
 
     /// The lane is `L`, which may be one's own.
     #[must_use]
-    pub const fn swimlane<L: LaneMarker>(self) -> RoutingBuilder<Complete<S::Connection, L>>
+    pub const fn swimlane<L: LaneMarker, C: ValidRoutingMatrix<L>>(
+        self,
+        _: L,
+    ) -> RoutingBuilder<Complete<C, L>>
     where
-        S: AwaitsLane<Connection: ValidRoutingMatrix<L>>,
+        S: AwaitsLane<C>,
     {
         RoutingBuilder(PhantomData)
     }
 
     /// What was chosen.
     #[must_use]
-    pub const fn build(self) -> RoutingConfig<S::Connection, S::Lane>
+    pub const fn build<C: ValidRoutingMatrix<L>, L: LaneMarker>(self) -> RoutingConfig<C, L>
     where
-        S: Finished,
+        S: Finished<C, L>,
     {
         RoutingConfig::new()
     }

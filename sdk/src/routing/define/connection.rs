@@ -33,7 +33,7 @@
 /// pub static ROUTES: RouteTable = RouteTable::new(RULES).with_classes(CLASSES);
 ///
 /// assert_eq!(Partners::NAME, "partners");
-/// let routing = RoutingBuilder::new().connection::<Partners>().general().build();
+/// let routing = RoutingBuilder::new().connection(Partners).general().build();
 /// assert_eq!(routing.class(), Partners::CLASS);
 /// ```
 ///
@@ -90,9 +90,9 @@ macro_rules! define_connection {
             "` is no field; fields are number, lanes, name"
         ));
     };
-    (@read $n:tt $a:tt $b:tt $c:tt; $($rest:tt)*) => { ::core::compile_error!(::core::concat!(
-        "define_connection!: a field is written `name = value`, and a comma follows; this is not: ",
-        ::core::stringify!($($rest)*)
+    (@read $n:tt $a:tt $b:tt $c:tt; $first:tt $($rest:tt)*) => { ::core::compile_error!(::core::concat!(
+        "define_connection!: a field is written `name = value`, and a comma follows; it goes wrong \
+         at `", ::core::stringify!($first), "`"
     )); };
 
     // What is missing, in the order of the slots, then what is there twice.

@@ -156,9 +156,9 @@ macro_rules! define_service_routing {
          load_balancing_custom, service, timeout, max_timeout, retry, methods"
     )); };
     (@read $n:tt $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt $k:tt $l:tt;
-        $($rest:tt)*) => { ::core::compile_error!(::core::concat!(
-        "define_service_routing!: a field is written `name = value`, and a comma follows; this is \
-         not: ", ::core::stringify!($($rest)*)
+        $first:tt $($rest:tt)*) => { ::core::compile_error!(::core::concat!(
+        "define_service_routing!: a field is written `name = value`, and a comma follows; it goes wrong \
+         at `", ::core::stringify!($first), "`"
     )); };
 
     // What is missing, in the order of the slots, then what is there twice.

@@ -41,7 +41,7 @@
 /// | field | what it is |
 /// | --- | --- |
 /// | `id` | its number, 16 to 65,535, unique in the mesh |
-/// | `connection` | the classes with which it goes, as types, in brackets |
+/// | `connection` | the class with which it goes, as a type, or several in brackets |
 /// | `window` | bytes that one stream may send before it is read: 16 KiB to 64 MiB |
 /// | `max_streams` | calls open at once on one connection: 1 to 65,536 |
 /// | `name` | as rules, headers and metrics have it; the type's in lower case: `BulkLoad` is `bulk_load` |
@@ -78,6 +78,10 @@ macro_rules! define_swimlane {
     (@read $n:tt $a:tt [$($x:tt)*] $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt;
         connection = [$($v:ty),* $(,)?], $($rest:tt)*) => { $crate::define_swimlane! {
         @read $n $a [$($x)* ([$($v),*])] $c $d $e $f $g $h $i $j; $($rest)*
+    } };
+    (@read $n:tt $a:tt [$($x:tt)*] $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt;
+        connection = $v:ty, $($rest:tt)*) => { $crate::define_swimlane! {
+        @read $n $a [$($x)* ([$v])] $c $d $e $f $g $h $i $j; $($rest)*
     } };
     (@read $n:tt $a:tt $b:tt [$($x:tt)*] $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt;
         window = $v:expr, $($rest:tt)*) => { $crate::define_swimlane! {
@@ -117,18 +121,13 @@ macro_rules! define_swimlane {
         $crate::define_swimlane! { @whole $n id $a, connection $b, window $c, max_streams $d, name $e, connection_window $f, max_connections $g, max_waiting $h, dscp $i, priority $j, }
     };
     (@read $n:tt $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt;
-        connection = $($rest:tt)*) => { ::core::compile_error!(
-        "define_swimlane!: `connection` is a list of classes in brackets, such as \
-         `connection = [Internal]`"
-    ); };
-    (@read $n:tt $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt;
         $field:ident = $($rest:tt)*) => { ::core::compile_error!(::core::concat!(
         "define_swimlane!: `", ::core::stringify!($field), "` is no field; fields are id, connection, window, max_streams, name, connection_window, max_connections, max_waiting, dscp, priority"
     )); };
     (@read $n:tt $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt;
-        $($rest:tt)*) => { ::core::compile_error!(::core::concat!(
-        "define_swimlane!: a field is written `name = value`, and a comma follows; this is not: ",
-        ::core::stringify!($($rest)*)
+        $first:tt $($rest:tt)*) => { ::core::compile_error!(::core::concat!(
+        "define_swimlane!: a field is written `name = value`, and a comma follows; it goes wrong \
+         at `", ::core::stringify!($first), "`"
     )); };
 
     // What is missing, in the order of the slots, then what is there twice.

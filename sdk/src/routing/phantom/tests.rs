@@ -61,16 +61,16 @@ fn lanes_and_classes_of_ones_own_go_where_they_say() {
     let pairs = [
         RoutingBuilder::new()
             .internal()
-            .swimlane::<Bulk>()
+            .swimlane(Bulk)
             .build()
             .class(),
         RoutingBuilder::new()
-            .connection::<Partners>()
-            .swimlane::<Bulk>()
+            .connection(Partners)
+            .swimlane(Bulk)
             .build()
             .class(),
         RoutingBuilder::new()
-            .connection::<Partners>()
+            .connection(Partners)
             .general()
             .build()
             .class(),

@@ -9,6 +9,7 @@ pub use sidelane_proto::model::LoadBalancing as LoadBalancingStrategy;
 use sidelane_proto::model::{Category, MethodRule, Retry, Rule};
 
 use super::matrix::ValidRoutingMatrix;
+use crate::routing::check;
 use crate::routing::phantom::{ConnectionMarker, LaneMarker};
 
 /// The time limit of unary calls where a persistent service says nothing else.
@@ -93,16 +94,11 @@ pub const fn rule_of<S: ServiceRouting + ?Sized>() -> Rule {
         <S::Connection as ConnectionMarker>::CLASS,
         <S::Lane as LaneMarker>::LANE,
     );
-    // The types say so already, unless their relation was opened by hand.
-    assert!(
-        class.allows(lane),
-        "this class and this lane do not go together"
-    );
     let (load_balancing, strategy) = match S::LOAD_BALANCING_CUSTOM {
         Some(name) => (None, Some(Cow::Borrowed(name))),
         None => (Some(S::LOAD_BALANCING_STRATEGY), None),
     };
-    Rule {
+    let rule = Rule {
         service: Cow::Borrowed(S::NAME),
         category: S::SERVICE_CATEGORY,
         class,
@@ -116,7 +112,9 @@ pub const fn rule_of<S: ServiceRouting + ?Sized>() -> Rule {
         retry: S::RETRY,
         methods: Cow::Borrowed(S::METHODS),
         origin: Cow::Borrowed(S::ORIGIN),
-    }
+    };
+    check::stated(&rule);
+    rule
 }
 
 const fn default_timeout(persistent: bool, ceiling: Option<Duration>) -> Duration {

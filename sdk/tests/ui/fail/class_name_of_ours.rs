@@ -1,0 +1,6 @@
+use sidelane::define_connection;
+use sidelane::routing::General;
+
+define_connection!(Partners, number = 16, lanes = [General], name = "external",);
+
+fn main() {}

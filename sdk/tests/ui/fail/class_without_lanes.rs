@@ -1,0 +1,5 @@
+use sidelane::define_connection;
+
+define_connection!(Partners, number = 16,);
+
+fn main() {}

@@ -1,0 +1,12 @@
+use sidelane::define_swimlane;
+use sidelane::routing::Internal;
+
+define_swimlane!(
+    Audit,
+    id = 16,
+    connection = [Internal],
+    window = 65_536,
+    max_stream = 100,
+);
+
+fn main() {}

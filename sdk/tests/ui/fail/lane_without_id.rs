@@ -1,0 +1,11 @@
+use sidelane::define_swimlane;
+use sidelane::routing::Internal;
+
+define_swimlane!(
+    Audit,
+    connection = [Internal],
+    window = 65_536,
+    max_streams = 100,
+);
+
+fn main() {}

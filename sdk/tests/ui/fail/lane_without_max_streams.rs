@@ -1,0 +1,6 @@
+use sidelane::define_swimlane;
+use sidelane::routing::Internal;
+
+define_swimlane!(Audit, id = 16, connection = [Internal], window = 65_536,);
+
+fn main() {}

@@ -1,0 +1,5 @@
+use sidelane::routing::RoutingBuilder;
+
+fn main() {
+    let _ = RoutingBuilder::new().internal().ingress_data();
+}

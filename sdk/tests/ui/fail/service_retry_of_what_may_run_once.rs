@@ -1,0 +1,18 @@
+use sidelane::define_service_routing;
+use sidelane::routing::{General, Internal, MethodRule, Retry, Statuses};
+
+define_service_routing!(
+    Orders,
+    category = Worker,
+    connection = Internal,
+    swimlane = General,
+    secure = true,
+    persistent = true,
+    load_balancing = Random,
+    methods = [MethodRule::unary("Place").with_retry(Retry {
+        attempts: 3,
+        on: Statuses::UNAVAILABLE
+    }),],
+);
+
+fn main() {}
