@@ -1,6 +1,8 @@
 //! The admin pages: is it alive, is it ready and if not why, what does it count, how is it set up,
 //! why would a call go there, and the drain.
 
+mod rules;
+
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -118,6 +120,7 @@ impl Admin {
                 "control's last update was refused, the last good one stays: {error}\n"
             ));
         }
+        text.push_str(&rules::refused_text(&status.refused_rules));
         if let Some(error) = &status.disk_error {
             text.push_str(&format!(
                 "the picture of the mesh is not kept on disk: {error}\n"
@@ -161,6 +164,7 @@ impl Admin {
                     "service": target.name.as_str(),
                     "rule": target.source.name(),
                     "origin": target.rule.origin,
+                    "pushed": rules::pushed(&target.said),
                     "class": target.rule.class.name(),
                     "lane": target.rule.lane.name(),
                     "secure": target.rule.secure,
@@ -177,7 +181,8 @@ impl Admin {
             "settings": self.settings,
             "bound": self.bound,
             "control": state_text(&status),
-            "version": status.version.map(|version| version.to_string()),
+            "version": status.version.as_ref().map(ToString::to_string),
+            "rules": rules::held(&status),
             "picture_from": status.source.name(),
             "strategies_not_built_yet": ["LEAST_CONNECTIONS", "CONSISTENT_HASH", "PEAK_EWMA"],
             "lanes": lanes(),
@@ -262,6 +267,24 @@ impl Admin {
                 "counter",
                 "Updates refused.",
                 counters.refused_updates,
+            ),
+            (
+                "sidelane_rules_held",
+                "gauge",
+                "Pushed rules held.",
+                status.rules as u64,
+            ),
+            (
+                "sidelane_rules_refused",
+                "gauge",
+                "Pushed rules that are refused now.",
+                status.refused_rules.len() as u64,
+            ),
+            (
+                "sidelane_rules_refused_total",
+                "counter",
+                "Pushed rules refused.",
+                counters.refused_rules,
             ),
             ("sidelane_snapshot_version", "gauge", "The version held.", {
                 status.version.map_or(0, |version| version.counter)

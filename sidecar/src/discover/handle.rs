@@ -192,6 +192,7 @@ impl Shared {
             version: held.version().cloned(),
             updated: None,
             refused_update: None,
+            rules: held.rules().len(),
             refused_rules: Vec::new(),
             generation,
             highest_generation: None,

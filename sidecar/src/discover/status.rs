@@ -20,6 +20,8 @@ pub struct Status {
     /// The newest update that was refused, until control has said something good of every service
     /// that was refused.
     pub refused_update: Option<RefusedUpdate>,
+    /// How many pushed rules are held.
+    pub rules: usize,
     /// The pushed rules that are refused, in the order of their services; of each the last good one
     /// stays.
     pub refused_rules: Vec<RefusedRule>,

@@ -41,9 +41,14 @@ impl Outlet {
         if !change.is_empty() {
             self.saves.send_replace(());
         }
-        let refused: Vec<RefusedRule> = self.shared.held().refused_rules().cloned().collect();
+        let (rules, refused) = {
+            let held = self.shared.held();
+            let refused: Vec<RefusedRule> = held.refused_rules().cloned().collect();
+            (held.rules().len(), refused)
+        };
         self.shared.status.send_modify(|status| {
             status.version = Some(change.version.clone());
+            status.rules = rules;
             status.refused_rules = refused;
         });
         self.settle();
