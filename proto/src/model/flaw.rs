@@ -123,7 +123,7 @@ impl Rule {
         }
         let mut before = 0;
         while before < index {
-            if super::class::same_text(text(&self.methods()[before].name), name) {
+            if is_same(text(&self.methods()[before].name), name) {
                 return Some(Flaw::MethodTwice(index));
             }
             before += 1;
@@ -315,6 +315,14 @@ const fn may_try(retry: Option<Retry>) -> bool {
         Some(retry) => retry.attempts >= 2 && retry.attempts <= ATTEMPTS_LIMIT,
         None => true,
     }
+}
+
+/// Names of methods differ in their length or at their end more often than at their beginning.
+const fn is_same(one: &str, other: &str) -> bool {
+    let (bytes, others) = (one.as_bytes(), other.as_bytes());
+    bytes.len() == others.len()
+        && bytes[bytes.len() - 1] == others[others.len() - 1]
+        && super::class::same_text(one, other)
 }
 
 /// What a `Cow` is otherwise read by is not for constants.

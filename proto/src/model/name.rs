@@ -128,19 +128,39 @@ pub(super) const fn is_identifier(text: &str) -> bool {
     has_form(text, false)
 }
 
+/// What a byte may be in a protobuf name. A table, since rustc walks whole programs' names and
+/// counts its steps.
+const FORM: [u8; 256] = {
+    let mut form = [OTHER; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let ascii = byte as u8;
+        if ascii.is_ascii_alphabetic() || ascii == b'_' {
+            form[byte] = LETTER;
+        } else if ascii.is_ascii_digit() {
+            form[byte] = DIGIT;
+        } else if ascii == b'.' {
+            form[byte] = DOT;
+        }
+        byte += 1;
+    }
+    form
+};
+const LETTER: u8 = 0;
+const DIGIT: u8 = 1;
+const DOT: u8 = 2;
+const OTHER: u8 = 3;
+
 const fn has_form(text: &str, dots: bool) -> bool {
     let bytes = text.as_bytes();
     let mut first = true;
     let mut index = 0;
     while index < bytes.len() {
-        let byte = bytes[index];
-        let letter = byte.is_ascii_alphabetic() || byte == b'_';
-        if dots && byte == b'.' && !first {
-            first = true;
-        } else if letter || (byte.is_ascii_digit() && !first) {
-            first = false;
-        } else {
-            return false;
+        match FORM[bytes[index] as usize] {
+            LETTER => first = false,
+            DIGIT if !first => (),
+            DOT if dots && !first => first = true,
+            _ => return false,
         }
         index += 1;
     }
