@@ -132,16 +132,17 @@ pub(super) const fn is_identifier(text: &str) -> bool {
 /// counts its steps.
 const FORM: [u8; 256] = {
     let mut form = [OTHER; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let ascii = byte as u8;
-        if ascii.is_ascii_alphabetic() || ascii == b'_' {
-            form[byte] = LETTER;
-        } else if ascii.is_ascii_digit() {
-            form[byte] = DIGIT;
-        } else if ascii == b'.' {
-            form[byte] = DOT;
-        }
+    let mut byte = 0_u8;
+    while byte < 128 {
+        form[byte as usize] = if byte.is_ascii_alphabetic() || byte == b'_' {
+            LETTER
+        } else if byte.is_ascii_digit() {
+            DIGIT
+        } else if byte == b'.' {
+            DOT
+        } else {
+            OTHER
+        };
         byte += 1;
     }
     form
