@@ -147,7 +147,10 @@ impl PathIndex {
 
     /// A method that no rule names, of a service that may be known.
     fn find_service(&self, path: &str) -> Result<Found<usize>, PathError> {
-        let parts = path.strip_prefix('/').and_then(|rest| rest.split_once('/'));
+        // A service that is known has no slash in it, so the last one is where it ends.
+        let parts = path
+            .strip_prefix('/')
+            .and_then(|rest| rest.rsplit_once('/'));
         if let Some((name, method)) = parts
             && let Some(service) = self.service(name)
             && CallPath::is_method(method)

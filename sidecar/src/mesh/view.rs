@@ -2,9 +2,12 @@
 //! methods up in it without a lock and without allocating; what that takes is built here, off
 //! their way, and only when the set of services and methods has changed.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
+use arc_swap::{ArcSwap, Guard};
 use sidelane::routing::{Found, PathIndex};
 use sidelane_proto::model::{PathError, Rule, ServiceName};
 
@@ -56,6 +59,50 @@ impl View {
             added: HashMap::new(),
             other_paths: false,
         }
+    }
+}
+
+thread_local! {
+    /// The picture that this thread looked at last.
+    static LAST: Cell<Option<Arc<View>>> = const { Cell::new(None) };
+}
+
+/// The picture that holds now.
+#[derive(Debug, Default)]
+pub(super) struct Current {
+    view: ArcSwap<View>,
+    /// Where it is, to be compared and never followed. Null until there is a first one.
+    place: AtomicPtr<View>,
+}
+
+impl Current {
+    /// For those who look more than once.
+    pub(super) fn load(&self) -> Guard<Arc<View>> {
+        self.view.load()
+    }
+
+    /// For every call. To load the picture takes two locked instructions, a third of what a call's
+    /// whole classification costs (33 ns with them, 21 without); to see that it is still the one
+    /// that this thread has at hand takes none.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        let place = self.place.load(Ordering::Acquire);
+        // What is at hand is held, so nothing else can be in its place.
+        let at_hand = LAST
+            .take()
+            .filter(|view| std::ptr::eq(Arc::as_ptr(view), place));
+        let view = at_hand.unwrap_or_else(|| self.view.load_full());
+        let seen = look(&view);
+        LAST.set(Some(view));
+        seen
+    }
+
+    pub(super) fn store(&self, view: View) {
+        let view = Arc::new(view);
+        let place = Arc::as_ptr(&view).cast_mut();
+        self.view.store(view);
+        self.place.store(place, Ordering::Release);
+        // So that what it took up is free now, and not at some later call's cost.
+        drop(LAST.take());
     }
 }
 
@@ -127,6 +174,7 @@ fn same_methods(one: &Arc<Rule>, other: &Arc<Rule>) -> bool {
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
+    use std::sync::Barrier;
     use std::time::Instant;
 
     use sidelane::routing::{ConnectionClass, Lane, MethodRule, RouteTable, rule};
@@ -204,6 +252,48 @@ mod tests {
             is("shop.v1.Orders", Some(0))
         );
         assert!(mesh.view().find("/c.C//Get").is_err());
+    }
+
+    #[test]
+    fn a_call_sees_the_newest_picture_of_its_own_mesh() {
+        let (one, other) = (mesh(), mesh());
+        let knows = |mesh: &Mesh, name: &str| mesh.look(|view| view.target(name).is_some());
+        for round in 0..3 {
+            let name = format!("a.A{round}");
+            assert!(!knows(&one, &name));
+            tell(&one, &[&name], &[]);
+            assert!(knows(&one, &name));
+            assert!(!knows(&other, &name));
+            assert!(knows(&one, &name));
+        }
+        // A look within a look, and a change between the two.
+        one.look(|view| {
+            tell(&one, &["b.B"], &[]);
+            assert!(view.target("b.B").is_none());
+            assert!(knows(&one, "b.B"));
+        });
+        assert!(knows(&one, "b.B"));
+        // Another thread has its own at hand, and sees the change all the same.
+        let (seen, told) = (Barrier::new(2), Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                assert!(!knows(&one, "c.C"));
+                seen.wait();
+                told.wait();
+                assert!(knows(&one, "c.C"));
+            });
+            seen.wait();
+            tell(&one, &["c.C"], &[]);
+            told.wait();
+        });
+    }
+
+    #[test]
+    fn a_picture_that_was_replaced_is_freed_at_once() {
+        let mesh = mesh();
+        let last = mesh.look(|_| Arc::downgrade(&mesh.view()));
+        tell(&mesh, &["a.A"], &[]);
+        assert!(last.upgrade().is_none());
     }
 
     #[test]
