@@ -6,3 +6,7 @@
 pub mod codec;
 pub mod model;
 pub mod wire;
+
+/// `sidelane/routing/v1/routing.proto`, which holds the options that rules are written with: builds
+/// bring it along.
+pub const ROUTING_PROTO: &str = include_str!("../sidelane/routing/v1/routing.proto");

@@ -14,6 +14,7 @@
 //! ```
 
 mod local;
+mod protos;
 pub mod routing;
 
 pub use local::{

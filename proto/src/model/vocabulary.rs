@@ -92,11 +92,11 @@ impl Vocabulary {
         for known in &self.classes {
             let (number, name) = (known.what.definition().number, known.what.definition().name);
             if number == class.definition().number {
-                let given = format!("number {number}");
+                let given = format!("{number} ");
                 return Err(taken("number", &given, "class", name, &known.origin));
             }
             if name == class.definition().name {
-                return Err(taken("name", "this name", "class", name, &known.origin));
+                return Err(taken("name", "", "class", name, &known.origin));
             }
         }
         room(self.classes.len(), CLASSES_LIMIT)?;
@@ -121,11 +121,11 @@ impl Vocabulary {
         for known in &self.lanes {
             let (id, name) = (known.what.id(), known.what.name());
             if id == lane.id() {
-                let given = format!("id {id}");
+                let given = format!("{id} ");
                 return Err(taken("id", &given, "lane", name, &known.origin));
             }
             if name == lane.name() {
-                return Err(taken("name", "this name", "lane", name, &known.origin));
+                return Err(taken("name", "", "lane", name, &known.origin));
             }
         }
         room(self.lanes.len(), LANES_LIMIT)?;
@@ -155,7 +155,7 @@ fn taken(path: &str, given: &str, what: &str, name: &str, origin: &str) -> Field
         "" => String::new(),
         origin => format!(" ({origin})"),
     };
-    let text = format!("{given} is taken by {what} `{name}`{origin}; take another {path}");
+    let text = format!("{given}is taken by {what} `{name}`{origin}; take another {path}");
     FieldError::new(path, Problem::Refused(text))
 }
 

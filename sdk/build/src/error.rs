@@ -66,13 +66,19 @@ pub struct Errors(Vec<Error>);
 
 impl Errors {
     /// Nothing wrong is `Ok`.
-    pub(crate) fn none_of(mut errors: Vec<Error>) -> Result<(), Self> {
+    pub(crate) fn none_of(errors: Vec<Error>) -> Result<(), Self> {
         if errors.is_empty() {
             return Ok(());
         }
+        Err(Self::of(errors))
+    }
+
+    /// These errors, of which there is at least one.
+    pub(crate) fn of(errors: impl IntoIterator<Item = Error>) -> Self {
+        let mut errors: Vec<_> = errors.into_iter().collect();
         errors.sort();
         errors.dedup();
-        Err(Self(errors))
+        Self(errors)
     }
 
     /// Each of them.

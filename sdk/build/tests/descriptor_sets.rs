@@ -1,6 +1,11 @@
 //! Rules out of descriptor sets, as `sidelane apply` and `sidelane check` read them: without the
 //! text of the files, and without code generation.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "what a test cannot go on without ends it"
+)]
+
 use std::fs;
 
 use prost_reflect::prost_types;

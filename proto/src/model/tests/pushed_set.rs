@@ -118,8 +118,8 @@ fn everything_that_is_wrong_is_found_at_once_with_its_field() {
         "rules[2].rule.lane Internal and lane `ingress_data` do not go together; Internal allows ",
         "rules[3].rule.service has 300 bytes, at most 255 are allowed",
         "rules[4].rule.service `a.A` is named twice",
-        "rules[6].rule.lane_definition.id id 303 is taken by lane `one` (e.E.yaml:1)",
-        "rules[7].rule.lane_definition.name this name is taken by lane `one` (e.E.yaml:1)",
+        "rules[6].rule.lane_definition.id 303 is taken by lane `one` (e.E.yaml:1)",
+        "rules[7].rule.lane_definition.name is taken by lane `one` (e.E.yaml:1)",
         "rules[8].rule.lane_definition contradicts another field: lane `one` is defined differently \
          at e.E.yaml:1",
         "rules[9].rule.lane_definition.id `7` is not a number of a lane",

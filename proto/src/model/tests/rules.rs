@@ -178,12 +178,12 @@ fn what_is_defined_twice_names_the_first_place() {
         (
             70,
             "reports",
-            "id id 70 is taken by lane `audit` (a.proto:9); take another id",
+            "id 70 is taken by lane `audit` (a.proto:9); take another id",
         ),
         (
             71,
             "audit",
-            "name this name is taken by lane `audit` (a.proto:9); take another name",
+            "name is taken by lane `audit` (a.proto:9); take another name",
         ),
     ] {
         let error = vocabulary

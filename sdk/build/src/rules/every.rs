@@ -45,7 +45,10 @@ fn repair(rule: &mut WrittenRule, path: &str, vocabulary: &Vocabulary) -> bool {
             "name" => method.name = format!("m{index}"),
             "timeout" => options.timeout.clear(),
             "hash_on" => options.hash_on.clear(),
-            "idempotent" => options.idempotent = false,
+            "idempotent" => {
+                options.idempotent = false;
+                options.retry = None;
+            }
             "retry" => options.retry = None,
             _ => return false,
         }

@@ -6,7 +6,7 @@ mod every;
 mod hash;
 mod place;
 mod read;
-mod text;
+pub(crate) mod text;
 
 use prost_reflect::DescriptorPool;
 use sidelane_proto::model::{Lane, OwnClass, Rule};
@@ -14,6 +14,8 @@ use sidelane_proto::model::{Lane, OwnClass, Rule};
 use crate::error::{Error, Errors};
 
 pub(crate) use place::Sources;
+#[cfg(feature = "generate")]
+pub(crate) use place::{Source, place_at, place_of, text_of};
 pub(crate) use read::read;
 
 /// The rules of a set of files, and what they stand on.
@@ -36,6 +38,8 @@ pub struct Defined<T> {
     pub what: T,
     /// Where.
     pub origin: String,
+    /// The package of that file.
+    pub package: String,
 }
 
 /// A service of the files.

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+#[cfg(feature = "generate")]
+use prost_reflect::prost_types::FileDescriptorProto;
 use prost_reflect::prost_types::source_code_info::Location;
 use prost_reflect::{FileDescriptor, Kind, MessageDescriptor};
 
@@ -113,7 +115,7 @@ impl<'a> Finder<'a> {
         let (start, end) = span(location, text)?;
         let option = text.get(start..end)?;
         let offset = text::find(&text::fields(option), steps)?;
-        Some(position(text, start + offset))
+        Some(text::position(text, start + offset))
     }
 
     fn locations(&self) -> impl Iterator<Item = &'a Location> + use<'a> {
@@ -121,16 +123,56 @@ impl<'a> Finder<'a> {
         info.into_iter().flat_map(|info| &info.location)
     }
 
-    /// Lines and columns count from 0 here, and columns are bytes.
     fn place(&self, position: Option<(u32, u32)>) -> Place {
-        let name = self.file.name();
-        let file = self.source.map_or(name, |source| &source.path).to_owned();
-        let position = position.map(|(line, column)| {
-            let text = self.source.map_or("", |source| &source.text);
-            (line + 1, characters(text, line, column) + 1)
-        });
-        Place { file, position }
+        place(self.file.name(), self.source, position)
     }
+}
+
+/// The place of an element of a file that is no descriptor yet.
+#[cfg(feature = "generate")]
+pub(crate) fn place_of(file: &FileDescriptorProto, sources: &Sources, path: &[i32]) -> Place {
+    let position = location(file, path).and_then(start);
+    place(file.name(), sources.0.get(file.name()), position)
+}
+
+/// The place of a byte of a file.
+#[cfg(feature = "generate")]
+pub(crate) fn place_at(
+    file: &FileDescriptorProto,
+    sources: &Sources,
+    offset: usize,
+) -> Option<Place> {
+    let source = sources.0.get(file.name())?;
+    let position = text::position(&source.text, offset);
+    Some(place(file.name(), Some(source), Some(position)))
+}
+
+/// The text of an element, and at which byte it begins.
+#[cfg(feature = "generate")]
+pub(crate) fn text_of<'a>(
+    file: &FileDescriptorProto,
+    sources: &'a Sources,
+    path: &[i32],
+) -> Option<(usize, &'a str)> {
+    let text = &sources.0.get(file.name())?.text;
+    let (start, end) = span(location(file, path)?, text)?;
+    Some((start, text.get(start..end)?))
+}
+
+#[cfg(feature = "generate")]
+fn location<'a>(file: &'a FileDescriptorProto, path: &[i32]) -> Option<&'a Location> {
+    let info = file.source_code_info.as_ref()?;
+    info.location.iter().find(|location| location.path == path)
+}
+
+/// Lines and columns count from 0 here, and columns are bytes.
+fn place(name: &str, source: Option<&Source>, position: Option<(u32, u32)>) -> Place {
+    let file = source.map_or(name, |source| &source.path).to_owned();
+    let position = position.map(|(line, column)| {
+        let text = source.map_or("", |source| &source.text);
+        (line + 1, text::characters(text, line, column) + 1)
+    });
+    Place { file, position }
 }
 
 /// The numbers by which the steps are known in descriptors, each with the step that it is of.
@@ -170,33 +212,7 @@ fn span(location: &Location, text: &str) -> Option<(usize, usize)> {
     let offset = |(line, column): (i32, i32)| {
         let line = usize::try_from(line).ok()?;
         let column = usize::try_from(column).ok()?;
-        Some(line_start(text, line)? + column)
+        Some(text::line_start(text, line)? + column)
     };
     Some((offset(from)?, offset(to)?))
-}
-
-fn line_start(text: &str, line: usize) -> Option<usize> {
-    match line.checked_sub(1) {
-        None => Some(0),
-        Some(before) => text.match_indices('\n').nth(before).map(|(end, _)| end + 1),
-    }
-}
-
-/// Line and column of a byte.
-pub(crate) fn position(text: &str, offset: usize) -> (u32, u32) {
-    let before = &text[..offset];
-    let line = before.matches('\n').count();
-    let column = offset - before.rfind('\n').map_or(0, |end| end + 1);
-    let number = |number| u32::try_from(number).unwrap_or(u32::MAX);
-    (number(line), number(column))
-}
-
-/// How many characters the first bytes of a line are; people and editors count those.
-pub(crate) fn characters(text: &str, line: u32, bytes: u32) -> u32 {
-    let count = || {
-        let start = line_start(text, usize::try_from(line).ok()?)?;
-        let end = start + usize::try_from(bytes).ok()?;
-        u32::try_from(text.get(start..end)?.chars().count()).ok()
-    };
-    count().unwrap_or(bytes)
 }

@@ -1,11 +1,13 @@
 //! From descriptors to rules.
 
+use std::collections::HashSet;
+
 use prost_reflect::{
     DescriptorPool, DynamicMessage, ExtensionDescriptor, FileDescriptor, Kind, MessageDescriptor,
     ServiceDescriptor,
 };
 use sidelane_proto::model::{
-    FieldError, Rule, Validation, Vocabulary, WrittenMethod, WrittenRule, validation,
+    FieldError, Problem, Rule, Validation, Vocabulary, WrittenMethod, WrittenRule, validation,
 };
 use sidelane_proto::wire::routing::v1 as wire;
 
@@ -40,6 +42,7 @@ pub(crate) fn read(
         options: Options::of(pool),
         vocabulary: Vocabulary::built_in(),
         set: RuleSet::default(),
+        broken: HashSet::new(),
         errors: Vec::new(),
     };
     for file in &files {
@@ -84,6 +87,8 @@ struct Reader<'a> {
     options: Options,
     vocabulary: Vocabulary,
     set: RuleSet,
+    /// Names of lanes and classes whose definitions were refused.
+    broken: HashSet<String>,
     errors: Vec<Error>,
 }
 
@@ -96,10 +101,11 @@ impl Reader<'_> {
             };
             let origin = finder.origin(&[&at]);
             match self.vocabulary.define_class(&definition, &origin) {
-                Ok(what) => self.set.classes.push(Defined { what, origin }),
+                Ok(what) => self.set.classes.push(defined(file, what, origin)),
                 Err(error) => {
                     let place = finder.field(&at, &message, &error.path, &[]);
                     self.refuse(place, &error);
+                    self.broken.insert(definition.name);
                 }
             }
         }
@@ -113,10 +119,11 @@ impl Reader<'_> {
             };
             let origin = finder.origin(&[&at]);
             match self.vocabulary.define_lane(&definition, &origin) {
-                Ok(what) => self.set.lanes.push(Defined { what, origin }),
+                Ok(what) => self.set.lanes.push(defined(file, what, origin)),
                 Err(error) => {
                     let place = finder.field(&at, &message, &error.path, &[]);
                     self.refuse(place, &error);
+                    self.broken.insert(definition.name);
                 }
             }
         }
@@ -283,11 +290,20 @@ impl Reader<'_> {
     }
 
     fn refuse(&mut self, place: Place, error: &FieldError) {
+        // That it is not there was told where it is defined.
+        if matches!(&error.problem, Problem::UnknownName { given, .. } if self.broken.contains(given))
+        {
+            return;
+        }
         // The place names the method.
         let path = every::method_field(&error.path).map_or(error.path.as_str(), |(_, path)| path);
         let problem = &error.problem;
-        self.errors
-            .push(Error::at(place, format!("{path} {problem}")));
+        let text = match problem {
+            // It names both fields.
+            Problem::IllegalPair { .. } => problem.to_string(),
+            _ => format!("{path} {problem}"),
+        };
+        self.errors.push(Error::at(place, text));
     }
 
     /// Our message in an option, however the set describes it.
@@ -311,6 +327,14 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+}
+
+fn defined<T>(file: &FileDescriptor, what: T, origin: String) -> Defined<T> {
+    Defined {
+        what,
+        origin,
+        package: file.package_name().to_owned(),
     }
 }
 

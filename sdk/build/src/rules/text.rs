@@ -243,6 +243,33 @@ fn string(text: &str, quote: char) -> usize {
     text.len()
 }
 
+/// The byte at which a line begins, counted from 0.
+pub(crate) fn line_start(text: &str, line: usize) -> Option<usize> {
+    match line.checked_sub(1) {
+        None => Some(0),
+        Some(before) => text.match_indices('\n').nth(before).map(|(end, _)| end + 1),
+    }
+}
+
+/// Line and column of a byte.
+pub(crate) fn position(text: &str, offset: usize) -> (u32, u32) {
+    let before = &text[..offset];
+    let line = before.matches('\n').count();
+    let column = offset - before.rfind('\n').map_or(0, |end| end + 1);
+    let number = |number| u32::try_from(number).unwrap_or(u32::MAX);
+    (number(line), number(column))
+}
+
+/// How many characters the first bytes of a line are; people and editors count those.
+pub(crate) fn characters(text: &str, line: u32, bytes: u32) -> u32 {
+    let count = || {
+        let start = line_start(text, usize::try_from(line).ok()?)?;
+        let end = start + usize::try_from(bytes).ok()?;
+        u32::try_from(text.get(start..end)?.chars().count()).ok()
+    };
+    count().unwrap_or(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,0 +1,216 @@
+//! The names that generated code has in Rust. Packages and services are named as prost and tonic
+//! name them, since their code stands beside ours.
+
+use sidelane_proto::model::{ConnectionClass, Lane};
+
+use crate::rules::RuleSet;
+
+/// Where the code of packages is: here, or in another crate.
+pub(super) struct Places<'a> {
+    /// `.shop.v1` and `::shop_protos::shop::v1`, the longest packages first.
+    elsewhere: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Places<'a> {
+    pub(super) fn new(extern_paths: &'a [(String, String)]) -> Self {
+        let paths = extern_paths.iter();
+        let mut elsewhere: Vec<_> = paths
+            .map(|(one, other)| (one.as_str(), other.as_str()))
+            .collect();
+        elsewhere.sort_by_key(|(package, _)| std::cmp::Reverse(package.len()));
+        Self { elsewhere }
+    }
+
+    /// Is the code of this package generated here?
+    pub(super) fn is_here(&self, package: &str) -> bool {
+        self.abroad(package).is_none()
+    }
+
+    /// The path of something in package `to`, as seen from package `from`.
+    pub(super) fn path(&self, from: &str, to: &str, name: &str) -> String {
+        let mut path = match self.abroad(to) {
+            Some(path) => path,
+            None => {
+                let mut path = vec!["super".to_owned(); modules(from).len()];
+                path.extend(modules(to));
+                path
+            }
+        };
+        path.push(name.to_owned());
+        path.join("::")
+    }
+
+    /// The module of a package that another crate generates.
+    fn abroad(&self, package: &str) -> Option<Vec<String>> {
+        let package = format!(".{package}");
+        self.elsewhere.iter().find_map(|(prefix, path)| {
+            let rest = package.strip_prefix(prefix)?;
+            let rest = match (rest, *prefix) {
+                ("", _) => "",
+                (rest, ".") => rest,
+                (rest, _) => rest.strip_prefix('.')?,
+            };
+            Some([vec![(*path).to_owned()], modules(rest)].concat())
+        })
+    }
+
+    /// The type of a lane, as seen from package `from`.
+    pub(super) fn lane(&self, rules: &RuleSet, from: &str, lane: Lane) -> String {
+        if Lane::BUILT_IN.contains(&lane) {
+            return built_in(lane);
+        }
+        let mut known = rules.lanes.iter().filter(|known| known.what == lane);
+        let package = known.next().map_or("", |known| &known.package);
+        self.path(from, package, &lane_type(lane.name()))
+    }
+
+    /// The type of a class, as seen from package `from`.
+    pub(super) fn class(&self, rules: &RuleSet, from: &str, class: ConnectionClass) -> String {
+        let ConnectionClass::Own(own) = class else {
+            return format!("::sidelane::routing::{}", class.name());
+        };
+        let mut known = rules.classes.iter().filter(|known| known.what == own);
+        let package = known.next().map_or("", |known| &known.package);
+        self.path(from, package, &class_type(class.name()))
+    }
+}
+
+/// The type of one of Sidelane's own lanes.
+pub(super) fn built_in(lane: Lane) -> String {
+    format!("::sidelane::routing::{}", camel(lane.name()))
+}
+
+/// The package of a service.
+pub(super) fn package(service: &str) -> &str {
+    service.rsplit_once('.').map_or("", |(package, _)| package)
+}
+
+/// The type that stands for a service's rule.
+pub(super) fn service_type(service: &str) -> String {
+    let name = service.rsplit('.').next().unwrap_or(service);
+    format!("{}ServiceRouting", camel(name))
+}
+
+/// The type that stands for a lane.
+pub(super) fn lane_type(name: &str) -> String {
+    format!("{}Lane", camel(name))
+}
+
+/// The type that stands for a connection class.
+pub(super) fn class_type(name: &str) -> String {
+    format!("{}Class", camel(name))
+}
+
+/// The modules that a package is, outermost first.
+pub(super) fn modules(package: &str) -> Vec<String> {
+    let parts = package.split('.').filter(|part| !part.is_empty());
+    parts
+        .map(|part| identifier(&words(part).join("_")))
+        .collect()
+}
+
+/// The name of a package's file, without its ending.
+pub(super) fn file(package: &str) -> String {
+    match modules(package).join(".") {
+        name if name.is_empty() => "_".to_owned(),
+        name => name,
+    }
+}
+
+/// The words of a name in lower case, as the crate `heck` splits them: at all that is no letter or
+/// digit, before a capital that follows a small letter, and before the last of several capitals
+/// if a small letter follows.
+fn words(name: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for part in name.split(|it: char| !it.is_ascii_alphanumeric()) {
+        let letters = part.as_bytes();
+        let mut start = 0;
+        for index in 1..letters.len() {
+            let (before, this) = (letters[index - 1], letters[index]);
+            let next = letters.get(index + 1);
+            let rises = before.is_ascii_lowercase() && this.is_ascii_uppercase();
+            // A digit belongs to the letter before it.
+            let rises = rises
+                || (before.is_ascii_digit()
+                    && this.is_ascii_uppercase()
+                    && letters[start..index].iter().any(u8::is_ascii_lowercase));
+            let ends = before.is_ascii_uppercase()
+                && this.is_ascii_uppercase()
+                && next.is_some_and(u8::is_ascii_lowercase);
+            if rises || ends {
+                words.push(part[start..index].to_ascii_lowercase());
+                start = index;
+            }
+        }
+        if start < part.len() {
+            words.push(part[start..].to_ascii_lowercase());
+        }
+    }
+    words
+}
+
+fn camel(name: &str) -> String {
+    let mut camel = String::new();
+    for word in words(name) {
+        let (first, rest) = word.split_at(1);
+        camel.push_str(&first.to_ascii_uppercase());
+        camel.push_str(rest);
+    }
+    camel
+}
+
+/// As prost escapes what Rust has taken.
+fn identifier(name: &str) -> String {
+    const RAW: [&str; 47] = [
+        "as", "break", "const", "continue", "else", "enum", "false", "fn", "for", "if", "impl",
+        "in", "let", "loop", "match", "mod", "move", "mut", "pub", "ref", "return", "static",
+        "struct", "trait", "true", "type", "unsafe", "use", "where", "while", "dyn", "abstract",
+        "become", "box", "do", "final", "macro", "override", "priv", "typeof", "unsized",
+        "virtual", "yield", "async", "await", "try", "gen",
+    ];
+    match name {
+        "_" | "super" | "self" | "Self" | "extern" | "crate" => format!("{name}_"),
+        name if RAW.contains(&name) => format!("r#{name}"),
+        name if name.starts_with(|it: char| it.is_ascii_digit()) => format!("_{name}"),
+        name => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_modules_as_prost_has_them() {
+        for (package, expected) in [
+            ("shop.v1", "shop.v1"),
+            ("Shop.OrderBook.V1", "shop.order_book.v1"),
+            ("a.type.self", "a.r#type.self_"),
+            ("a.v1beta1", "a.v1beta1"),
+            ("HTTPServer", "http_server"),
+            ("", "_"),
+        ] {
+            assert_eq!(file(package), expected);
+        }
+        assert_eq!(
+            service_type("shop.v1.HTTPOrders"),
+            "HttpOrdersServiceRouting"
+        );
+        assert_eq!(service_type("orders"), "OrdersServiceRouting");
+        assert_eq!(lane_type("bulk_load"), "BulkLoadLane");
+    }
+
+    #[test]
+    fn paths_lead_from_package_to_package() {
+        let paths = [
+            (".shop".to_owned(), "::other::shop".to_owned()),
+            (".shop.v2".to_owned(), "::newer".to_owned()),
+        ];
+        let places = Places::new(&paths);
+        assert_eq!(places.path("a.v1", "b.c", "X"), "super::super::b::c::X");
+        assert_eq!(places.path("", "b", "X"), "b::X");
+        assert_eq!(places.path("a", "shop.v1", "X"), "::other::shop::v1::X");
+        assert_eq!(places.path("a", "shop.v2", "X"), "::newer::X");
+        assert!(places.is_here("shopping") && !places.is_here("shop"));
+    }
+}
