@@ -21,7 +21,8 @@ use crate::claim::Claims;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::push::{self, Counters, Directory, Membership};
-use crate::registry::{self, Registry, Snapshot, Terms};
+use crate::registry::{self, Batch, Registry, RuleBook, Snapshot, Terms};
+use crate::rules::{Rules, Validations};
 use crate::serve::{self, ConnectionCounters};
 use crate::source::fixed::{FileError, Fixed};
 use crate::source::registration::Registration;
@@ -43,6 +44,8 @@ pub struct Parameters {
     pub fixed: Option<PathBuf>,
     /// The times of a lease.
     pub terms: Terms,
+    /// What is demanded of every rule.
+    pub validations: Validations,
 }
 
 impl From<&Config> for Parameters {
@@ -53,6 +56,7 @@ impl From<&Config> for Parameters {
             data: config.data.clone(),
             fixed: config.fixed.clone(),
             terms: Terms::new(config.lease),
+            validations: Validations::default(),
         }
     }
 }
@@ -122,6 +126,7 @@ impl App {
             loaded,
             parameters.fixed,
             parameters.terms,
+            parameters.validations,
         )
         .await
     }
@@ -137,12 +142,22 @@ impl App {
         loaded: Loaded,
         fixed: Option<PathBuf>,
         terms: Terms,
+        validations: Validations,
     ) -> Result<Self, StartError> {
         let (listen, admin) = (grpc.local_addr()?, pages.local_addr()?);
-        let (store, journal) = WriteBehind::start(store, loaded.version)?;
+        let (store, mut journal) = WriteBehind::start(store, loaded.version)?;
+        let rules = RuleBook::load(loaded.rules, loaded.rules_floor, loaded.version);
+        // Of rules that came to the disk and no further, the version is known now.
+        journal.record(Batch {
+            version: loaded.version,
+            rules: rules.since(loaded.version).collect(),
+            rules_floor: rules.floor(),
+            ..Batch::default()
+        });
         let directory = Arc::new(Directory::default());
         let (registry, writer) = registry::Start {
-            snapshot: Snapshot::start(loaded.store_id, loaded.version, loaded.services),
+            snapshot: Snapshot::start(loaded.store_id, loaded.version, loaded.services)
+                .with_rules(rules),
             watcher: Arc::clone(&directory) as Arc<dyn registry::Watcher>,
             journal,
         }
@@ -161,6 +176,7 @@ impl App {
             tasks.insert(0, fixed.spawn(drain.watch()));
         }
         let view = Arc::new(View {
+            rules: Rules::new(registry.clone(), store.ahead(), validations),
             registry,
             claims,
             directory,

@@ -1,11 +1,12 @@
-//! `sidelane.admin.v1.Mesh`: nodes, services, and the wait for a revision.
+//! `sidelane.admin.v1.Mesh`: nodes, services, rules, and the wait for a revision.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidelane_proto::model::Network;
+use sidelane_proto::model::pushed::RULES_BYTES_LIMIT;
 use sidelane_proto::model::snapshot::UPDATE_BYTES_LIMIT;
+use sidelane_proto::model::{Network, ServiceName};
 use sidelane_proto::wire::DESCRIPTORS;
 use sidelane_proto::wire::admin::v1 as wire;
 use sidelane_proto::wire::admin::v1::mesh_server;
@@ -15,8 +16,8 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use tonic_reflection::server::v1;
 
-use super::View;
-use crate::push::{Laggard, Listed, RefusedUpdate};
+use super::{View, rules};
+use crate::push::{self, Laggard, Listed, RefusedUpdate};
 use crate::registry::{NodeKey, NodeRecord, Origin};
 
 /// The longest wait for a revision; longer ones are cut to it.
@@ -24,8 +25,11 @@ pub const WAIT_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// Waits at once. Each of them looks at all sessions when one of them answers.
 pub const WAITERS_LIMIT: usize = 64;
 
-/// The largest request that is read, in bytes: they hold a name and some numbers.
-const REQUEST_LIMIT: usize = 64 << 10;
+/// The largest request that is read, in bytes: all rules that may be applied, and as many that are
+/// taken back. tonic has one limit for all methods of a service.
+pub const REQUEST_LIMIT: usize = RULES_BYTES_LIMIT + (8 << 20);
+/// The largest request to reflection, in bytes: it holds a name.
+const REFLECTION_LIMIT: usize = 64 << 10;
 
 /// The service as tonic wants it: shared by all connections.
 #[derive(Debug, Clone)]
@@ -57,7 +61,7 @@ pub(crate) fn reflection()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
-        .map(|server| server.max_decoding_message_size(REQUEST_LIMIT))
+        .map(|server| server.max_decoding_message_size(REFLECTION_LIMIT))
 }
 
 #[tonic::async_trait]
@@ -141,11 +145,40 @@ impl mesh_server::Mesh for Served {
         let until = Instant::now() + timeout;
         let waited = view.directory.wait(&view.registry, revision, until).await;
         let reached = waited.as_ref().is_some_and(Vec::is_empty);
+        let (refused, refused_count) = rules::refusals(view);
         Ok(Response::new(wire::WaitRevisionResponse {
             reached,
             revision,
             laggards: waited.unwrap_or_default().iter().map(laggard).collect(),
+            refused,
+            refused_count,
         }))
+    }
+
+    async fn apply_rules(
+        &self,
+        request: Request<wire::ApplyRulesRequest>,
+    ) -> Result<Response<wire::ApplyRulesResponse>, Status> {
+        let applied = rules::apply(&self.view, request.into_inner()).await;
+        applied.map(Response::new)
+    }
+
+    async fn list_rules(
+        &self,
+        request: Request<wire::ListRulesRequest>,
+    ) -> Result<Response<wire::ListRulesResponse>, Status> {
+        let request = request.into_inner();
+        let network = network(&request.network)?;
+        let service = match request.service.as_str() {
+            "" => None,
+            name => Some(
+                ServiceName::new(name)
+                    .map_err(|error| Status::invalid_argument(error.to_string()))?,
+            ),
+        };
+        let snapshot = self.view.registry.snapshot();
+        let listed = rules::list(&snapshot, network.as_ref(), service.as_ref());
+        Ok(Response::new(listed))
     }
 }
 
@@ -155,6 +188,7 @@ fn node(
     session: Option<&Listed>,
     silent: Option<&u64>,
 ) -> wire::Node {
+    let refused_rules = session.map(|listed| &listed.refused_rules);
     wire::Node {
         node_id: record.key.node.as_str().to_owned(),
         generation: record.generation.number(),
@@ -169,7 +203,7 @@ fn node(
             .map(|offer| offer.service.as_str().to_owned())
             .collect(),
         acknowledged: session.map_or(0, |listed| listed.acknowledged),
-        refused: refused(session.and_then(|listed| listed.refused.as_ref())),
+        refused: all_refused(session),
         build: record.build.to_string(),
         silent_ms: silent.copied().unwrap_or_default(),
         identity: record
@@ -178,7 +212,37 @@ fn node(
             .map(|identity| identity.as_str().to_owned())
             .unwrap_or_default(),
         network: record.key.network.as_str().to_owned(),
+        refused_rules: refused_rules
+            .iter()
+            .flat_map(|(refused, _)| refused.iter().cloned())
+            .map(rules::refusal)
+            .collect(),
+        refused_rules_count: refused_rules.map_or(0, |(_, all)| rules::count(*all)),
     }
+}
+
+/// What a session refuses, for people: an update, or rules, of which the first is named.
+fn all_refused(session: Option<&Listed>) -> String {
+    let Some(listed) = session else {
+        return String::new();
+    };
+    let update = refused(listed.refused.as_ref());
+    let (rules, all) = &listed.refused_rules;
+    let Some(first) = rules.first() else {
+        return update;
+    };
+    let more = match all - 1 {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    let push::RefusedRule {
+        service,
+        version,
+        field,
+        problem,
+    } = first;
+    let separator = if update.is_empty() { "" } else { "; " };
+    format!("{update}{separator}the rule of {service}, version {version}: {field} {problem}{more}")
 }
 
 fn laggard(laggard: &Laggard) -> wire::Laggard {

@@ -74,6 +74,19 @@ pub(super) async fn text(view: &View) -> String {
             .filter(|listed| listed.refused.is_some())
             .count(),
     );
+    page.one(
+        "rules",
+        "gauge",
+        "Rules that are applied.",
+        snapshot.rules().count(),
+    );
+    let refused = sessions.values().map(|listed| listed.refused_rules.1);
+    page.one(
+        "rules_refused",
+        "gauge",
+        "Rules that connected sidecars do not follow, of all sidecars together.",
+        refused.sum::<usize>(),
+    );
     push(&mut page, view);
     disks(&mut page, view);
     page.0
@@ -98,6 +111,12 @@ fn push(page: &mut Page, view: &View) {
         "counter",
         "Updates that sidecars refused.",
         counters.nacks(),
+    );
+    page.one(
+        "rule_refusals_total",
+        "counter",
+        "Rules that sidecars refused, in updates that they took.",
+        counters.rule_refusals(),
     );
     page.head(
         "refusals_total",

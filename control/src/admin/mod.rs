@@ -1,9 +1,10 @@
 //! What people and tools ask: over gRPC (`sidelane.admin.v1.Mesh`) and over HTTP (probes and
-//! metrics). It reads what the others hold and changes nothing.
+//! metrics). It reads what the others hold; what changes something goes through `crate::rules`.
 
 mod mesh;
 mod metrics;
 mod pages;
+mod rules;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,11 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::claim::Claims;
 use crate::push::{Counters, Directory};
 use crate::registry::Registry;
+use crate::rules::Rules;
 use crate::serve::ConnectionCounters;
 use crate::source::fixed::FixedStatus;
 use crate::store::StoreStatus;
 
-pub use mesh::{WAIT_LIMIT, WAITERS_LIMIT};
+pub use mesh::{REQUEST_LIMIT, WAIT_LIMIT, WAITERS_LIMIT};
 pub(crate) use mesh::{reflection, service};
 pub use pages::pages;
 
@@ -32,6 +34,8 @@ pub struct View {
     pub counters: Arc<Counters>,
     /// What the gRPC port counted.
     pub connections: Arc<ConnectionCounters>,
+    /// The way to apply rules.
+    pub rules: Rules,
     /// How the store is doing.
     pub store: Arc<StoreStatus>,
     /// How the fixed file is doing, if there is one.

@@ -2,6 +2,8 @@
 //! update is on its way: the next is made only when that one is answered, from whatever the newest
 //! snapshot is then.
 
+mod rules;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -10,23 +12,21 @@ use sidelane_proto::model::{Network, ServiceName, Subscription, Version};
 use super::outgoing::News;
 use crate::registry::{Delta, ServiceView, Snapshot};
 
+pub use rules::{REFUSALS_KEPT, RefusedRule};
+use rules::{RuleNews, Rules, Wanted};
+
 /// Where a session stands.
 #[derive(Debug)]
 pub struct Progress {
-    network: Network,
-    all: bool,
-    services: BTreeSet<ServiceName>,
+    wanted: Wanted,
     /// Subscribed, and the whole state is still to be told.
     fresh: BTreeSet<ServiceName>,
-    /// Nothing that the sidecar holds counts: the next update is full.
-    full: bool,
-    /// Everything that is neither fresh nor held back is held at this version.
-    synced: u64,
     told_once: bool,
     in_flight: Option<InFlight>,
     /// Refused by the sidecar in this version, and not told again until it has changed.
     held_back: HashMap<ServiceName, u64>,
     refused: Option<RefusedUpdate>,
+    rules: Rules,
 }
 
 /// What a session refused last.
@@ -51,11 +51,19 @@ struct InFlight {
     states: Vec<ServiceName>,
     upserts: Vec<ServiceName>,
     removals: Vec<ServiceName>,
+    rules: Vec<ServiceName>,
+    rules_removed: Vec<ServiceName>,
+}
+
+/// What a refused field is of.
+enum Blamed<'a> {
+    Service(&'a ServiceName),
+    Rule(&'a ServiceName),
 }
 
 impl Progress {
-    /// A session that has just said Hello. What it holds counts if it is of this store, and not
-    /// from a future that this store has lost.
+    /// A session that has just said Hello. What it holds counts if it is of this store, not from a
+    /// future that this store has lost, and not from a past of which rules are forgotten.
     #[must_use]
     pub fn new(
         network: Network,
@@ -64,46 +72,67 @@ impl Progress {
         snapshot: &Snapshot,
     ) -> Self {
         let resumed = held
-            .filter(|held| *held.store == **snapshot.store() && held.counter <= snapshot.counter());
+            .filter(|held| *held.store == **snapshot.store() && held.counter <= snapshot.counter())
+            .filter(|held| held.counter >= snapshot.rules().floor());
         let services: BTreeSet<ServiceName> = subscription.add.into_iter().collect();
         Self {
-            network,
-            all: subscription.all,
             fresh: match resumed {
                 Some(_) => BTreeSet::new(),
                 None => services.clone(),
             },
-            services,
-            full: resumed.is_none(),
-            synced: resumed.map_or(0, |held| held.counter),
+            wanted: Wanted {
+                network,
+                all: subscription.all,
+                services,
+                synced: resumed.map_or(0, |held| held.counter),
+                full: resumed.is_none(),
+            },
             told_once: false,
             in_flight: None,
             held_back: HashMap::new(),
             refused: None,
+            rules: Rules::default(),
         }
+    }
+
+    /// The node offers these services. What a session held says nothing of their rules, because
+    /// the node may have offered others then.
+    pub fn offer(&mut self, services: &[ServiceName]) {
+        self.rules.offer(services, &self.wanted);
+    }
+
+    /// The services that the node offers.
+    pub fn offered(&self) -> impl ExactSizeIterator<Item = &ServiceName> {
+        self.rules.offered()
     }
 
     /// Does it want to know of this service?
     #[must_use]
     pub fn wants(&self, service: &ServiceName) -> bool {
-        self.all || self.services.contains(service)
+        self.wanted.all || self.wanted.services.contains(service)
     }
 
     /// Does it want to know of all services?
     #[must_use]
     pub fn wants_all(&self) -> bool {
-        self.all
+        self.wanted.all
     }
 
     /// The services it asked for by name.
     pub fn services(&self) -> impl ExactSizeIterator<Item = &ServiceName> {
-        self.services.iter()
+        self.wanted.services.iter()
     }
 
     /// The version it acknowledged last: 0 before the first.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
-        self.synced
+        self.wanted.synced
+    }
+
+    /// Rules that it does not follow: the first [`REFUSALS_KEPT`], and how many there are.
+    #[must_use]
+    pub fn refused_rules(&self) -> (Vec<RefusedRule>, usize) {
+        self.rules.refused()
     }
 
     /// What it refused last, until it takes an update again.
@@ -116,19 +145,25 @@ impl Progress {
     /// subscribed before: then the sidecar has a reason to ask.
     pub fn subscribe(&mut self, subscription: &Subscription, snapshot: &Snapshot) {
         for service in &subscription.remove {
-            self.services.remove(service);
+            self.wanted.services.remove(service);
             self.fresh.remove(service);
             self.held_back.remove(service);
+            if !self.wanted.all {
+                self.rules.remove(service);
+            }
         }
         for service in &subscription.add {
-            self.services.insert(service.clone());
+            self.wanted.services.insert(service.clone());
             self.fresh.insert(service.clone());
             self.held_back.remove(service);
         }
-        if subscription.all && !self.all {
-            self.all = true;
-            let known = snapshot.services(&self.network);
+        self.rules.add(&subscription.add);
+        if subscription.all && !self.wanted.all {
+            self.wanted.all = true;
+            let known = snapshot.services(&self.wanted.network);
             self.fresh.extend(known.map(|(service, _)| service.clone()));
+            let ruled = snapshot.rules().services(&self.wanted.network);
+            self.rules.add(ruled.map(|(service, _)| service));
         }
     }
 
@@ -139,10 +174,12 @@ impl Progress {
             return None;
         }
         self.release_changed(snapshot);
+        // It was told nothing for so long that rules are forgotten which it may hold.
+        self.wanted.full |= self.wanted.synced < snapshot.rules().floor();
         let mut news = News {
             store: Arc::clone(snapshot.store()),
             counter: snapshot.counter(),
-            full: self.full,
+            full: self.wanted.full,
             ..News::default()
         };
         let mut in_flight = InFlight {
@@ -150,19 +187,21 @@ impl Progress {
             ..InFlight::default()
         };
         for service in self.pending(snapshot) {
-            let delta = match self.full || self.fresh.contains(&service) {
+            let delta = match self.wanted.full || self.fresh.contains(&service) {
                 true => None,
-                false => snapshot.delta(&self.network, &service, self.synced),
+                false => snapshot.delta(&self.wanted.network, &service, self.wanted.synced),
             };
             match delta {
                 Some(delta) => in_flight.add_delta(&mut news, &service, delta),
                 None => {
-                    let view = snapshot.service(&self.network, &service).cloned();
+                    let view = snapshot.service(&self.wanted.network, &service).cloned();
                     in_flight.add_state(&mut news, service, view);
                 }
             }
         }
-        let empty = in_flight.services().next().is_none();
+        let told = self.rules.next(snapshot.rules(), &self.wanted);
+        in_flight.add_rules(&mut news, told);
+        let empty = in_flight.services().next().is_none() && in_flight.ruled().next().is_none();
         if empty && self.told_once {
             return None;
         }
@@ -174,17 +213,18 @@ impl Progress {
         Some(news)
     }
 
-    /// The sidecar has taken an update. False: not the one that is on its way.
-    pub fn ack(&mut self, version: &Version) -> bool {
-        let Some(in_flight) = self.answered(version) else {
-            return false;
-        };
-        self.synced = in_flight.version;
-        self.full = false;
-        if self.held_back.is_empty() {
+    /// The sidecar has taken an update, but for these rules in it. `None`: not the update that is
+    /// on its way. Otherwise, how many rules it refused.
+    pub fn ack(&mut self, version: &Version, refused: Vec<RefusedRule>) -> Option<usize> {
+        let in_flight = self.answered(version)?;
+        self.wanted.synced = in_flight.version;
+        let told = in_flight.ruled().cloned();
+        let refusals = self.rules.taken(self.wanted.full, told, refused);
+        self.wanted.full = false;
+        if self.held_back.is_empty() && self.rules.holds_nothing_back() {
             self.refused = None;
         }
-        true
+        Some(refusals)
     }
 
     /// The sidecar has refused an update. The service of the refused field is not told again until
@@ -197,8 +237,24 @@ impl Progress {
         };
         let blamed = in_flight.blamed(field);
         for service in in_flight.services() {
-            if blamed.is_none_or(|blamed| blamed == service) {
+            let at_fault = match blamed {
+                Some(Blamed::Service(blamed)) => blamed == service,
+                Some(Blamed::Rule(_)) => false,
+                None => true,
+            };
+            if at_fault {
                 self.held_back.insert(service.clone(), in_flight.version);
+            }
+        }
+        for service in in_flight.ruled() {
+            let at_fault = match blamed {
+                Some(Blamed::Rule(blamed)) => blamed == service,
+                Some(Blamed::Service(_)) => false,
+                None => true,
+            };
+            match at_fault {
+                true => self.rules.hold_back(service.clone(), in_flight.version),
+                false => self.rules.tell_again(service.clone()),
             }
         }
         for service in in_flight.states {
@@ -217,18 +273,23 @@ impl Progress {
     /// Has the sidecar taken everything up to this version that it wants to know?
     #[must_use]
     pub fn has(&self, version: u64, snapshot: &Snapshot) -> bool {
-        if !self.held_back.is_empty() || !self.fresh.is_empty() || self.full {
+        if !self.held_back.is_empty() || !self.fresh.is_empty() || self.wanted.full {
             return false;
         }
-        if self.synced >= version {
+        if !self.rules.settled() {
+            return false;
+        }
+        if self.wanted.synced >= version {
             return true;
         }
         // Behind, but perhaps only by changes that it does not want to know.
         let changed = |service| {
-            let view = snapshot.service(&self.network, service);
-            view.is_some_and(|view| view.changed_within(self.synced, version))
+            let view = snapshot.service(&self.wanted.network, service);
+            view.is_some_and(|view| view.changed_within(self.wanted.synced, version))
         };
-        self.in_flight.is_none() && !self.wanted(snapshot).any(changed)
+        self.in_flight.is_none()
+            && !self.wanted(snapshot).any(changed)
+            && self.rules.current(snapshot.rules(), &self.wanted)
     }
 
     fn answered(&mut self, version: &Version) -> Option<InFlight> {
@@ -238,7 +299,7 @@ impl Progress {
 
     /// A refused service that has changed since may be acceptable now.
     fn release_changed(&mut self, snapshot: &Snapshot) {
-        let (network, fresh) = (&self.network, &mut self.fresh);
+        let (network, fresh) = (&self.wanted.network, &mut self.fresh);
         self.held_back.retain(|service, refused| {
             let held = snapshot.changed(network, service) <= *refused;
             if !held {
@@ -246,12 +307,14 @@ impl Progress {
             }
             held
         });
+        self.rules
+            .release_changed(snapshot.rules(), &self.wanted.network);
     }
 
     /// The services that the next update must tell of, in the order of their names.
     fn pending(&self, snapshot: &Snapshot) -> BTreeSet<ServiceName> {
         let behind = |service: &&ServiceName| {
-            self.full || snapshot.changed(&self.network, service) > self.synced
+            self.wanted.full || snapshot.changed(&self.wanted.network, service) > self.wanted.synced
         };
         let mut pending: BTreeSet<_> = self.wanted(snapshot).filter(behind).cloned().collect();
         pending.extend(self.fresh.iter().cloned());
@@ -260,9 +323,12 @@ impl Progress {
     }
 
     fn wanted<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a ServiceName> {
-        let network = self.all.then_some(&self.network);
+        let network = self.wanted.all.then_some(&self.wanted.network);
         let all = network.into_iter().flat_map(|n| snapshot.services(n));
-        self.services.iter().chain(all.map(|(service, _)| service))
+        self.wanted
+            .services
+            .iter()
+            .chain(all.map(|(service, _)| service))
     }
 }
 
@@ -280,6 +346,17 @@ impl InFlight {
         news.states.push((service, view));
     }
 
+    fn add_rules(&mut self, news: &mut News, told: RuleNews) {
+        (self.rules, news.rules) = told.rules.into_iter().unzip();
+        self.rules_removed.clone_from(&told.removed);
+        news.rules_removed = told.removed;
+    }
+
+    /// Services whose rule is told.
+    fn ruled(&self) -> impl Iterator<Item = &ServiceName> {
+        self.rules.iter().chain(&self.rules_removed)
+    }
+
     fn services(&self) -> impl Iterator<Item = &ServiceName> {
         self.states
             .iter()
@@ -287,15 +364,17 @@ impl InFlight {
             .chain(&self.removals)
     }
 
-    /// The service of a field such as `upserts[3].addresses.internal`.
-    fn blamed(&self, field: &str) -> Option<&ServiceName> {
+    /// What a field such as `upserts[3].addresses.internal` is of.
+    fn blamed(&self, field: &str) -> Option<Blamed<'_>> {
         let (list, rest) = field.split_once('[')?;
         let (index, _) = rest.split_once(']')?;
         let index: usize = index.parse().ok()?;
         match list {
-            "services" => self.states.get(index),
-            "upserts" => self.upserts.get(index),
-            "removals" => self.removals.get(index),
+            "services" => self.states.get(index).map(Blamed::Service),
+            "upserts" => self.upserts.get(index).map(Blamed::Service),
+            "removals" => self.removals.get(index).map(Blamed::Service),
+            "rules" => self.rules.get(index).map(Blamed::Rule),
+            "rules_removed" => self.rules_removed.get(index).map(Blamed::Rule),
             _ => None,
         }
     }

@@ -66,6 +66,7 @@ pub struct Counters {
     updates: AtomicU64,
     acks: AtomicU64,
     nacks: AtomicU64,
+    rule_refusals: AtomicU64,
     refusals: [AtomicU64; RefusalReason::ALL.len()],
 }
 
@@ -88,6 +89,12 @@ impl Counters {
         self.nacks.load(Ordering::Relaxed)
     }
 
+    /// Rules refused, in updates that were taken.
+    #[must_use]
+    pub fn rule_refusals(&self) -> u64 {
+        self.rule_refusals.load(Ordering::Relaxed)
+    }
+
     /// Claims refused for this reason.
     #[must_use]
     pub fn refusals(&self, reason: RefusalReason) -> u64 {
@@ -104,6 +111,11 @@ impl Counters {
 
     pub(super) fn nack(&self) {
         self.nacks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn rules_refused(&self, count: usize) {
+        self.rule_refusals
+            .fetch_add(count as u64, Ordering::Relaxed);
     }
 
     pub(super) fn refusal(&self, reason: RefusalReason) {

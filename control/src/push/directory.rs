@@ -1,8 +1,8 @@
-//! The open sessions, and an index of who wants to know of which service: so that a change wakes
-//! its subscribers and nobody else. It is the registry's watcher, and runs in the writer's task:
+//! The open sessions, and an index of who wants to know of which service and who offers it: so that
+//! a change wakes those whom it concerns and nobody else. It is the registry's watcher, and runs in the writer's task:
 //! it only sets wake-ups and never waits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use sidelane_proto::model::{Generation, Network, ServiceName, Subscription};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::ack::{Progress, RefusedUpdate};
+use super::ack::{Progress, RefusedRule, RefusedUpdate};
 use crate::claim::StreamId;
-use crate::registry::{NodeKey, Registry, Snapshot, Watcher};
+use crate::registry::{Changed, NodeKey, Registry, Snapshot, Watcher};
 
 /// Between two looks at all sessions, while somebody waits for them: a thousand sessions
 /// acknowledge one change within milliseconds, and each of them would mean a look.
@@ -29,11 +29,14 @@ pub struct Directory {
 #[derive(Debug, Default)]
 struct Index {
     sessions: HashMap<StreamId, Arc<Session>>,
-    by_service: HashMap<Network, HashMap<ServiceName, Subscribers>>,
+    by_service: ByService,
+    /// Who offers a service is told its rule.
+    by_offer: ByService,
     all: HashMap<Network, Subscribers>,
 }
 
 type Subscribers = HashMap<StreamId, Arc<Session>>;
+type ByService = HashMap<Network, HashMap<ServiceName, Subscribers>>;
 
 /// One session, as others see it.
 #[derive(Debug)]
@@ -73,6 +76,8 @@ pub struct Listed {
     pub acknowledged: u64,
     /// What it refused last.
     pub refused: Option<RefusedUpdate>,
+    /// Rules that it does not follow: the first few, and how many there are.
+    pub refused_rules: (Vec<RefusedRule>, usize),
 }
 
 impl Directory {
@@ -96,6 +101,7 @@ impl Directory {
                     false => progress.acknowledged(),
                 },
                 refused: progress.refused().cloned(),
+                refused_rules: progress.refused_rules(),
             };
             (session.key.clone(), listed)
         };
@@ -143,6 +149,7 @@ impl Directory {
         progress: Progress,
     ) -> Entry {
         let services: Vec<ServiceName> = progress.services().cloned().collect();
+        let offered: Vec<ServiceName> = progress.offered().cloned().collect();
         let all = progress.wants_all();
         let session = Arc::new(Session {
             stream,
@@ -154,6 +161,7 @@ impl Directory {
         let mut index = self.index();
         index.sessions.insert(stream, Arc::clone(&session));
         index.subscribe(&session, services, all);
+        enter(&mut index.by_offer, &session, offered);
         drop(index);
         Entry {
             directory: Arc::clone(self),
@@ -220,15 +228,24 @@ impl Directory {
 }
 
 impl Watcher for Directory {
-    fn published(&self, _: &Arc<Snapshot>, changed: &[(Network, ServiceName)]) {
+    fn published(&self, _: &Arc<Snapshot>, changed: &Changed) {
         let index = self.index();
-        for (network, service) in changed {
-            let named = index.by_service.get(network);
-            let named = named.and_then(|services| services.get(service));
-            let sessions = named.into_iter().chain(index.all.get(network));
-            for session in sessions.flat_map(HashMap::values) {
+        let wake = |sessions: Option<&Subscribers>| {
+            for session in sessions.into_iter().flat_map(HashMap::values) {
                 session.wake.notify_one();
             }
+        };
+        let ruled = changed.rules.iter();
+        for (network, service) in changed.services.iter().chain(ruled.clone()) {
+            wake(of(&index.by_service, network, service));
+        }
+        for (network, service) in ruled.clone() {
+            wake(of(&index.by_offer, network, service));
+        }
+        let networks = changed.services.iter().chain(ruled);
+        let networks: HashSet<&Network> = networks.map(|(network, _)| network).collect();
+        for network in networks {
+            wake(index.all.get(network));
         }
         drop(index);
         self.progressed.notify_waiters();
@@ -242,38 +259,57 @@ impl Index {
         services: impl IntoIterator<Item = ServiceName>,
         all: bool,
     ) {
-        let network = &session.key.network;
-        let by_service = self.by_service.entry(network.clone()).or_default();
-        for service in services {
-            let subscribers = by_service.entry(service).or_default();
-            subscribers.insert(session.stream, Arc::clone(session));
-        }
+        enter(&mut self.by_service, session, services);
         if all {
+            let network = &session.key.network;
             let subscribers = self.all.entry(network.clone()).or_default();
             subscribers.insert(session.stream, Arc::clone(session));
         }
     }
+}
 
-    fn unsubscribe<'a>(
-        &mut self,
-        session: &Session,
-        services: impl IntoIterator<Item = &'a ServiceName>,
-    ) {
-        let Some(by_service) = self.by_service.get_mut(&session.key.network) else {
-            return;
-        };
-        for service in services {
-            if let Some(subscribers) = by_service.get_mut(service) {
-                subscribers.remove(&session.stream);
-                if subscribers.is_empty() {
-                    by_service.remove(service);
-                }
+fn enter(
+    index: &mut ByService,
+    session: &Arc<Session>,
+    services: impl IntoIterator<Item = ServiceName>,
+) {
+    let by_service = index.entry(session.key.network.clone()).or_default();
+    for service in services {
+        let sessions = by_service.entry(service).or_default();
+        sessions.insert(session.stream, Arc::clone(session));
+    }
+    if by_service.is_empty() {
+        index.remove(&session.key.network);
+    }
+}
+
+fn leave<'a>(
+    index: &mut ByService,
+    session: &Session,
+    services: impl IntoIterator<Item = &'a ServiceName>,
+) {
+    let Some(by_service) = index.get_mut(&session.key.network) else {
+        return;
+    };
+    for service in services {
+        if let Some(sessions) = by_service.get_mut(service) {
+            sessions.remove(&session.stream);
+            if sessions.is_empty() {
+                by_service.remove(service);
             }
         }
-        if by_service.is_empty() {
-            self.by_service.remove(&session.key.network);
-        }
     }
+    if by_service.is_empty() {
+        index.remove(&session.key.network);
+    }
+}
+
+fn of<'a>(
+    index: &'a ByService,
+    network: &Network,
+    service: &ServiceName,
+) -> Option<&'a Subscribers> {
+    index.get(network)?.get(service)
 }
 
 impl Session {
@@ -287,7 +323,7 @@ impl Entry {
     /// it, so that a change in between is not missed.
     pub(super) fn subscribe(&self, subscription: &Subscription, registry: &Registry) {
         let mut index = self.directory.index();
-        index.unsubscribe(&self.session, &subscription.remove);
+        leave(&mut index.by_service, &self.session, &subscription.remove);
         index.subscribe(
             &self.session,
             subscription.add.iter().cloned(),
@@ -298,6 +334,16 @@ impl Entry {
         self.session.progress().subscribe(subscription, &snapshot);
     }
 
+    /// The node offers these services from now on. It is in the index first, as above.
+    pub(super) fn offer(&self, services: &[ServiceName]) {
+        let before: Vec<ServiceName> = self.session.progress().offered().cloned().collect();
+        let mut index = self.directory.index();
+        leave(&mut index.by_offer, &self.session, &before);
+        enter(&mut index.by_offer, &self.session, services.iter().cloned());
+        drop(index);
+        self.session.progress().offer(services);
+    }
+
     /// The session has answered: whoever waits for that should look again.
     pub(super) fn answered(&self) {
         self.directory.progressed.notify_waiters();
@@ -306,10 +352,14 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let services: Vec<ServiceName> = self.session.progress().services().cloned().collect();
+        let progress = self.session.progress();
+        let services: Vec<ServiceName> = progress.services().cloned().collect();
+        let offered: Vec<ServiceName> = progress.offered().cloned().collect();
+        drop(progress);
         let mut index = self.directory.index();
         index.sessions.remove(&self.session.stream);
-        index.unsubscribe(&self.session, &services);
+        leave(&mut index.by_service, &self.session, &services);
+        leave(&mut index.by_offer, &self.session, &offered);
         let network = &self.session.key.network;
         if let Some(all) = index.all.get_mut(network) {
             all.remove(&self.session.stream);

@@ -1,5 +1,5 @@
 //! From the registry to the wire: one stream a sidecar, on which it says who it is and what it
-//! wants to know, and is told the newest state of that. What a session must be told is worked out
+//! wants to know, and is told the newest state of that, and the rules of it and of what it offers. What a session must be told is worked out
 //! when it can take it, from the newest snapshot: there is no backlog that a slow one could build
 //! up. Push knows no source; claims go through `crate::claim`.
 
@@ -10,7 +10,7 @@ mod outgoing;
 mod server;
 mod session;
 
-pub use ack::{Progress, RefusedUpdate};
+pub use ack::{Progress, REFUSALS_KEPT, RefusedRule, RefusedUpdate};
 pub use counters::{Counters, RefusalReason};
 pub use directory::{Directory, Laggard, Listed};
 pub use outgoing::News;

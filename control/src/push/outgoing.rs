@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use sidelane_proto::model::{Endpoint, Removal, ServiceName};
+use sidelane_proto::model::{Endpoint, PushedRule, Removal, ServiceName};
 use sidelane_proto::wire::control::v1 as wire;
 use sidelane_proto::wire::control::v1::{SyncResponse, sync_response::Message as Told};
 use tonic::Status;
@@ -26,6 +26,10 @@ pub struct News {
     pub upserts: Vec<Arc<Endpoint>>,
     /// Endpoints that left.
     pub removals: Vec<Removal>,
+    /// Applied rules that are new or changed; in a full update these are all.
+    pub rules: Vec<Arc<PushedRule>>,
+    /// Services that have no applied rule, and may have had one.
+    pub rules_removed: Vec<ServiceName>,
 }
 
 /// Something that a session says. Small, because the channel has room for many of them.
@@ -70,8 +74,12 @@ impl From<&News> for wire::Update {
                 .map(|endpoint| (&**endpoint).into())
                 .collect(),
             removals: news.removals.iter().map(Into::into).collect(),
-            rules: Vec::new(),
-            rules_removed: Vec::new(),
+            rules: news.rules.iter().map(|rule| (&**rule).into()).collect(),
+            rules_removed: news
+                .rules_removed
+                .iter()
+                .map(|service| service.as_str().to_owned())
+                .collect(),
         }
     }
 }

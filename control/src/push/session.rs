@@ -12,13 +12,14 @@ use std::time::Duration;
 use sidelane_proto::model::node::offers_from_wire;
 use sidelane_proto::model::{FieldError, Offer, ServiceName, Subscription, Version};
 use sidelane_proto::wire::control::v1::{
-    DrainConfirmed, Heartbeat, Refusal, SyncRequest, sync_request::Message as Said,
+    DrainConfirmed, Heartbeat, Refusal, RuleRefusal, SyncRequest, sync_request::Message as Said,
     sync_response::Message as Told,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
+use super::ack::RefusedRule;
 use super::directory::Entry;
 use super::outgoing::Outgoing;
 use super::server::Membership;
@@ -194,11 +195,7 @@ impl<'a> Session<'a> {
             }
             Some(Said::Ack(ack)) => {
                 let version = version(ack.version, "ack.version")?;
-                if self.entry.session.progress().ack(&version) {
-                    self.membership.counters.ack();
-                    self.entry.answered();
-                    self.news = true;
-                }
+                self.taken(&version, ack.refused);
             }
             Some(Said::Nack(nack)) => {
                 let version = version(nack.version, "nack.version")?;
@@ -229,7 +226,11 @@ impl<'a> Session<'a> {
         let (reply, taken) = oneshot::channel();
         self.say(Word::Offers(offers, reply)).await?;
         match taken.await {
-            Ok(Ok(())) => self.offered = offered,
+            Ok(Ok(())) => {
+                self.entry.offer(&offered);
+                self.offered = offered;
+                self.news = true;
+            }
             Ok(Err(refused)) => {
                 return Err(End::Wrong(Status::resource_exhausted(refused.to_string())));
             }
@@ -253,6 +254,39 @@ impl<'a> Session<'a> {
             .subscribe(subscription, &self.membership.registry);
         self.news = true;
         Ok(())
+    }
+
+    fn taken(&mut self, version: &Version, refused: Vec<RuleRefusal>) {
+        let node = &self.entry.session.key;
+        let read = |refusal: RuleRefusal| {
+            // A name that is none was in no update.
+            let service = ServiceName::new(&refusal.service).ok()?;
+            let RuleRefusal { version, field, .. } = refusal;
+            Some(RefusedRule {
+                service,
+                version,
+                field,
+                problem: refusal.problem,
+            })
+        };
+        let refused: Vec<RefusedRule> = refused.into_iter().filter_map(read).collect();
+        let first = refused.first().cloned();
+        let Some(count) = self.entry.session.progress().ack(version, refused) else {
+            return;
+        };
+        self.membership.counters.ack();
+        self.membership.counters.rules_refused(count);
+        if let Some(RefusedRule {
+            service,
+            version,
+            field,
+            problem,
+        }) = first
+        {
+            tracing::warn!(%node, count, %service, version, field, problem, "rules were refused");
+        }
+        self.entry.answered();
+        self.news = true;
     }
 
     fn refused(&mut self, version: &Version, field: &str, problem: &str) {

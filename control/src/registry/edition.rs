@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sidelane_proto::model::{Generation, Network, ServiceName};
+use sidelane_proto::model::{Generation, Network, PushedRule, ServiceName};
 
 use super::merge::Merge;
 use super::record::{Change, NodeKey, NodeRecord, Origin};
+use super::rules::AppliedRule;
 use super::snapshot::Snapshot;
 
 /// What one version brought that must survive a restart.
@@ -21,13 +22,26 @@ pub struct Batch {
     pub generations: Vec<(NodeKey, Generation)>,
     /// Services that were never seen before.
     pub services: Vec<(Network, ServiceName)>,
+    /// Applied rules as they are now.
+    pub rules: Vec<AppliedRule>,
+    /// Who holds a version before this one may hold rules that are gone and forgotten.
+    pub rules_floor: u64,
+}
+
+/// What differs from the snapshot before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Services of which an endpoint changed, or that are known as seen now.
+    pub services: Vec<(Network, ServiceName)>,
+    /// Services whose applied rule changed.
+    pub rules: Vec<(Network, ServiceName)>,
 }
 
 /// What is to be published.
 #[derive(Debug)]
 pub struct Edition {
-    /// The next snapshot and the services that changed; `None` if nothing that others see did.
-    pub next: Option<(Snapshot, Vec<(Network, ServiceName)>)>,
+    /// The next snapshot and what changed; `None` if nothing that others see did.
+    pub next: Option<(Snapshot, Changed)>,
     /// What must survive.
     pub batch: Batch,
 }
@@ -47,6 +61,7 @@ struct Pending {
     registered: HashMap<NodeKey, Option<Arc<NodeRecord>>>,
     generations: HashMap<NodeKey, Generation>,
     seen: Vec<(Network, ServiceName)>,
+    rules: HashMap<(Network, ServiceName), Option<Arc<PushedRule>>>,
 }
 
 impl Editor {
@@ -93,6 +108,18 @@ impl Editor {
         }
     }
 
+    /// Takes the rules that people apply to a network; `None` takes one back.
+    pub fn apply(
+        &mut self,
+        network: &Network,
+        rules: impl IntoIterator<Item = (ServiceName, Option<Arc<PushedRule>>)>,
+    ) {
+        let pending = &mut self.pending;
+        pending.changes += 1;
+        let named = |(service, rule)| ((network.clone(), service), rule);
+        pending.rules.extend(rules.into_iter().map(named));
+    }
+
     /// What is to be published after `current`.
     #[must_use]
     pub fn finish(&mut self, current: &Snapshot) -> Edition {
@@ -109,13 +136,25 @@ impl Editor {
         for (network, service) in &unseen {
             draft.seen(network, service);
         }
+        for ((network, service), rule) in pending.rules {
+            draft.rule(&network, &service, rule.as_ref());
+        }
         let next = draft.finish();
         let newest = next.as_ref().map_or(current, |(next, _)| next);
+        let rules = next.iter().flat_map(|(_, changed)| &changed.rules);
+        let rules = rules.map(|(network, service)| AppliedRule {
+            network: network.clone(),
+            service: service.clone(),
+            version: newest.counter(),
+            rule: newest.rules().get(network, service).cloned(),
+        });
         let batch = Batch {
             version: newest.counter(),
             nodes: pending.registered.into_iter().collect(),
             generations: pending.generations.into_iter().collect(),
             services: unseen,
+            rules: rules.collect(),
+            rules_floor: newest.rules().floor(),
         };
         Edition { next, batch }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sidelane_proto::model::{
     Addresses, Generation, Health, InstanceId, Locality, Network, NodeHello, NodeId, Offer,
-    PeerAddress, ProtocolRange, ServiceName, Subscription,
+    PeerAddress, ProtocolRange, PushedRule, Rule, ServiceName, Subscription,
 };
 
 use super::{Change, NodeKey, NodeRecord, Origin, Presence, Stamp};
@@ -37,6 +37,19 @@ pub(crate) fn offer(name: &str) -> Offer {
         version: Arc::from(""),
         labels: BTreeMap::new(),
         rule: None,
+    }
+}
+
+/// A rule that only tunes: a time limit of so many seconds.
+pub(crate) fn pushed(name: &str, seconds: u64) -> PushedRule {
+    let rule = Rule {
+        timeout: Some(std::time::Duration::from_secs(seconds)),
+        ..Rule::default_for(&service(name))
+    };
+    PushedRule {
+        rule: Arc::new(rule),
+        tuning_only: true,
+        version: 0,
     }
 }
 

@@ -1,13 +1,17 @@
-//! Snapshots: an immutable picture of all services at one version, and, per service, the latest
-//! changes that led to it. Push reads them without locks. A new one shares with the one before all
+//! Snapshots: an immutable picture of all services and applied rules at one version, and, per
+//! service, the latest changes that led to it. Push reads them without locks. A new one shares with the one before all
 //! that did not change; a snapshot that somebody holds never does.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use sidelane_proto::model::{Endpoint, Generation, Network, NodeId, Removal, ServiceName, Version};
+use sidelane_proto::model::{
+    Endpoint, Generation, Network, NodeId, PushedRule, Removal, ServiceName, Version,
+};
 
+use super::edition::Changed;
 use super::record::NodeRecord;
+use super::rules::RuleBook;
 
 /// Changes that are kept of each service. A session that is further behind gets the whole state,
 /// which is hardly larger. Kept per service, so that a busy one does not cost the others theirs.
@@ -28,6 +32,7 @@ pub struct Snapshot {
     /// Of services that are not in the picture, nothing is known before this version.
     unknown_since: u64,
     networks: HashMap<Network, Arc<Services>>,
+    rules: Arc<RuleBook>,
 }
 
 /// A service that some node offered once.
@@ -81,7 +86,21 @@ impl Snapshot {
                 .into_iter()
                 .map(|(network, services)| (network, Arc::new(services)))
                 .collect(),
+            rules: Arc::default(),
         }
+    }
+
+    /// The same picture with these rules.
+    #[must_use]
+    pub fn with_rules(mut self, rules: RuleBook) -> Self {
+        self.rules = Arc::new(rules);
+        self
+    }
+
+    /// The applied rules.
+    #[must_use]
+    pub fn rules(&self) -> &RuleBook {
+        &self.rules
     }
 
     /// The counter of its version.
@@ -150,6 +169,7 @@ impl Snapshot {
         Draft {
             from: self,
             edits: HashMap::new(),
+            rules: Vec::new(),
         }
     }
 
@@ -276,7 +296,11 @@ impl ServiceView {
 pub struct Draft<'a> {
     from: &'a Snapshot,
     edits: HashMap<(Network, ServiceName), Edits>,
+    rules: Vec<RuleEdit>,
 }
+
+/// A service's rule as it will be.
+type RuleEdit = (Network, ServiceName, Option<Arc<PushedRule>>);
 
 impl Draft<'_> {
     /// A node that was as `before` is now as `after`.
@@ -300,13 +324,23 @@ impl Draft<'_> {
         self.service(network, service);
     }
 
-    /// The picture, as the version after the one before, and the services that changed. `None` if
-    /// nothing did.
+    /// A service has this rule from now on, or none.
+    pub fn rule(
+        &mut self,
+        network: &Network,
+        service: &ServiceName,
+        rule: Option<&Arc<PushedRule>>,
+    ) {
+        let edit = (network.clone(), service.clone(), rule.cloned());
+        self.rules.push(edit);
+    }
+
+    /// The picture, as the version after the one before, and what changed. `None` if nothing did.
     #[must_use]
-    pub fn finish(self) -> Option<(Snapshot, Vec<(Network, ServiceName)>)> {
+    pub fn finish(self) -> Option<(Snapshot, Changed)> {
         let mut next = self.from.clone();
         next.version += 1;
-        let mut changed = Vec::new();
+        let mut changed = Changed::default();
         for ((network, service), nodes) in self.edits {
             let known = self.from.service(&network, &service);
             let mut view = known.map_or_else(
@@ -320,10 +354,20 @@ impl Draft<'_> {
             if differs {
                 let services = next.networks.entry(network.clone()).or_default();
                 Arc::make_mut(services).insert(service.clone(), Arc::new(view));
-                changed.push((network, service));
+                changed.services.push((network, service));
             }
         }
-        if changed.is_empty() {
+        if !self.rules.is_empty() {
+            let rules = Arc::make_mut(&mut next.rules);
+            let version = next.version;
+            let edits = self.rules.into_iter();
+            let differing = edits.filter(|(network, service, rule)| {
+                rules.change(network, service, version, rule.as_ref())
+            });
+            let named = differing.map(|(network, service, _)| (network, service));
+            changed.rules = named.collect();
+        }
+        if changed == Changed::default() {
             return None;
         }
         next.forget_oldest_services();

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use sidelane_proto::model::{Network, ServiceName};
+use sidelane_proto::model::{Network, PushedRule, ServiceName};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::edition::{Batch, Editor};
+use super::edition::{Batch, Changed, Editor};
 use super::record::{Change, NodeRecord, Origin};
 use super::snapshot::Snapshot;
 
@@ -25,8 +25,8 @@ const BATCH_LIMIT: usize = 16_384;
 
 /// Is told of each version, in the writer's own task: it must not wait.
 pub trait Watcher: Send + Sync {
-    /// A snapshot was published; these services differ from the one before.
-    fn published(&self, snapshot: &Arc<Snapshot>, changed: &[(Network, ServiceName)]);
+    /// A snapshot was published; this differs from the one before.
+    fn published(&self, snapshot: &Arc<Snapshot>, changed: &Changed);
 }
 
 /// Keeps what must survive a restart. It must not wait: a slow disk is its own matter.
@@ -47,9 +47,13 @@ pub struct Registry {
     current: Arc<ArcSwap<Snapshot>>,
 }
 
+/// Of each service the rule that it has from now on, or `None`.
+pub type RuleChanges = Vec<(ServiceName, Option<Arc<PushedRule>>)>;
+
 #[derive(Debug)]
 enum Message {
     Change(Change, Option<oneshot::Sender<u64>>),
+    Rules(Network, RuleChanges, oneshot::Sender<u64>),
     Nodes(oneshot::Sender<Vec<(Origin, Arc<NodeRecord>)>>),
 }
 
@@ -114,6 +118,17 @@ impl Registry {
         self.messages.send(message).await.map_err(|_| Closed)
     }
 
+    /// Applies rules to a network. Returns the counter of the first version that has them.
+    ///
+    /// # Errors
+    /// The registry has ended.
+    pub async fn apply_rules(&self, network: Network, rules: RuleChanges) -> Result<u64, Closed> {
+        let (published, version) = oneshot::channel();
+        let message = Message::Rules(network, rules, published);
+        self.messages.send(message).await.map_err(|_| Closed)?;
+        version.await.map_err(|_| Closed)
+    }
+
     /// All nodes, each with the source that is believed, in the order of networks and ids.
     ///
     /// # Errors
@@ -176,6 +191,10 @@ impl Writer {
             Message::Change(change, published) => {
                 self.editor.take(change);
                 self.waiting.extend(published);
+            }
+            Message::Rules(network, rules, published) => {
+                self.editor.apply(&network, rules);
+                self.waiting.push(published);
             }
             Message::Nodes(reply) => {
                 let nodes = self.editor.merge().nodes();

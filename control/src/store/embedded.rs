@@ -15,7 +15,8 @@ use redb::{
 use sidelane_proto::model::Generation;
 
 use super::format::{
-    node_key, read_node, read_node_key, read_service_key, service_key, write_node,
+    node_key, read_node, read_node_key, read_rule, read_service_key, service_key, write_node,
+    write_rule,
 };
 use super::write_behind::RESERVE;
 use super::{Loaded, Store, StoreError, Writes};
@@ -25,8 +26,11 @@ const LOCK_FILE: &str = "control.lock";
 /// Only the user who runs control may read what nodes say of themselves, and later keys.
 const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
-/// The newest format that this build reads. It writes this one.
-const FORMAT: u32 = 1;
+/// The newest format that this build reads. It writes this one, and a file of an older one becomes
+/// one of this when it is opened: an older build would lose the rules that it does not know.
+const FORMAT: u32 = 2;
+/// The oldest format that is read: it has no rules.
+const OLDEST_FORMAT: u32 = 1;
 /// What a redb file begins with.
 const MAGIC: [u8; 4] = *b"redb";
 /// The database's cache, in bytes: all of it is read once, at the start.
@@ -39,9 +43,12 @@ const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const NODES: TableDefinition<&str, &[u8]> = TableDefinition::new("nodes");
 const GENERATIONS: TableDefinition<&str, u64> = TableDefinition::new("generations");
 const SERVICES: TableDefinition<&str, u64> = TableDefinition::new("services");
+/// The version that brought it, and the rule; empty where it was taken back.
+const RULES: TableDefinition<&str, (u64, &[u8])> = TableDefinition::new("rules");
 const FORMAT_KEY: &str = "format";
 const STORE_ID_KEY: &str = "store_id";
 const COUNTER_KEY: &str = "counter";
+const RULES_FLOOR_KEY: &str = "rules_floor";
 
 /// A store in a file.
 #[derive(Debug)]
@@ -249,6 +256,7 @@ fn initialize(path: &Path, database: &Database) -> Result<Arc<str>, StoreError> 
     let format = format.and_then(|bytes| Some(u32::from_le_bytes(bytes.try_into().ok()?)));
     match format {
         Some(FORMAT) => {}
+        Some(OLDEST_FORMAT..FORMAT) => upgrade(database).map_err(broken)?,
         Some(found) if found > FORMAT => {
             return Err(StoreError::Newer {
                 path: path.to_owned(),
@@ -278,7 +286,15 @@ fn load(path: &Path, database: &Database, store_id: &Arc<str>) -> Result<Loaded,
         nodes: Vec::new(),
         generations: Vec::new(),
         services: Vec::new(),
+        rules: Vec::new(),
+        rules_floor: 0,
     };
+    let floor = get_meta(database, RULES_FLOOR_KEY).map_err(broken)?;
+    if let Some(bytes) = floor {
+        let floor = bytes.try_into().map(u64::from_le_bytes);
+        loaded.rules_floor =
+            floor.map_err(|_| wrong("its floor of rules is no number".to_owned()))?;
+    }
     let entries = read_all(database).map_err(broken)?;
     for (key, bytes) in entries.nodes {
         let record = read_node(&bytes)
@@ -295,6 +311,11 @@ fn load(path: &Path, database: &Database, store_id: &Arc<str>) -> Result<Loaded,
     for key in entries.services {
         loaded.services.push(read_service_key(&key).map_err(wrong)?);
     }
+    for (key, version, bytes) in entries.rules {
+        let rule = read_rule(&key, version, &bytes)
+            .map_err(|reason| wrong(format!("the rule of {key:?} cannot be read: {reason}")))?;
+        loaded.rules.push(rule);
+    }
     Ok(loaded)
 }
 
@@ -302,6 +323,7 @@ struct Entries {
     nodes: Vec<(String, Vec<u8>)>,
     generations: Vec<(String, u64)>,
     services: Vec<String>,
+    rules: Vec<(String, u64, Vec<u8>)>,
 }
 
 fn read_all(database: &Database) -> Result<Entries, redb::Error> {
@@ -310,6 +332,7 @@ fn read_all(database: &Database) -> Result<Entries, redb::Error> {
         nodes: Vec::new(),
         generations: Vec::new(),
         services: Vec::new(),
+        rules: Vec::new(),
     };
     for entry in transaction.open_table(NODES)?.iter()? {
         let (key, value) = entry?;
@@ -324,6 +347,12 @@ fn read_all(database: &Database) -> Result<Entries, redb::Error> {
     }
     for entry in transaction.open_table(SERVICES)?.iter()? {
         entries.services.push(entry?.0.value().to_owned());
+    }
+    for entry in transaction.open_table(RULES)?.iter()? {
+        let (key, value) = entry?;
+        let (version, bytes) = value.value();
+        let rule = (key.value().to_owned(), version, bytes.to_vec());
+        entries.rules.push(rule);
     }
     Ok(entries)
 }
@@ -345,6 +374,19 @@ fn create(database: &Database) -> Result<(), redb::Error> {
         transaction.open_table(NODES)?;
         transaction.open_table(GENERATIONS)?;
         transaction.open_table(SERVICES)?;
+        transaction.open_table(RULES)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Makes a file of format 1 one of format 2.
+fn upgrade(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        transaction.open_table(RULES)?;
+        let mut meta = transaction.open_table(META)?;
+        meta.insert(FORMAT_KEY, FORMAT.to_le_bytes().as_slice())?;
     }
     transaction.commit()?;
     Ok(())
@@ -368,9 +410,18 @@ fn commit(database: &Database, writes: &Writes) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     {
+        let mut meta = transaction.open_table(META)?;
         if let Some(counter) = writes.counter {
-            let mut meta = transaction.open_table(META)?;
             meta.insert(COUNTER_KEY, counter.to_le_bytes().as_slice())?;
+        }
+        let mut rules = transaction.open_table(RULES)?;
+        for ((network, service), (version, rule)) in &writes.rules {
+            let bytes = rule.as_deref().map(write_rule).unwrap_or_default();
+            let key = service_key(network, service);
+            rules.insert(key.as_str(), (*version, bytes.as_slice()))?;
+        }
+        if let Some(floor) = writes.rules_floor {
+            forget_removed(&mut meta, &mut rules, floor)?;
         }
         let mut nodes = transaction.open_table(NODES)?;
         for (key, record) in &writes.nodes {
@@ -391,6 +442,22 @@ fn commit(database: &Database, writes: &Writes) -> Result<(), redb::Error> {
         prune(&mut services)?;
     }
     transaction.commit()?;
+    Ok(())
+}
+
+/// What was taken back and is published is kept from `floor` on.
+fn forget_removed(
+    meta: &mut redb::Table<'_, &str, &[u8]>,
+    rules: &mut redb::Table<'_, &str, (u64, &[u8])>,
+    floor: u64,
+) -> Result<(), redb::Error> {
+    let before = meta.get(RULES_FLOOR_KEY)?;
+    if before.is_some_and(|before| before.value() == floor.to_le_bytes()) {
+        return Ok(());
+    }
+    meta.insert(RULES_FLOOR_KEY, floor.to_le_bytes().as_slice())?;
+    let pending = 0;
+    rules.retain(|_, (version, rule)| !rule.is_empty() || version > floor || version == pending)?;
     Ok(())
 }
 

@@ -1,11 +1,13 @@
-//! How records look on disk: keys as `network NUL name`, nodes as the `Hello` they would say. A
-//! record that does not come out as it went in is damage, and named.
+//! How records look on disk: keys as `network NUL name`, nodes as the `Hello` they would say, rules
+//! as they are pushed. A record that does not come out as it went in is damage, and named.
 
 use std::sync::Arc;
 
-use sidelane_proto::model::{Network, NodeHello, NodeId, ProtocolRange, ServiceName, Subscription};
+use sidelane_proto::model::{
+    Network, NodeHello, NodeId, ProtocolRange, PushedRule, ServiceName, Subscription,
+};
 
-use crate::registry::{NodeKey, NodeRecord, Presence};
+use crate::registry::{AppliedRule, NodeKey, NodeRecord, Presence};
 
 /// Stands between a network and a name, and can be in neither.
 const SEPARATOR: char = '\0';
@@ -77,6 +79,36 @@ pub(super) fn read_node(bytes: &[u8]) -> Result<Arc<NodeRecord>, String> {
         draining: hello.draining,
         presence: Presence::Suspect,
     }))
+}
+
+/// A rule without its version, which stands beside it.
+pub(super) fn write_rule(rule: &PushedRule) -> Vec<u8> {
+    let bare = PushedRule {
+        version: 0,
+        ..rule.clone()
+    };
+    bare.to_bytes()
+}
+
+/// Nothing is a rule that was taken back.
+pub(super) fn read_rule(key: &str, version: u64, bytes: &[u8]) -> Result<AppliedRule, String> {
+    let (network, service) = read_service_key(key)?;
+    let rule = match bytes {
+        [] => None,
+        bytes => {
+            let rule = PushedRule::from_bytes(bytes).map_err(|error| error.to_string())?;
+            if rule.rule.service != service.as_str() {
+                return Err(format!("it is of {}", rule.rule.service));
+            }
+            Some(Arc::new(PushedRule { version, ..rule }))
+        }
+    };
+    Ok(AppliedRule {
+        network,
+        service,
+        version,
+        rule,
+    })
 }
 
 fn split(text: &str) -> Result<(&str, &str), String> {

@@ -1,7 +1,9 @@
 //! The store: what must survive a restart. Membership comes back as suspect, the version counter
-//! never goes back, services stay known as seen, generations stay known as highest. The registry
-//! hands each version to [`WriteBehind`], which never makes it wait; where the data goes is behind
-//! the trait [`Store`]. A store that fails is written to again later, and control goes on without.
+//! never goes back, services stay known as seen, generations stay known as highest, rules stay
+//! applied. The registry hands each version to [`WriteBehind`], which never makes it wait; where the
+//! data goes is behind the trait [`Store`]. A store that fails is written to again later, and
+//! control goes on without. Rules alone are on disk before anybody hears of them ([`Ahead`]): a
+//! person waits for the answer, and what was answered must hold.
 
 mod embedded;
 mod format;
@@ -11,12 +13,12 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sidelane_proto::model::{Generation, Network, ServiceName};
+use sidelane_proto::model::{Generation, Network, PushedRule, ServiceName};
 
-use crate::registry::{NodeKey, NodeRecord};
+use crate::registry::{AppliedRule, NodeKey, NodeRecord};
 
 pub use embedded::Embedded;
-pub use write_behind::{PENDING_LIMIT, RETRY, StoreStatus, WriteBehind};
+pub use write_behind::{Ahead, PENDING_LIMIT, RETRY, StoreStatus, WriteBehind};
 
 /// Where data is kept.
 pub trait Store: Send {
@@ -40,6 +42,10 @@ pub struct Loaded {
     pub generations: Vec<(NodeKey, Generation)>,
     /// Services that were seen.
     pub services: Vec<(Network, ServiceName)>,
+    /// Rules that are applied, and those that were taken back.
+    pub rules: Vec<AppliedRule>,
+    /// Of other rules, nothing is known before this version.
+    pub rules_floor: u64,
 }
 
 /// What is to be written. Later writes of the same key replace earlier ones.
@@ -53,7 +59,14 @@ pub struct Writes {
     pub generations: HashMap<NodeKey, Generation>,
     /// Services that were seen, and in which version first.
     pub services: HashMap<(Network, ServiceName), u64>,
+    /// Rules, and the version that brought each; 0 where that is still to come.
+    pub rules: HashMap<(Network, ServiceName), KeptRule>,
+    /// What was taken back before this version is forgotten.
+    pub rules_floor: Option<u64>,
 }
+
+/// The version that brought it, and the rule; `None` where it was taken back.
+pub type KeptRule = (u64, Option<Arc<PushedRule>>);
 
 impl Writes {
     /// Is there nothing to write?
@@ -63,6 +76,7 @@ impl Writes {
             && self.nodes.is_empty()
             && self.generations.is_empty()
             && self.services.is_empty()
+            && self.rules.is_empty()
     }
 
     /// Puts later writes on top of these.
@@ -71,6 +85,8 @@ impl Writes {
         self.nodes.extend(later.nodes);
         self.generations.extend(later.generations);
         self.services.extend(later.services);
+        self.rules.extend(later.rules);
+        self.rules_floor = later.rules_floor.or(self.rules_floor);
     }
 }
 

@@ -108,7 +108,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     assert_eq!(
         refused(folder.path()),
         format!(
-            "the store {} has format 7, and this build reads up to format 1; start the newer \
+            "the store {} has format 7, and this build reads up to format 2; start the newer \
              build that wrote it, or another folder with --data",
             path.display()
         )

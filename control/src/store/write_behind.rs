@@ -1,11 +1,15 @@
-//! The way from the registry to the store: writes are put on top of those that wait, and one
-//! thread makes them durable. The registry never waits for the disk; what waits is bounded by the
-//! number of keys, not of writes. A write that fails is tried again, and said in the status.
+//! The way to the store: the registry's writes are put on top of those that wait, and one thread
+//! makes them durable. The registry never waits for the disk; what waits is bounded by the
+//! number of keys, not of writes. A write that fails is tried again, and said in the status. What
+//! must be durable before it is published goes the same way, and its writer waits; if it fails, it
+//! is not tried again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use super::{Store, StoreError, Writes};
 use crate::registry::{Batch, Journal};
@@ -83,9 +87,22 @@ struct Shared {
     status: Arc<StoreStatus>,
 }
 
+/// The way for what must be durable before anybody hears of it.
+#[derive(Debug, Clone)]
+pub struct Ahead(Arc<Shared>);
+
+/// Writes, and who waits for them.
+#[derive(Debug)]
+struct Urgent {
+    writes: Writes,
+    written: oneshot::Sender<Result<(), String>>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     waiting: Writes,
+    /// On top of `waiting`, one after the other.
+    urgent: Vec<Urgent>,
     /// The last version that was published.
     version: u64,
     stop: bool,
@@ -126,6 +143,12 @@ impl WriteBehind {
         Arc::clone(&self.shared.status)
     }
 
+    /// For what must be durable first.
+    #[must_use]
+    pub fn ahead(&self) -> Ahead {
+        Ahead(Arc::clone(&self.shared))
+    }
+
     /// Writes what waits, once, gives the versions back that were set aside and not used, and
     /// closes the store. Blocks. False: something could not be written.
     pub fn stop(mut self) -> bool {
@@ -144,6 +167,18 @@ impl Drop for WriteBehind {
     }
 }
 
+impl Ahead {
+    /// Makes these durable, on top of everything that was published.
+    ///
+    /// # Errors
+    /// What the store said; then nothing of it is kept, nor written later.
+    pub async fn commit(&self, writes: Writes) -> Result<(), String> {
+        let closed = || "the store is closing".to_owned();
+        let outcome = self.0.begin(writes).ok_or_else(closed)?;
+        outcome.await.unwrap_or_else(|_| Err(closed()))
+    }
+}
+
 impl Journal for Writer {
     fn record(&mut self, batch: Batch) {
         let mut writes = Writes {
@@ -154,6 +189,15 @@ impl Journal for Writer {
                 .services
                 .into_iter()
                 .map(|service| (service, batch.version))
+                .collect(),
+            rules_floor: (!batch.rules.is_empty()).then_some(batch.rules_floor),
+            rules: batch
+                .rules
+                .into_iter()
+                .map(|rule| {
+                    let key = (rule.network, rule.service);
+                    (key, (rule.version, rule.rule))
+                })
                 .collect(),
         };
         if batch.version + RESERVE / 2 > self.reserved {
@@ -182,19 +226,37 @@ impl Shared {
         self.wake.notify_one();
     }
 
+    /// `None`: it is too late.
+    fn begin(&self, writes: Writes) -> Option<oneshot::Receiver<Result<(), String>>> {
+        let (written, outcome) = oneshot::channel();
+        let mut state = unpoisoned(self.state.lock());
+        if state.stop {
+            return None;
+        }
+        state.urgent.push(Urgent { writes, written });
+        drop(state);
+        self.wake.notify_one();
+        Some(outcome)
+    }
+
     fn run(&self, mut store: Box<dyn Store>) {
         loop {
-            let (writes, last) = self.next();
-            let written = if writes.is_empty() {
-                Ok(())
-            } else {
-                store.commit(&writes)
-            };
-            match written {
-                Ok(()) => self.status.succeeded(),
-                Err(error) => {
-                    self.status.failed(&error);
+            let (writes, urgent, last) = self.next();
+            match self.write(&mut *store, &writes) {
+                Ok(()) => {
+                    // In the order in which they came, each on its own: one that cannot be written
+                    // must not take another with it.
+                    for Urgent { writes, written } in urgent {
+                        let done = self.write(&mut *store, &writes);
+                        // Whoever waited has gone: it is written all the same.
+                        let _ = written.send(done);
+                    }
+                }
+                Err(reason) => {
                     self.put_back(writes);
+                    for Urgent { written, .. } in urgent {
+                        let _ = written.send(Err(reason.clone()));
+                    }
                 }
             }
             if last {
@@ -206,16 +268,33 @@ impl Shared {
         }
     }
 
+    fn write(&self, store: &mut dyn Store, writes: &Writes) -> Result<(), String> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        match store.commit(writes) {
+            Ok(()) => {
+                self.status.succeeded();
+                Ok(())
+            }
+            Err(error) => {
+                self.status.failed(&error);
+                Err(error.to_string())
+            }
+        }
+    }
+
     /// Waits for something to write. True: it is the last.
-    fn next(&self) -> (Writes, bool) {
+    fn next(&self) -> (Writes, Vec<Urgent>, bool) {
         let state = unpoisoned(self.state.lock());
-        let idle = |state: &mut State| state.waiting.is_empty() && !state.stop;
+        let idle =
+            |state: &mut State| state.waiting.is_empty() && state.urgent.is_empty() && !state.stop;
         let mut state = unpoisoned(self.wake.wait_while(state, idle));
         let mut writes = std::mem::take(&mut state.waiting);
         if state.stop {
             writes.counter = Some(state.version);
         }
-        (writes, state.stop)
+        (writes, std::mem::take(&mut state.urgent), state.stop)
     }
 
     fn put_back(&self, mut writes: Writes) {

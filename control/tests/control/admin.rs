@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use sidelane_control::app::App;
 use sidelane_control::registry::Terms;
+use sidelane_control::rules::Validations;
 use sidelane_control::store::{Embedded, Store, StoreError, Writes};
 use sidelane_process::fetch;
 use sidelane_proto::wire::admin::v1::mesh_client::MeshClient;
@@ -235,7 +236,15 @@ async fn a_full_disk_is_said_and_control_goes_on() {
     let store = Box::new(Full(store, Arc::clone(&full)));
     let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let pages = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let app = App::with_store(grpc, pages, store, loaded, None, Terms::default());
+    let app = App::with_store(
+        grpc,
+        pages,
+        store,
+        loaded,
+        None,
+        Terms::default(),
+        Validations::default(),
+    );
     let app = app.await.unwrap();
     let _node = Sidecar::join(channel(app.listen()).await, hello("n", 1, &["a.A"])).await;
     let said = async |wanted: &str| {

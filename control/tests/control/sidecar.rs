@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sidelane_control::app::{App, Parameters};
 use sidelane_control::registry::Terms;
+use sidelane_control::rules::Validations;
 use sidelane_proto::wire::control::v1::membership_client::MembershipClient;
 use sidelane_proto::wire::control::v1::{
     Ack, Addresses, Draining, Endpoint, Goodbye, Health, Heartbeat, Hello, Nack, Offer,
@@ -50,6 +51,7 @@ impl Control {
             data: folder.path().to_owned(),
             fixed: fixed.clone(),
             terms,
+            validations: Validations::default(),
         };
         Self {
             app: App::start(parameters).await.unwrap(),

@@ -242,6 +242,13 @@ impl OwnClass {
     /// Names the field that cannot be.
     pub(super) fn read(definition: &wire::Class) -> Result<Self, FieldError> {
         let (number, lanes) = read(definition)?;
+        let same = |class: &Self| {
+            let known = class.definition();
+            (known.number, known.name, known.lanes) == (number, &*definition.name, &*lanes)
+        };
+        if let Some(known) = KNOWN.find(same) {
+            return Ok(known);
+        }
         Ok(Self::keep(number, &definition.name, lanes))
     }
 

@@ -285,8 +285,17 @@ impl Lane {
         definition: &wire::Lane,
         classes: &[ConnectionClass],
     ) -> Result<Self, FieldError> {
-        let parts = read(definition, classes)?;
-        Ok(Self::keep(&definition.name, parts))
+        let (id, classes, bounds) = read(definition, classes)?;
+        // Whoever reads the same set again and again must not keep it again and again.
+        let same = |lane: &Self| {
+            let known = lane.definition();
+            (known.id, known.name, known.classes, known.bounds)
+                == (id, &*definition.name, &*classes, Some(bounds))
+        };
+        if let Some(known) = KNOWN.find(same) {
+            return Ok(known);
+        }
+        Ok(Self::keep(&definition.name, (id, classes, bounds)))
     }
 
     fn keep(name: &str, (id, classes, bounds): Parts) -> Self {

@@ -5,8 +5,8 @@ use sidelane_proto::wire::control::v1 as wire;
 
 use super::*;
 use crate::registry::edition::Editor;
-use crate::registry::fixtures::{network, record, removal, service, upsert};
-use crate::registry::{Change, NodeRecord};
+use crate::registry::fixtures::{network, pushed, record, removal, service, upsert};
+use crate::registry::{Change, NodeRecord, RuleBook};
 
 /// A registry by hand: each step is a version.
 struct World {
@@ -67,7 +67,11 @@ impl World {
         let update = session.next(&self.now).expect("something to tell");
         let brief = brief(&update);
         assert!(session.next(&self.now).is_none(), "one update at a time");
-        assert!(session.ack(&self.version(brief.version)));
+        assert!(
+            session
+                .ack(&self.version(brief.version), Vec::new())
+                .is_some()
+        );
         brief
     }
 }
@@ -159,7 +163,11 @@ fn a_session_that_does_not_answer_gets_the_newest_state_once() {
         assert!(session.next(&world.now).is_none());
     }
     assert!(!session.has(world.now.counter(), &world.now));
-    assert!(session.ack(&world.version(first.version)));
+    assert!(
+        session
+            .ack(&world.version(first.version), Vec::new())
+            .is_some()
+    );
     let newest = world.told(&mut session);
     assert_eq!(newest.version, world.now.counter());
     assert_eq!(newest.upserts, ["n"]);
@@ -173,11 +181,23 @@ fn answers_to_other_versions_count_for_nothing() {
     world.up("n", &["a.A"]);
     let mut session = world.session(&["a.A"], None);
     let first = brief(&session.next(&world.now).unwrap());
-    assert!(!session.ack(&world.version(first.version + 1)));
+    assert!(
+        session
+            .ack(&world.version(first.version + 1), Vec::new())
+            .is_none()
+    );
     assert!(!session.nack(&world.version(first.version - 1), "x", "y"));
     assert_eq!(session.acknowledged(), 0);
-    assert!(session.ack(&world.version(first.version)));
-    assert!(!session.ack(&world.version(first.version)));
+    assert!(
+        session
+            .ack(&world.version(first.version), Vec::new())
+            .is_some()
+    );
+    assert!(
+        session
+            .ack(&world.version(first.version), Vec::new())
+            .is_none()
+    );
 }
 
 #[test]
@@ -260,7 +280,11 @@ fn asking_again_while_an_update_is_on_its_way_is_answered_again() {
     let mut session = world.session(&["a.A"], None);
     let first = brief(&session.next(&world.now).unwrap());
     session.subscribe(&add(&["a.A"]), &world.now);
-    assert!(session.ack(&world.version(first.version)));
+    assert!(
+        session
+            .ack(&world.version(first.version), Vec::new())
+            .is_some()
+    );
     assert_eq!(
         world.told(&mut session).states,
         [state("a.A", true, &["n"])]
@@ -368,4 +392,265 @@ fn an_endpoint_of_another_generation_is_removed_by_the_one_that_was_told() {
     assert_eq!(update.removals.len(), 1);
     assert_eq!(update.removals[0].generation.number(), 1);
     assert_eq!(update.removals[0].node, NodeId::new("n").unwrap());
+}
+
+/// Names of rules that are told, and of those that are taken back.
+fn ruled(news: &News) -> (Vec<String>, Vec<String>) {
+    let update = wire::Update::from(news);
+    let name = |rule: sidelane_proto::wire::routing::v1::PushedRule| rule.rule.unwrap().service;
+    let rules = update.rules.into_iter().map(name).collect();
+    (rules, update.rules_removed)
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+impl World {
+    /// Applies a rule of so many seconds, or takes it back.
+    fn rule(&mut self, name: &str, seconds: Option<u64>) {
+        let rule = seconds.map(|seconds| Arc::new(pushed(name, seconds)));
+        self.editor.apply(&network(), [(service(name), rule)]);
+        if let Some((next, _)) = self.editor.finish(&self.now).next {
+            self.now = next;
+        }
+    }
+
+    /// Takes the rules that the session is told, and tells it that.
+    fn told_rules(&self, session: &mut Progress) -> (Vec<String>, Vec<String>) {
+        let news = session.next(&self.now).expect("something to tell");
+        let version = self.version(news.counter);
+        assert_eq!(session.ack(&version, Vec::new()), Some(0));
+        ruled(&news)
+    }
+}
+
+#[test]
+fn rules_are_told_of_what_is_wanted_and_of_what_is_offered() {
+    let mut world = world();
+    for name in ["wanted.A", "offered.B", "other.C"] {
+        world.rule(name, Some(1));
+    }
+    let mut session = world.session(&["wanted.A"], None);
+    session.offer(&[service("offered.B"), service("offered.D")]);
+    let first = session.next(&world.now).unwrap();
+    assert!(first.full);
+    assert_eq!(ruled(&first), (names(&["offered.B", "wanted.A"]), vec![]));
+    assert!(!session.has(world.now.counter(), &world.now));
+    session
+        .ack(&world.version(first.counter), Vec::new())
+        .unwrap();
+    assert!(session.has(world.now.counter(), &world.now));
+
+    world.rule("other.C", Some(2));
+    assert!(session.next(&world.now).is_none());
+    assert!(session.has(world.now.counter(), &world.now));
+    world.rule("wanted.A", Some(2));
+    world.rule("offered.D", Some(1));
+    world.rule("offered.B", None);
+    assert!(!session.has(world.now.counter(), &world.now));
+    assert_eq!(
+        world.told_rules(&mut session),
+        (names(&["offered.D", "wanted.A"]), names(&["offered.B"]))
+    );
+    assert!(session.has(world.now.counter(), &world.now));
+    assert!(session.next(&world.now).is_none());
+}
+
+#[test]
+fn who_offers_something_new_is_told_whether_there_is_a_rule() {
+    let mut world = world();
+    world.rule("a.A", Some(1));
+    let mut session = world.session(&[], None);
+    world.told_rules(&mut session);
+    session.offer(&[service("a.A"), service("b.B")]);
+    assert_eq!(
+        world.told_rules(&mut session),
+        (names(&["a.A"]), names(&["b.B"]))
+    );
+    session.offer(&[service("b.B")]);
+    assert!(session.next(&world.now).is_none());
+    world.rule("a.A", None);
+    assert!(session.next(&world.now).is_none(), "no more its concern");
+    session.offer(&[service("a.A")]);
+    assert_eq!(world.told_rules(&mut session).1, ["a.A"]);
+}
+
+#[test]
+fn a_new_subscription_brings_the_rule_or_its_end() {
+    let mut world = world();
+    world.rule("a.A", Some(1));
+    world.rule("b.B", Some(1));
+    world.rule("b.B", None);
+    let mut session = world.session(&[], None);
+    world.told_rules(&mut session);
+    session.subscribe(&add(&["a.A", "b.B", "never.C"]), &world.now);
+    assert_eq!(
+        world.told_rules(&mut session),
+        (names(&["a.A"]), names(&["b.B"]))
+    );
+    let remove = Subscription {
+        remove: vec![service("a.A")],
+        ..Subscription::default()
+    };
+    session.subscribe(&remove, &world.now);
+    world.rule("a.A", Some(2));
+    assert!(session.next(&world.now).is_none());
+    assert!(session.has(world.now.counter(), &world.now));
+}
+
+#[test]
+fn who_wants_all_is_told_all_rules_of_its_network() {
+    let mut world = world();
+    world.rule("a.A", Some(1));
+    let all = Subscription {
+        all: true,
+        ..Subscription::default()
+    };
+    let mut session = Progress::new(network(), all.clone(), None, &world.now);
+    assert_eq!(world.told_rules(&mut session), (names(&["a.A"]), vec![]));
+    world.rule("b.B", Some(1));
+    world.rule("a.A", None);
+    assert_eq!(
+        world.told_rules(&mut session),
+        (names(&["b.B"]), names(&["a.A"]))
+    );
+    let other = sidelane_proto::model::Network::new("other").unwrap();
+    let mut stranger = Progress::new(other, all.clone(), None, &world.now);
+    assert_eq!(world.told_rules(&mut stranger), (vec![], vec![]));
+    // One that asks for all later is told what was taken back, too: it may hold it.
+    let mut later = world.session(&[], Some(world.now.counter()));
+    world.told_rules(&mut later);
+    later.subscribe(&all, &world.now);
+    assert_eq!(
+        world.told_rules(&mut later),
+        (names(&["b.B"]), names(&["a.A"]))
+    );
+}
+
+#[test]
+fn a_session_that_comes_back_is_told_which_rules_changed() {
+    let mut world = world();
+    world.rule("a.A", Some(1));
+    world.rule("b.B", Some(1));
+    world.rule("o.O", Some(1));
+    let held = world.now.counter();
+    world.rule("b.B", None);
+    let mut session = world.session(&["a.A", "b.B"], Some(held));
+    // Whether it offered this when it was away nobody knows.
+    session.offer(&[service("o.O")]);
+    let news = session.next(&world.now).unwrap();
+    assert!(!news.full);
+    assert_eq!(ruled(&news), (names(&["o.O"]), names(&["b.B"])));
+}
+
+#[test]
+fn who_was_away_for_longer_than_removals_are_known_is_told_all() {
+    let mut world = world();
+    world.rule("a.A", Some(1));
+    let book = RuleBook::load(world.now.rules().since(0), 900, 1_000);
+    let held = world.now.counter();
+    let mut asleep = world.session(&["a.A", "b.B"], Some(held));
+    world.told_rules(&mut asleep);
+    let mut now = Snapshot::start("store".into(), 1_000, []).with_rules(book);
+    std::mem::swap(&mut world.now, &mut now);
+    let mut session = world.session(&["a.A", "b.B"], Some(held));
+    for session in [&mut session, &mut asleep] {
+        let news = session.next(&world.now).unwrap();
+        assert!(news.full);
+        assert_eq!(ruled(&news), (names(&["a.A"]), vec![]));
+    }
+    let mut recent = world.session(&["a.A"], Some(950));
+    assert!(!recent.next(&world.now).unwrap().full);
+}
+
+fn refusal(name: &str, version: u64) -> RefusedRule {
+    RefusedRule {
+        service: service(name),
+        version,
+        field: "rules[0].rule.lane".to_owned(),
+        problem: "is compiled in".to_owned(),
+    }
+}
+
+#[test]
+fn a_refused_rule_is_remembered_until_another_is_taken() {
+    let mut world = world();
+    world.rule("a.A", Some(1));
+    world.rule("b.B", Some(1));
+    let mut session = world.session(&["a.A", "b.B"], None);
+    let first = world.version(session.next(&world.now).unwrap().counter);
+    let refused = vec![refusal("a.A", 2), refusal("stranger.X", 2)];
+    assert_eq!(session.ack(&first, refused), Some(1));
+    assert_eq!(session.refused_rules(), (vec![refusal("a.A", 2)], 1));
+    assert!(session.has(world.now.counter(), &world.now), "it was taken");
+    assert!(session.next(&world.now).is_none(), "and not told again");
+
+    world.rule("b.B", Some(2));
+    world.told_rules(&mut session);
+    assert_eq!(session.refused_rules().1, 1, "nothing was said of a.A");
+    world.rule("a.A", Some(2));
+    world.told_rules(&mut session);
+    assert_eq!(session.refused_rules(), (vec![], 0));
+
+    world.rule("a.A", Some(3));
+    let version = world.version(session.next(&world.now).unwrap().counter);
+    session.ack(&version, vec![refusal("a.A", 3)]).unwrap();
+    world.rule("a.A", None);
+    world.told_rules(&mut session);
+    assert_eq!(session.refused_rules(), (vec![], 0));
+}
+
+#[test]
+fn of_many_refused_rules_the_text_of_the_first_is_kept() {
+    let mut world = world();
+    let services: Vec<String> = (0..REFUSALS_KEPT + 5).map(|n| format!("a.S{n}")).collect();
+    for name in &services {
+        world.rule(name, Some(1));
+    }
+    let all = Subscription {
+        all: true,
+        ..Subscription::default()
+    };
+    let mut session = Progress::new(network(), all, None, &world.now);
+    let version = world.version(session.next(&world.now).unwrap().counter);
+    let long = |name: &String| RefusedRule {
+        problem: "é".repeat(600),
+        ..refusal(name, 2)
+    };
+    let refused = services.iter().map(long).collect();
+    assert_eq!(session.ack(&version, refused), Some(services.len()));
+    let (texts, count) = session.refused_rules();
+    assert_eq!((texts.len(), count), (REFUSALS_KEPT, services.len()));
+    assert!(texts.iter().all(|refused| refused.problem.len() <= 512));
+}
+
+#[test]
+fn an_update_that_is_refused_for_a_rule_is_told_again_without_it() {
+    let mut world = world();
+    world.up("n", &["a.A"]);
+    world.rule("a.A", Some(1));
+    world.rule("b.B", Some(1));
+    let mut session = world.session(&["a.A", "b.B"], None);
+    let first = world.version(session.next(&world.now).unwrap().counter);
+    assert!(session.nack(&first, "rules[1].rule", "is missing"));
+    let again = session.next(&world.now).unwrap();
+    assert_eq!(ruled(&again), (names(&["a.A"]), vec![]));
+    assert_eq!(brief(&again).states.len(), 2, "its endpoints are told");
+    session
+        .ack(&world.version(again.counter), Vec::new())
+        .unwrap();
+    assert!(session.refused().is_some(), "b.B is still kept back");
+    assert!(!session.has(world.now.counter(), &world.now));
+    assert!(session.next(&world.now).is_none());
+    world.rule("b.B", Some(2));
+    assert_eq!(world.told_rules(&mut session).0, ["b.B"]);
+    assert_eq!(session.refused(), None);
+
+    // And the other way round: what is wrong with an endpoint does not cost a rule.
+    world.up("m", &["a.A"]);
+    world.rule("b.B", Some(3));
+    let update = world.version(session.next(&world.now).unwrap().counter);
+    assert!(session.nack(&update, "upserts[0].addresses", "is missing"));
+    assert_eq!(world.told_rules(&mut session).0, ["b.B"]);
 }

@@ -92,7 +92,9 @@ async fn admit(
     let highest = claim(membership, stream, hello, ended_sender, until).await?;
     let registry = &membership.registry;
     let snapshot = registry.snapshot();
-    let progress = Progress::new(key.network.clone(), subscription, held.as_ref(), &snapshot);
+    let network = key.network.clone();
+    let mut progress = Progress::new(network, subscription, held.as_ref(), &snapshot);
+    progress.offer(&offered);
     let entry = membership
         .directory
         .enter(stream, key, generation, progress);

@@ -9,8 +9,8 @@ use crate::registry::fixtures::{record, upsert};
 struct Seen(Mutex<Vec<(u64, usize)>>);
 
 impl Watcher for Seen {
-    fn published(&self, snapshot: &Arc<Snapshot>, changed: &[(Network, ServiceName)]) {
-        let seen = (snapshot.counter(), changed.len());
+    fn published(&self, snapshot: &Arc<Snapshot>, changed: &Changed) {
+        let seen = (snapshot.counter(), changed.services.len());
         self.0.lock().unwrap().push(seen);
     }
 }

@@ -1,20 +1,12 @@
 //! The source over a real file: what an edit brings, and what a broken one does not take away.
 
 use super::*;
-use crate::registry::{Batch, Journal, Snapshot, Start, Watcher};
+use crate::registry::{Batch, Changed, Journal, Snapshot, Start, Watcher};
 
 struct Nobody;
 
 impl Watcher for Nobody {
-    fn published(
-        &self,
-        _: &Arc<Snapshot>,
-        _: &[(
-            sidelane_proto::model::Network,
-            sidelane_proto::model::ServiceName,
-        )],
-    ) {
-    }
+    fn published(&self, _: &Arc<Snapshot>, _: &Changed) {}
 }
 
 impl Journal for Nobody {

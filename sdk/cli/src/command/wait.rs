@@ -187,6 +187,7 @@ fn for_revision(settings: &Settings, revision: u64, limit: Duration) -> Result<E
         reached,
         revision,
         laggards,
+        ..
     } = answer;
     if reached {
         return output::line(&format!("every connected sidecar has revision {revision}"));
