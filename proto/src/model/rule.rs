@@ -110,6 +110,16 @@ pub enum LoadBalancing {
 }
 
 impl LoadBalancing {
+    /// Every one.
+    pub const ALL: [Self; 6] = [
+        Self::RoundRobin,
+        Self::LeastConnections,
+        Self::ConsistentHash,
+        Self::Random,
+        Self::None,
+        Self::PeakEwma,
+    ];
+
     /// The name as it is written in rules.
     #[must_use]
     pub const fn name(self) -> &'static str {
