@@ -126,6 +126,8 @@ async fn answers(address: &Address) -> bool {
         match address {
             Address::Tcp(address) => TcpStream::connect(address.as_str()).await.map(drop),
             Address::Unix(path) => UnixStream::connect(path).await.map(drop),
+            Address::Pipe(opener) if opener.is_open() => Ok(()),
+            Address::Pipe(_) => Err(std::io::ErrorKind::ConnectionRefused.into()),
         }
     };
     matches!(timeout(PROBE_LIMIT, connected).await, Ok(Ok(())))

@@ -112,7 +112,8 @@ impl tower_service::Service<Request<tonic::body::Body>> for Transport {
     }
 }
 
-/// Answers a request on an HTTP/2 stream with a tonic service.
+/// Answers a request on an HTTP/2 stream with a tonic service, which is dropped when its caller
+/// goes away.
 ///
 /// # Errors
 /// The stream broke; the caller is gone.
@@ -130,7 +131,18 @@ where
         >,
 {
     let body = tonic::body::Body::new(ReceivedBody::new(body));
-    let Ok(response) = service.call(Request::from_parts(parts, body)).await;
+    let mut answer = std::pin::pin!(service.call(Request::from_parts(parts, body)));
+    let answered = poll_fn(|context| {
+        if let Poll::Ready(reset) = respond.poll_reset(context) {
+            return Poll::Ready(Err(reset));
+        }
+        answer.as_mut().poll(context).map(Ok)
+    });
+    let response = match answered.await {
+        Ok(Ok(response)) => response,
+        Err(Ok(reason)) => return Err(format!("the call was reset: {reason:?}").into()),
+        Err(Err(error)) => return Err(error.into()),
+    };
     let (mut head, body) = response.into_parts();
     head.version = http::Version::HTTP_2;
     let end = body.is_end_stream();

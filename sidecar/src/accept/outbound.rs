@@ -1,4 +1,5 @@
-//! The outbound listeners: where the app beside this sidecar calls, over TCP or a unix socket.
+//! The outbound listeners: where the app beside this sidecar calls, over TCP or a unix socket, or
+//! the program that has this sidecar linked in, over pipes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use super::server::{Connected, Handle, PREFACE_LIMIT, Terms, no_limit, serve};
 use super::sniff::{Prefixed, Spoken, refuse};
 use crate::drain::{Draining, Phase};
 use crate::lane::{HEADER_LIST_LIMIT, LaneSettings, settings};
+use crate::pipe::Acceptor;
 use crate::telemetry::Metrics;
 use sidelane_proto::model::Lane;
 
@@ -33,6 +35,8 @@ pub enum OutboundListener {
     Tcp(TcpListener),
     /// On a unix socket.
     Unix(UnixSocket),
+    /// For the program that this sidecar is linked into.
+    Pipe(Acceptor),
 }
 
 /// What an outbound listener needs.
@@ -50,13 +54,13 @@ pub struct Outbound<Calls> {
 
 impl<Calls: Handle> Outbound<Calls> {
     /// Accepts until the drain's outbound phase, and serves until it is forced.
-    pub async fn run(self, listener: OutboundListener) {
+    pub async fn run(self, mut listener: OutboundListener) {
         let mut draining = self.draining.clone();
         let mut connections = JoinSet::new();
         loop {
             while connections.try_join_next().is_some() {}
             let accepted = tokio::select! {
-                accepted = self.accept(&listener, &mut connections) => accepted,
+                accepted = self.accept(&mut listener, &mut connections) => accepted,
                 () = draining.reached(Phase::Outbound) => break,
             };
             if let Err(error) = accepted {
@@ -70,7 +74,7 @@ impl<Calls: Handle> Outbound<Calls> {
 
     async fn accept(
         &self,
-        listener: &OutboundListener,
+        listener: &mut OutboundListener,
         connections: &mut JoinSet<()>,
     ) -> std::io::Result<()> {
         match listener {
@@ -83,6 +87,11 @@ impl<Calls: Handle> Outbound<Calls> {
                 let (stream, _) = socket.listener.accept().await?;
                 self.spawn(stream, "a unix socket".to_owned(), connections);
             }
+            OutboundListener::Pipe(acceptor) => match acceptor.accept().await {
+                Some(stream) => self.spawn(stream, "this process".to_owned(), connections),
+                // Nobody can call any more; whether the sidecar ends is for others to say.
+                None => std::future::pending().await,
+            },
         }
         Ok(())
     }

@@ -156,6 +156,16 @@ pub(super) async fn open(
                 })?;
             (Box::new(stream), None, None)
         }
+        Address::Pipe(opener) => {
+            let stream = timeout(CONNECT_LIMIT, opener.open())
+                .await
+                .map_err(|_| slow())?
+                .map_err(|source| ConnectError::Refused {
+                    address: shown.clone(),
+                    source,
+                })?;
+            (Box::new(stream), None, None)
+        }
     };
     if let To::Peer { .. } = key.to {
         stream

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use sidelane_proto::model::{ConnectionClass, Generation, Lane, NodeId, PeerAddress};
 
+use crate::pipe::Opener;
+
 /// Whom a connection reaches, in which class and lane.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -38,6 +40,8 @@ pub enum Address {
     Tcp(PeerAddress),
     /// A unix socket.
     Unix(PathBuf),
+    /// A service of this very process.
+    Pipe(Opener),
 }
 
 impl fmt::Display for Address {
@@ -45,6 +49,7 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(address) => write!(formatter, "{address}"),
             Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+            Self::Pipe(opener) => write!(formatter, "{opener}"),
         }
     }
 }
