@@ -10,6 +10,7 @@ use sidelane_proto::model::Validation;
 
 use crate::app::{self, Built};
 use crate::config::Config;
+use crate::embedded::Embedded;
 
 /// Puts a sidecar together.
 ///
@@ -62,6 +63,11 @@ impl Builder {
     pub fn validation(mut self, validation: impl Validation + 'static) -> Self {
         self.built.validations.push(Box::new(validation));
         self
+    }
+
+    /// The sidecar linked into this program, see [`Mesh::embedded`](crate::Mesh::embedded).
+    pub fn embedded(self) -> Embedded {
+        Embedded::new(self.built)
     }
 
     /// Runs the sidecar with this process's arguments.

@@ -37,7 +37,7 @@ pub struct Config {
     pub network: Network,
     /// `--serve`: every service at most once.
     pub serve: Vec<Serve>,
-    /// `--outbound`: at least one address.
+    /// `--outbound`: at least one address, unless this sidecar is linked into a program.
     pub outbound: Vec<ListenAddress>,
     /// `--internal`.
     pub internal: SocketAddr,
@@ -110,6 +110,29 @@ impl Config {
     ) -> Result<Start<Loaded>, SettingsError> {
         settings::load(&PROGRAM, arguments, environment, read_file)?
             .and_then(|loaded| Self::read(loaded.settings, loaded.warnings, environment))
+    }
+
+    /// Reads the configuration of a sidecar that is linked into a program. What differs: it listens
+    /// for apps only where `--outbound` says so, its name or folder must therefore be given, and
+    /// what is logged is the program's to say.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_embedded(
+        arguments: impl IntoIterator<Item = impl Into<OsString>>,
+        environment: &Environment,
+        read_file: impl Fn(&Path) -> io::Result<String>,
+    ) -> Result<Start<Loaded>, SettingsError> {
+        settings::load(&PROGRAM, arguments, environment, read_file)?.and_then(|loaded| {
+            let mut settings = loaded.settings;
+            read::refuse_log(&settings)?;
+            settings.without_default(&OUTBOUND);
+            if settings.item(&OUTBOUND).is_none() && settings.item(&DATA).is_none() {
+                // Nothing else would tell its folder from that of the next mesh.
+                settings.value(&NODE, read::node)?;
+            }
+            Self::read(settings, loaded.warnings, environment)
+        })
     }
 
     fn read(

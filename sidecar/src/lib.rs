@@ -23,6 +23,7 @@ pub mod config;
 pub mod deliver;
 pub mod discover;
 pub mod drain;
+pub mod embedded;
 pub mod ending;
 pub mod explain;
 pub mod forward;
@@ -54,6 +55,7 @@ use std::process::ExitCode;
 use sidelane::routing::RouteTable;
 
 pub use builder::Builder;
+pub use embedded::Mesh;
 
 /// Runs a sidecar with these rules and this process's arguments.
 #[must_use]

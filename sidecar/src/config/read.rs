@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sidelane_process::address::{self, AddressError, DialAddress, HostPort, ListenAddress};
 use sidelane_process::settings::{
-    self, Environment, InvalidSetting, Item, Listener, Settings, value,
+    self, Environment, InvalidSetting, Item, LOG, Listener, Origin, Settings, value,
 };
 use sidelane_proto::model::node::OFFERS_LIMIT;
 use sidelane_proto::model::{Locality, Network, NodeId, ServiceName};
@@ -27,6 +27,17 @@ pub(super) fn refuse_what_is_not_built(settings: &Settings) -> Result<(), Invali
     reasons
         .iter()
         .try_for_each(|(flag, reason)| settings::not_built(settings, flag, reason))
+}
+
+/// Only for a sidecar that is linked into a program.
+pub(super) fn refuse_log(settings: &Settings) -> Result<(), InvalidSetting> {
+    match settings.item(&LOG) {
+        Some(item) if *item.origin() != Origin::Default => Err(item.refuse(
+            "a program that has its sidecar linked in says by its own `tracing` subscriber what \
+             is logged; remove this setting",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The id also names a folder, so it cannot be one that means another folder.

@@ -162,6 +162,18 @@ impl Settings {
         self.lay_below(flag, vec![Item::new(flag.name, text, Origin::Default)]);
     }
 
+    /// Takes a flag's default away, for a program that does without what it names. Does nothing
+    /// where a layer gave a value.
+    pub fn without_default(&mut self, flag: &Flag) {
+        let entry = self
+            .entries
+            .iter_mut()
+            .find(|(known, _)| known.name == flag.name);
+        if let Some((_, items)) = entry {
+            items.retain(|item| item.origin != Origin::Default);
+        }
+    }
+
     /// All values of a flag, in the order in which they were given. Empty where no layer gives one
     /// and the flag has no default.
     #[must_use]
