@@ -11,7 +11,6 @@ use sidelane_process::admin::{AdminRequest, AdminResponse, Pages};
 use sidelane_proto::model::Lane;
 use tokio::sync::Notify;
 
-use crate::balance::Strategy;
 use crate::discover::{Source, State, Status};
 use crate::drain::{Draining, Phase};
 use crate::explain::{self, Question};
@@ -159,7 +158,6 @@ impl Admin {
         let services: Vec<Value> = targets
             .iter()
             .map(|target| {
-                let (strategy, missing) = Strategy::of(target.rule.load_balancing);
                 json!({
                     "service": target.name.as_str(),
                     "rule": target.source.name(),
@@ -169,8 +167,7 @@ impl Admin {
                     "lane": target.rule.lane.name(),
                     "secure": target.rule.secure,
                     "persistent": target.rule.persistent,
-                    "strategy": strategy.name(),
-                    "not_built_yet": missing.map(|missing| missing.to_string()),
+                    "strategy": target.hub().strategy().name(),
                     "endpoints": target.hub().len(),
                 })
             })
@@ -184,7 +181,6 @@ impl Admin {
             "version": status.version.as_ref().map(ToString::to_string),
             "rules": rules::held(&status),
             "picture_from": status.source.name(),
-            "strategies_not_built_yet": ["LEAST_CONNECTIONS", "CONSISTENT_HASH", "PEAK_EWMA"],
             "lanes": lanes(),
             "services": services,
             "links": self.links(),

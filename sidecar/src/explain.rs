@@ -10,7 +10,7 @@ use sidelane::routing::Found;
 use sidelane_proto::model::Rule;
 use sidelane_proto::wire::admin::v1 as wire;
 
-use crate::balance::{Strategy, Unfit, Wanted};
+use crate::balance::{Unfit, Wanted};
 use crate::call::{Call, Caller, LANE_HEADER, NODE_HEADER};
 use crate::classify::{self, Classified};
 use crate::mesh::{RuleSource, Target, View};
@@ -108,7 +108,8 @@ fn steps(stack: &Stack, question: &Question, answer: &mut Explanation) -> Result
     }
     // The answer shows the rule also where the rule is why the call is refused.
     if let Some(target) = found.service {
-        answer.note_rule(&target.rule, target.source);
+        let strategy = target.hub().strategy();
+        answer.note_rule(&target.rule, target.source, strategy.name());
     }
     let classified = classify::outbound(&view, head.uri.path(), found, call.lane, stack.policy)?;
     answer.steps.push(format!(
@@ -150,9 +151,12 @@ fn pick(
         class: classified.class,
         agreement: target.agreement(),
         exclude: &[],
+        strategy: None,
+        key: call.hash,
+        caller: stack.own.node.as_str(),
     };
-    let hub = target.hub();
-    for candidate in hub.candidates(&wanted) {
+    let (hub, now) = (target.hub(), Instant::now());
+    for candidate in hub.candidates(&wanted, now) {
         let endpoint = &candidate.endpoint;
         let address = endpoint.addresses.of(classified.class);
         answer.candidates.push(CandidateText {
@@ -170,10 +174,6 @@ fn pick(
                 .unwrap_or_default(),
         });
     }
-    let (strategy, missing) = Strategy::of(target.rule.load_balancing);
-    if let Some(missing) = missing {
-        answer.steps.push(missing.to_string());
-    }
     let meant_here = call
         .node
         .as_ref()
@@ -189,9 +189,9 @@ fn pick(
     }
     answer.steps.push(match &call.node {
         Some(node) => format!("standard mode: exactly node {node}"),
-        None => format!("load-balancer mode: {strategy}"),
+        None => format!("load-balancer mode: {}", hub.strategy()),
     });
-    let picked = hub.peek(&wanted, fastrand::u64(..));
+    let picked = hub.peek(&wanted, fastrand::u64(..), now);
     let picked = picked.map_err(|error| pick_failure(target.name.as_str(), &error))?;
     answer.pick = picked.node.to_string();
     Ok(())
@@ -224,7 +224,7 @@ fn read<'a>(question: &Question, view: &'a View) -> Result<Read<'a>, Failure> {
 }
 
 impl Explanation {
-    fn note_rule(&mut self, rule: &Rule, source: RuleSource) {
+    fn note_rule(&mut self, rule: &Rule, source: RuleSource, strategy: &'static str) {
         self.rule_source = source.name();
         self.steps
             .push(format!("rule: {}, from {}", source.name(), rule.origin));
@@ -235,7 +235,7 @@ impl Explanation {
             lane: rule.lane.name(),
             secure: rule.secure,
             persistent: rule.persistent,
-            load_balancing: Strategy::of(rule.load_balancing).0.name(),
+            load_balancing: strategy,
             timeout_ms: rule.timeout.map(|timeout| timeout.as_millis()),
             origin: rule.origin.to_string(),
         });

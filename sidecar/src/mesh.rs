@@ -351,5 +351,5 @@ fn offered_rule(state: &ServiceState) -> Option<Arc<Rule>> {
 }
 
 fn strategy(asked: Option<LoadBalancing>) -> Strategy {
-    Strategy::of(asked).0
+    Strategy::of(asked)
 }

@@ -149,6 +149,9 @@ impl Stack {
             class: classified.class,
             agreement: target.agreement(),
             exclude: tried,
+            strategy: None,
+            key: call.hash,
+            caller: own.as_str(),
         };
         let mut pick = target
             .hub()

@@ -1,6 +1,8 @@
 //! The rules of the test services, as constants, as a project writes its own.
 
-use sidelane::routing::{ConnectionClass, Lane, MethodRule, RouteTable, Rule, rule};
+use sidelane::routing::{
+    ConnectionClass, Lane, LoadBalancing, MethodRule, RouteTable, Rule, rule,
+};
 
 use crate::services;
 
@@ -46,9 +48,14 @@ const VAULT: Rule = {
 const FRONT: Rule = {
     const METHODS: &[MethodRule] = &[MethodRule::unary("Visit")];
     let (class, lane) = (ConnectionClass::External, Lane::INGRESS_DATA);
-    rule(services::FRONT, class, lane, METHODS, ORIGIN)
+    let mut front = rule(services::FRONT, class, lane, METHODS, ORIGIN);
+    front.load_balancing = Some(LoadBalancing::RoundRobin);
+    front
 };
 
 const fn internal(service: &'static str, lane: Lane, methods: &'static [MethodRule]) -> Rule {
-    rule(service, ConnectionClass::Internal, lane, methods, ORIGIN)
+    let mut rule = rule(service, ConnectionClass::Internal, lane, methods, ORIGIN);
+    // Tests count how calls are shared out.
+    rule.load_balancing = Some(LoadBalancing::RoundRobin);
+    rule
 }

@@ -3,7 +3,6 @@
 //! mode goes by the hub's strategy. `pick`, `peek` and `candidates` go through the same functions.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use sidelane_proto::model::{Endpoint, NodeId};
@@ -12,6 +11,8 @@ use super::departed::Departure;
 use super::eligible::{Agreement, Candidate, Kind, Reach, Tally, Tier, Unfit, Wanted};
 use super::error::{Counts, NAMED_IN_ERRORS, PickError};
 use super::hub::Hub;
+use super::load::InFlight;
+use super::select::Chance;
 use super::strategy::Strategy;
 
 /// Where a call goes.
@@ -23,11 +24,6 @@ pub struct Pick {
     pub in_flight: InFlight,
 }
 
-/// Counts as one call in flight on one generation of an endpoint, until it is dropped.
-#[derive(Debug)]
-#[must_use = "dropped, it no longer counts"]
-pub struct InFlight(Arc<AtomicU64>);
-
 /// What load-balancer mode sees of a hub for one call.
 struct View {
     /// Slots that this call has tried, each once.
@@ -36,8 +32,8 @@ struct View {
 }
 
 impl Hub {
-    /// Picks the endpoint for a call. `random` is any 64 bits; only [`Strategy::Random`] looks at
-    /// them.
+    /// Picks the endpoint for a call. `random` is any 64 bits, for strategies that leave something
+    /// to chance.
     ///
     /// # Errors
     /// [`PickError`] says what stands in the way; nothing has changed then.
@@ -47,7 +43,11 @@ impl Hub {
         random: u64,
         now: Instant,
     ) -> Result<Pick, PickError> {
-        let slot = self.choose(wanted, random)?;
+        if wanted.node.is_none() && self.strategy_for(wanted) == Strategy::ConsistentHash {
+            self.rotation.keep_rings();
+            self.counters.keyless_picks += u64::from(wanted.key.is_none());
+        }
+        let slot = self.choose(wanted, Chance { random, now })?;
         // A call that names its node must not take the turn that others wait for.
         if wanted.node.is_none() {
             self.rotation.pass(slot);
@@ -56,7 +56,7 @@ impl Hub {
         held.last_picked = Some(now);
         Ok(Pick {
             endpoint: Arc::clone(&held.endpoint),
-            in_flight: InFlight::new(&held.in_flight),
+            in_flight: InFlight::new(&held.load),
         })
     }
 
@@ -64,15 +64,20 @@ impl Hub {
     ///
     /// # Errors
     /// As [`Hub::pick`].
-    pub fn peek(&self, wanted: &Wanted<'_>, random: u64) -> Result<Arc<Endpoint>, PickError> {
-        let slot = self.choose(wanted, random)?;
+    pub fn peek(
+        &self,
+        wanted: &Wanted<'_>,
+        random: u64,
+        now: Instant,
+    ) -> Result<Arc<Endpoint>, PickError> {
+        let slot = self.choose(wanted, Chance { random, now })?;
         Ok(Arc::clone(&self.held[slot].endpoint))
     }
 
     /// Every endpoint, and why the call cannot go there. Takes time for each endpoint: meant for
     /// explanations, not for calls.
     #[must_use]
-    pub fn candidates(&self, wanted: &Wanted<'_>) -> Vec<Candidate> {
+    pub fn candidates(&self, wanted: &Wanted<'_>, now: Instant) -> Vec<Candidate> {
         let view = self.view(wanted);
         let verdict = |slot: usize| {
             let kind = self.rotation.kind(slot);
@@ -96,7 +101,8 @@ impl Hub {
             Candidate {
                 endpoint: Arc::clone(&held.endpoint),
                 unfit: verdict(slot).err(),
-                in_flight: held.in_flight.load(Ordering::Relaxed),
+                in_flight: held.load.in_flight(),
+                latency: held.load.latency(now),
                 up_since: held.up_since,
                 closed_since: held.closed_since,
                 last_picked: held.last_picked,
@@ -105,21 +111,12 @@ impl Hub {
         (0..self.held.len()).map(candidate).collect()
     }
 
-    fn choose(&self, wanted: &Wanted<'_>, random: u64) -> Result<usize, PickError> {
+    fn choose(&self, wanted: &Wanted<'_>, chance: Chance) -> Result<usize, PickError> {
         if let Some(node) = wanted.node {
             return self.named(node, wanted);
         }
         let View { tried, reach } = self.view(wanted);
-        let reach = reach?;
-        let open = |kind: &Kind| kind.open(wanted, reach).is_ok();
-        let slot = match self.strategy {
-            Strategy::Random => self.rotation.at_random(open, &tried, random),
-            Strategy::RoundRobin | Strategy::None => {
-                self.rotation.first(open, |slot| tried.contains(&slot))
-            }
-        };
-        // A reach is given only where somebody is left within it.
-        slot.ok_or(PickError::Empty)
+        self.select(wanted, reach?, &tried, chance)
     }
 
     /// Standard mode. Suspects and ghosts are tried: there is no other to go to.
@@ -178,7 +175,7 @@ impl Hub {
         if self.held.is_empty() {
             return Err(PickError::Empty);
         }
-        if self.strategy == Strategy::None {
+        if self.strategy_for(wanted) == Strategy::None {
             self.check_single()?;
         }
         let mut all = Tally::default();
@@ -257,26 +254,6 @@ impl Hub {
             .take(NAMED_IN_ERRORS)
             .map(|slot| self.held[slot].endpoint.node.clone())
             .collect()
-    }
-}
-
-impl InFlight {
-    fn new(count: &Arc<AtomicU64>) -> Self {
-        // Relaxed: a figure, by which nothing else is ordered.
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-
-    /// How many calls are in flight there, this one included.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -4,9 +4,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sidelane_proto::model::{ConnectionClass, Endpoint, Health, Lane, NodeId};
+
+use super::strategy::Strategy;
 
 /// What two nodes must agree on before one calls the other: class, lane and secure.
 pub type Agreement = (ConnectionClass, Lane, bool);
@@ -25,6 +27,12 @@ pub struct Wanted<'a> {
     /// with a named node there is no other to go to, and whether to try it again is for the
     /// caller to say.
     pub exclude: &'a [NodeId],
+    /// How to pick for this call, where its caller says so; the hub's own way otherwise.
+    pub strategy: Option<Strategy>,
+    /// The hash of the key that the call brings.
+    pub key: Option<u64>,
+    /// Who calls. Where a pick goes by a key and the call brings none, its name is the key.
+    pub caller: &'a str,
 }
 
 /// An endpoint as a call sees it.
@@ -36,6 +44,8 @@ pub struct Candidate {
     pub unfit: Option<Unfit>,
     /// Calls in flight on this generation.
     pub in_flight: u64,
+    /// How long it takes to answer, as a moving average; `None` until it has answered once.
+    pub latency: Option<Duration>,
     /// When this generation came up.
     pub up_since: Instant,
     /// When its channel turned out closed, unless it is ready again.
@@ -119,6 +129,9 @@ impl<'a> Wanted<'a> {
             class,
             agreement: None,
             exclude: &[],
+            strategy: None,
+            key: None,
+            caller: "",
         }
     }
 

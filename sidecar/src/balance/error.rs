@@ -58,6 +58,19 @@ pub enum PickError {
         /// Some of them.
         some: Vec<NodeId>,
     },
+    /// A strategy of the project's own named nobody.
+    #[error(
+        "strategy `{strategy}`, which is this project's own, chose none of {count} endpoints ({})",
+        chosen(*.index)
+    )]
+    NoneChosen {
+        /// The strategy.
+        strategy: &'static str,
+        /// What it answered.
+        index: Option<usize>,
+        /// From how many it could choose.
+        count: usize,
+    },
     /// Endpoints exist, but all were compiled with another rule.
     #[error(
         "{} compiled with another rule, such as `{node}` with {theirs}, here it is {ours}; \
@@ -150,6 +163,13 @@ fn none_healthy(node: Option<&NodeId>, counts: &Counts) -> String {
             "node `{node}` takes no new calls ({counts}); wait for it, or leave the node unnamed"
         ),
         None => format!("no endpoint takes new calls ({counts}); see `sidelane nodes`"),
+    }
+}
+
+fn chosen(index: Option<usize>) -> String {
+    match index {
+        Some(index) => format!("it answered index {index}"),
+        None => "it answered `None`".to_owned(),
     }
 }
 

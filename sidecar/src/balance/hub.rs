@@ -9,8 +9,11 @@ use std::time::Instant;
 
 use sidelane_proto::model::{Endpoint, Generation, Identity, NodeId};
 
+use crate::call::hash_key;
+
 use super::departed::{Departed, Departure};
-use super::eligible::Kind;
+use super::eligible::{Kind, Wanted};
+use super::load::Load;
 use super::rotation::Rotation;
 use super::strategy::Strategy;
 
@@ -23,14 +26,16 @@ pub struct Hub {
     pub(super) index: HashMap<NodeId, usize>,
     pub(super) rotation: Rotation,
     pub(super) departed: Departed,
-    counters: Counters,
+    /// Calls in flight, those on generations that are gone included.
+    pub(super) in_flight: Arc<AtomicU64>,
+    pub(super) counters: Counters,
 }
 
 /// One generation of one node.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) endpoint: Arc<Endpoint>,
-    pub(super) in_flight: Arc<AtomicU64>,
+    pub(super) load: Arc<Load>,
     pub(super) up_since: Instant,
     /// Set while it is a ghost: its channel turned out closed.
     pub(super) closed_since: Option<Instant>,
@@ -97,6 +102,8 @@ pub struct Counters {
     pub identity_refusals: u64,
     /// Channels that turned out closed while their endpoint counted as ready.
     pub closed_channels: u64,
+    /// Picks by a key for calls that brought none: the caller's node was the key.
+    pub keyless_picks: u64,
 }
 
 impl Hub {
@@ -109,6 +116,7 @@ impl Hub {
             index: HashMap::new(),
             rotation: Rotation::default(),
             departed: Departed::default(),
+            in_flight: Arc::default(),
             counters: Counters::default(),
         }
     }
@@ -122,6 +130,11 @@ impl Hub {
     #[must_use]
     pub const fn strategy(&self) -> Strategy {
         self.strategy
+    }
+
+    /// How it picks for this call.
+    pub(super) fn strategy_for(&self, wanted: &Wanted<'_>) -> Strategy {
+        wanted.strategy.unwrap_or(self.strategy)
     }
 
     /// Takes in what a node says of the service now. An identity of `None` (trust mode
@@ -149,7 +162,7 @@ impl Hub {
             held.endpoint = endpoint;
             Up::Refreshed
         } else {
-            *held = Held::new(endpoint, now);
+            *held = Held::new(endpoint, &self.in_flight, now);
             Up::Replaced { old }
         };
         self.regroup(slot);
@@ -174,7 +187,7 @@ impl Hub {
             generation: new,
             ..Endpoint::clone(&held.endpoint)
         };
-        *held = Held::new(Arc::new(endpoint), now);
+        *held = Held::new(Arc::new(endpoint), &self.in_flight, now);
         held.learned_over = Some(over);
         self.counters.ups += 1;
         self.regroup(slot);
@@ -242,7 +255,7 @@ impl Hub {
         if behind || endpoint.generation >= old {
             return self.up(Arc::clone(endpoint), now);
         }
-        *held = Held::new(Arc::clone(endpoint), now);
+        *held = Held::new(Arc::clone(endpoint), &self.in_flight, now);
         self.counters.ups += 1;
         self.regroup(slot);
         Up::Replaced { old }
@@ -309,10 +322,11 @@ impl Hub {
 
     fn add(&mut self, endpoint: Arc<Endpoint>, now: Instant) {
         let turn = self.departed.returned(&endpoint.node);
-        let held = Held::new(endpoint, now);
+        let held = Held::new(endpoint, &self.in_flight, now);
+        let seed = hash_key(held.endpoint.node.as_str().as_bytes());
         self.index
             .insert(held.endpoint.node.clone(), self.held.len());
-        self.rotation.push(held.kind(), turn);
+        self.rotation.push(held.kind(), turn, seed);
         self.held.push(held);
     }
 
@@ -336,10 +350,10 @@ impl Hub {
 }
 
 impl Held {
-    fn new(endpoint: Arc<Endpoint>, now: Instant) -> Self {
+    fn new(endpoint: Arc<Endpoint>, all: &Arc<AtomicU64>, now: Instant) -> Self {
         Self {
             endpoint,
-            in_flight: Arc::default(),
+            load: Arc::new(Load::new(all)),
             up_since: now,
             closed_since: None,
             last_picked: None,

@@ -8,15 +8,24 @@ mod departed;
 mod eligible;
 mod error;
 mod hub;
+mod latency;
+mod load;
+mod own;
+mod ring;
 mod rotation;
+mod select;
 mod strategy;
 
-pub use choose::{InFlight, Pick};
+pub use choose::Pick;
 pub use departed::Departure;
 pub use eligible::{Agreement, Candidate, Unfit, Wanted};
 pub use error::{Counts, NAMED_IN_ERRORS, PickError};
 pub use hub::{Counters, Down, Gone, Hub, Up};
-pub use strategy::{NotBuiltYet, Strategy};
+pub use latency::FAILURE;
+pub use load::InFlight;
+pub use own::{CallFacts, Choice, OwnStrategy, Strategies, StrategyNameError};
+pub use select::{CROWD, FEW};
+pub use strategy::{Own, Strategy};
 
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 
 use super::eligible::Kind;
+use super::ring::{Ring, probes, scatter};
 
 /// A place in line; the lowest is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,11 +21,13 @@ pub(super) struct Turn(u64);
 
 /// All slots of a hub, by kind and by turn. Slots are numbered as a `Vec` with `push` and
 /// `swap_remove` numbers its entries, so that the hub can keep one beside it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Rotation {
     places: Vec<Place>,
     groups: BTreeMap<Kind, Group>,
     next: u64,
+    /// The groups' rings are kept: some pick went by a key.
+    ringed: bool,
 }
 
 /// Where a slot is found.
@@ -32,25 +35,29 @@ pub(super) struct Rotation {
 struct Place {
     kind: Kind,
     turn: Turn,
+    /// Says where its points on the ring are.
+    seed: u64,
     /// Its index among the members of its group.
     position: usize,
 }
 
 /// The slots of one kind; never empty.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Group {
     order: BTreeMap<Turn, usize>,
     members: Vec<usize>,
+    ring: Ring,
 }
 
 impl Rotation {
     /// Takes a slot in, behind all others or with the turn that it had before.
-    pub(super) fn push(&mut self, kind: Kind, turn: Option<Turn>) {
+    pub(super) fn push(&mut self, kind: Kind, turn: Option<Turn>, seed: u64) {
         let turn = turn.unwrap_or_else(|| self.last());
         let slot = self.places.len();
         self.places.push(Place {
             kind,
             turn,
+            seed,
             position: 0,
         });
         self.link(slot);
@@ -65,6 +72,10 @@ impl Rotation {
         {
             group.members[moved.position] = slot;
             group.order.insert(moved.turn, slot);
+            if self.ringed {
+                group.ring.remove(moved.seed, self.places.len());
+                group.ring.insert(moved.seed, slot);
+            }
         }
         gone.turn
     }
@@ -121,13 +132,20 @@ impl Rotation {
             .map(|(_, slot)| *slot)
     }
 
-    /// Any slot among the `open` kinds but those in `tried` (no slot twice in it), each as likely
-    /// as the others if `random` is any 64 bits.
-    pub(super) fn at_random(
+    /// How many slots there are among the `open` kinds but those in `tried` (no slot twice in it).
+    pub(super) fn count(&self, open: impl Fn(&Kind) -> bool, tried: &[usize]) -> usize {
+        let groups = self.groups.iter().filter(|(kind, _)| open(kind));
+        let all: usize = groups.map(|(_, group)| group.members.len()).sum();
+        let been = tried.iter().filter(|slot| open(self.kind(**slot))).count();
+        all - been
+    }
+
+    /// The slot of that index among those that [`Rotation::count`] counts.
+    pub(super) fn at(
         &self,
+        mut index: usize,
         open: impl Fn(&Kind) -> bool,
         tried: &[usize],
-        random: u64,
     ) -> Option<usize> {
         let mut total = 0;
         let mut holes = Vec::new();
@@ -138,7 +156,6 @@ impl Rotation {
             total += group.members.len();
         }
         holes.sort_unstable();
-        let mut index = scale(random, total - holes.len())?;
         for hole in holes {
             if index >= hole {
                 index += 1;
@@ -153,6 +170,79 @@ impl Rotation {
         None
     }
 
+    /// Any of them, each as likely as the others if `random` is any 64 bits.
+    pub(super) fn at_random(
+        &self,
+        open: impl Fn(&Kind) -> bool,
+        tried: &[usize],
+        random: u64,
+    ) -> Option<usize> {
+        let index = scale(random, self.count(&open, tried))?;
+        self.at(index, open, tried)
+    }
+
+    /// Two of them that differ, each pair as likely as the others; the same one twice where there
+    /// is only one.
+    pub(super) fn two_at_random(
+        &self,
+        open: impl Fn(&Kind) -> bool,
+        tried: &[usize],
+        random: u64,
+    ) -> Option<(usize, usize)> {
+        let count = self.count(&open, tried);
+        let first = scale(random, count)?;
+        let one = self.at(first, &open, tried)?;
+        let Some(second) = scale(scatter(random, 0), count - 1) else {
+            return Some((one, one));
+        };
+        let second = second + usize::from(second >= first);
+        Some((one, self.at(second, open, tried)?))
+    }
+
+    /// The slot that a key leads to among the `open` kinds, those not `passed_over`.
+    pub(super) fn by_key(
+        &self,
+        key: u64,
+        open: impl Fn(&Kind) -> bool,
+        passed_over: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        if !self.ringed {
+            // Someone asks what a pick would do, before there was one.
+            let mut ringed = self.clone();
+            ringed.keep_rings();
+            return ringed.by_key(key, open, passed_over);
+        }
+        let rings = self.groups.iter().filter(|(kind, _)| open(kind));
+        let nearest = rings.filter_map(|(_, group)| {
+            let next = |place| group.ring.next(place, &passed_over);
+            probes(key).filter_map(next).min()
+        });
+        nearest.min().map(|(_, slot)| slot)
+    }
+
+    /// Keeps rings from now on. They cost each change of an endpoint some 16 steps, so hubs that
+    /// never pick by a key have none.
+    pub(super) fn keep_rings(&mut self) {
+        if std::mem::replace(&mut self.ringed, true) {
+            return;
+        }
+        for group in self.groups.values_mut() {
+            for slot in &group.members {
+                group.ring.insert(self.places[*slot].seed, *slot);
+            }
+        }
+    }
+
+    /// All slots of the `open` kinds.
+    pub(super) fn slots(&self, open: impl Fn(&Kind) -> bool) -> impl Iterator<Item = usize> {
+        let groups = self.groups.iter().filter(move |(kind, _)| open(kind));
+        groups.flat_map(|(_, group)| group.members.iter().copied())
+    }
+
+    pub(super) fn turn(&self, slot: usize) -> Turn {
+        self.places[slot].turn
+    }
+
     fn last(&mut self) -> Turn {
         let turn = Turn(self.next);
         self.next += 1;
@@ -165,18 +255,25 @@ impl Rotation {
         place.position = group.members.len();
         group.members.push(slot);
         group.order.insert(place.turn, slot);
+        if self.ringed {
+            group.ring.insert(place.seed, slot);
+        }
     }
 
     fn unlink(&mut self, slot: usize) {
         let Place {
             kind,
             turn,
+            seed,
             position,
         } = self.places[slot];
         let Some(group) = self.groups.get_mut(&kind) else {
             return;
         };
         group.order.remove(&turn);
+        if self.ringed {
+            group.ring.remove(seed, slot);
+        }
         group.members.swap_remove(position);
         if let Some(moved) = group.members.get(position) {
             self.places[*moved].position = position;

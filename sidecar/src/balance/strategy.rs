@@ -1,43 +1,52 @@
-//! How a hub picks among the endpoints that can take a call. Rules name more strategies than are
-//! built; what becomes of the others is decided here and nowhere else, and never in silence.
+//! How a hub picks among the endpoints that can take a call: what rules name, and a strategy of a
+//! project's own. How each of them picks is in `select`.
 
-use std::fmt;
+use std::{fmt, ptr};
 
 use sidelane_proto::model::LoadBalancing;
 
-/// How an endpoint is picked. Weights do not count in any of these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+use super::own::OwnStrategy;
+
+/// How an endpoint is picked. Weights do not count in any but a project's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strategy {
     /// One after the other, each once in a round.
-    #[default]
     RoundRobin,
+    /// The one with the fewest calls in flight, of all where they are few, of two at random
+    /// where they are many.
+    LeastConnections,
+    /// By the call's key: the same key, the same endpoint.
+    ConsistentHash,
     /// Any, each as likely as the others.
     Random,
     /// Exactly one endpoint is meant: the caller names its node, or there is only one.
     None,
+    /// Two at random, and of these the one that is expected to answer sooner, by its latency and
+    /// its calls in flight.
+    #[default]
+    PeakEwma,
+    /// One of the project's own.
+    Own(Own),
 }
 
-/// A strategy that a rule asks for and that does not exist yet; [`Strategy::RoundRobin`] stands in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct NotBuiltYet {
-    /// What the rule asks for.
-    pub asked: LoadBalancing,
+/// A strategy of a project's own, with the name under which rules know it.
+#[derive(Clone, Copy)]
+pub struct Own {
+    pub(super) name: &'static str,
+    pub(super) strategy: &'static dyn OwnStrategy,
 }
 
 impl Strategy {
-    /// The strategy that serves a rule, and what the rule asked for if that is not built yet. A
-    /// rule that says nothing gets round robin.
+    /// The strategy that a rule names; [`Strategy::PeakEwma`] where it says nothing.
     #[must_use]
-    pub const fn of(asked: Option<LoadBalancing>) -> (Self, Option<NotBuiltYet>) {
+    pub const fn of(asked: Option<LoadBalancing>) -> Self {
         match asked {
-            None | Some(LoadBalancing::RoundRobin) => (Self::RoundRobin, None),
-            Some(LoadBalancing::Random) => (Self::Random, None),
-            Some(LoadBalancing::None) => (Self::None, None),
-            Some(
-                asked @ (LoadBalancing::LeastConnections
-                | LoadBalancing::ConsistentHash
-                | LoadBalancing::PeakEwma),
-            ) => (Self::RoundRobin, Some(NotBuiltYet { asked })),
+            Some(LoadBalancing::RoundRobin) => Self::RoundRobin,
+            Some(LoadBalancing::LeastConnections) => Self::LeastConnections,
+            Some(LoadBalancing::ConsistentHash) => Self::ConsistentHash,
+            Some(LoadBalancing::Random) => Self::Random,
+            Some(LoadBalancing::None) => Self::None,
+            None | Some(LoadBalancing::PeakEwma) => Self::PeakEwma,
         }
     }
 
@@ -46,8 +55,12 @@ impl Strategy {
     pub const fn name(self) -> &'static str {
         match self {
             Self::RoundRobin => LoadBalancing::RoundRobin.name(),
+            Self::LeastConnections => LoadBalancing::LeastConnections.name(),
+            Self::ConsistentHash => LoadBalancing::ConsistentHash.name(),
             Self::Random => LoadBalancing::Random.name(),
             Self::None => LoadBalancing::None.name(),
+            Self::PeakEwma => LoadBalancing::PeakEwma.name(),
+            Self::Own(own) => own.name,
         }
     }
 }
@@ -58,13 +71,16 @@ impl fmt::Display for Strategy {
     }
 }
 
-impl fmt::Display for NotBuiltYet {
+impl fmt::Debug for Own {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{} is not built yet; {} stands in",
-            self.asked.name(),
-            Strategy::RoundRobin
-        )
+        write!(formatter, "Own({})", self.name)
     }
 }
+
+impl PartialEq for Own {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && ptr::addr_eq(self.strategy, other.strategy)
+    }
+}
+
+impl Eq for Own {}

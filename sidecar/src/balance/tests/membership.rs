@@ -242,11 +242,11 @@ fn a_new_generation_is_ready_and_counts_its_own_calls() {
     assert_eq!(up(&mut hub, with_generation("a", 2)), Up::Replaced { old });
     let second = hub.pick(&INTERNAL, 0, now).unwrap();
     assert_eq!((first.in_flight.count(), second.in_flight.count()), (1, 1));
-    let candidate = &hub.candidates(&INTERNAL)[0];
+    let candidate = &hub.candidates(&INTERNAL, Instant::now())[0];
     assert_eq!((candidate.in_flight, candidate.closed_since), (1, None));
     assert_eq!(candidate.last_picked, Some(now));
     drop(second);
-    assert_eq!(hub.candidates(&INTERNAL)[0].in_flight, 0);
+    assert_eq!(hub.candidates(&INTERNAL, Instant::now())[0].in_flight, 0);
     assert_eq!(first.in_flight.count(), 1);
 
     // News of the old generation's channel is no news of the new one's.

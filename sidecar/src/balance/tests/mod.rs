@@ -1,11 +1,13 @@
-//! Tests of the hub: named cases in `membership`, `picking` and `scale`, and in `properties` any
-//! sequence of events against the slow, obvious hub of `model`.
+//! Tests of the hub: named cases in `membership`, `picking` and `scale`, what each strategy does in
+//! `strategies`, and in `properties` any sequence of events against the slow, obvious hub of
+//! `model`.
 
 mod membership;
 mod model;
 mod picking;
 mod properties;
 mod scale;
+mod strategies;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -88,7 +90,7 @@ fn generation(number: u64) -> Generation {
     Generation::new(number).unwrap()
 }
 
-/// A round-robin hub with these nodes, which joined in this order.
+/// A hub that takes turns, with these nodes, which joined in this order.
 fn hub_of(nodes: &[&str]) -> Hub {
     let mut hub = Hub::new(Strategy::RoundRobin);
     for node in nodes {
@@ -115,7 +117,7 @@ fn picks(hub: &mut Hub, count: usize) -> String {
 
 /// Why a call cannot go to a node; `None` if it can.
 fn unfit(hub: &Hub, wanted: &Wanted<'_>, node: &str) -> Option<Unfit> {
-    let candidates = hub.candidates(wanted);
+    let candidates = hub.candidates(wanted, Instant::now());
     let mut named = candidates.iter().filter(|it| it.endpoint.node == id(node));
     let found = named.next().expect("the node is in the hub");
     assert!(named.next().is_none(), "twice in the hub: {node}");

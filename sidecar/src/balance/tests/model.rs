@@ -7,7 +7,6 @@ use sidelane_proto::model::{Endpoint, Generation, Health};
 
 use super::super::{Counts, Departure, Down, PickError, Strategy, Up, Wanted};
 
-#[derive(Default)]
 pub(super) struct Model {
     pub(super) strategy: Strategy,
     /// Everybody who was ever here, in the order of their turns.
@@ -53,12 +52,23 @@ impl From<&PickError> for Refusal {
             PickError::MustNameNode { count, .. } => Self::MustNameNode { count },
             PickError::RulesMismatch { count, .. } => Self::RulesMismatch { count },
             PickError::NoAddress { count, .. } => Self::NoAddress { count },
+            PickError::NoneChosen { .. } => panic!("no strategy here chooses nobody"),
             PickError::AllTried { tried, counts } => Self::AllTried { tried, counts },
         }
     }
 }
 
 impl Model {
+    pub(super) fn new(strategy: Strategy) -> Self {
+        Self {
+            strategy,
+            line: Vec::new(),
+            live: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            lives: 0,
+        }
+    }
+
     pub(super) fn up(&mut self, endpoint: Endpoint) -> Up {
         let node = endpoint.node.as_str().to_owned();
         if let Some(live) = self.live.get_mut(&node) {

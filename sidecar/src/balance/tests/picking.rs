@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use sidelane_proto::model::{ConnectionClass, Health, Lane, LoadBalancing, PeerAddress};
+use sidelane_proto::model::{ConnectionClass, Health, Lane, PeerAddress};
 
 use super::super::{
     Counts, Departure, Down, Hub, NAMED_IN_ERRORS, PickError, Strategy, Unfit, Up, Wanted,
@@ -15,8 +15,11 @@ use super::{
 fn empty_hub() {
     let mut hub = Hub::new(Strategy::RoundRobin);
     assert_eq!(pick(&mut hub, &INTERNAL), Err(PickError::Empty));
-    assert_eq!(hub.peek(&INTERNAL, 0).unwrap_err(), PickError::Empty);
-    assert!(hub.candidates(&INTERNAL).is_empty());
+    assert_eq!(
+        hub.peek(&INTERNAL, 0, Instant::now()).unwrap_err(),
+        PickError::Empty
+    );
+    assert!(hub.candidates(&INTERNAL, Instant::now()).is_empty());
     let unknown = pick(&mut hub, &INTERNAL.at("a")).unwrap_err();
     assert_eq!(
         unknown.to_string(),
@@ -337,32 +340,7 @@ fn random_gives_each_the_same_share_and_passes_over_what_was_tried() {
         picked.sort_unstable();
         assert_eq!(picked, left);
         for random in [0, u64::MAX] {
-            assert!(hub.peek(&wanted, random).is_ok());
+            assert!(hub.peek(&wanted, random, Instant::now()).is_ok());
         }
-    }
-}
-
-#[test]
-fn strategies_that_are_not_built_yet_are_named() {
-    for built in [
-        LoadBalancing::RoundRobin,
-        LoadBalancing::Random,
-        LoadBalancing::None,
-    ] {
-        let (strategy, missing) = Strategy::of(Some(built));
-        assert_eq!((strategy.name(), missing), (built.name(), None));
-    }
-    assert_eq!(Strategy::of(None), (Strategy::RoundRobin, None));
-    for asked in [
-        LoadBalancing::LeastConnections,
-        LoadBalancing::ConsistentHash,
-        LoadBalancing::PeakEwma,
-    ] {
-        let (strategy, missing) = Strategy::of(Some(asked));
-        assert_eq!(strategy, Strategy::RoundRobin);
-        assert_eq!(
-            missing.unwrap().to_string(),
-            format!("{} is not built yet; ROUND_ROBIN stands in", asked.name())
-        );
     }
 }

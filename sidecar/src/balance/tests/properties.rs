@@ -13,7 +13,7 @@ use sidelane_proto::model::{
 
 use super::super::{Departure, Hub, Pick, Strategy, Up, Wanted};
 use super::model::{Model, Refusal};
-use super::{generation, id, identity, with_lane};
+use super::{INTERNAL, generation, id, identity, with_lane};
 
 /// Few nodes and generations, so that events meet.
 const NODES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
@@ -38,6 +38,7 @@ struct Call {
     lane: Option<Lane>,
     exclude: Vec<NodeId>,
     random: u64,
+    key: Option<u64>,
 }
 
 impl Call {
@@ -49,6 +50,8 @@ impl Call {
                 .lane
                 .map(|lane| (ConnectionClass::Internal, lane, false)),
             exclude: &self.exclude,
+            key: self.key,
+            ..INTERNAL
         }
     }
 }
@@ -117,13 +120,15 @@ fn any_call() -> impl Generator<Value = Call> {
         4 => vec(any_node(), 0..1),
         1 => vec(any_node(), 1..4),
     ];
-    (node, class, lane, exclude, any::<u64>()).prop_map(|(node, class, lane, exclude, random)| {
+    let chance = (any::<u64>(), any::<Option<u64>>());
+    (node, class, lane, exclude, chance).prop_map(|(node, class, lane, exclude, (random, key))| {
         Call {
             node,
             class,
             lane,
             exclude,
             random,
+            key,
         }
     })
 }
@@ -132,6 +137,9 @@ fn any_event() -> impl Generator<Value = Event> {
     let strategy = prop_oneof![
         4 => Just(Strategy::RoundRobin),
         1 => Just(Strategy::Random),
+        1 => Just(Strategy::LeastConnections),
+        1 => Just(Strategy::ConsistentHash),
+        1 => Just(Strategy::PeakEwma),
         1 => Just(Strategy::None),
     ];
     prop_oneof![
@@ -213,19 +221,20 @@ impl Both {
         let expected = self.model.eligible(&wanted);
         let open: BTreeSet<String> = self
             .hub
-            .candidates(&wanted)
+            .candidates(&wanted, self.now)
             .into_iter()
             .filter(|candidate| candidate.unfit.is_none())
             .map(|candidate| candidate.endpoint.node.as_str().to_owned())
             .collect();
-        let peeked = self.hub.peek(&wanted, call.random);
+        let peeked = self.hub.peek(&wanted, call.random, self.now);
         let picked = self.hub.pick(&wanted, call.random, self.now);
         match (picked, expected) {
             (Ok(pick), Ok(line)) => {
                 let node = pick.endpoint.node.as_str();
                 assert!(Arc::ptr_eq(&pick.endpoint, &peeked.unwrap()));
                 assert_eq!(open, line.iter().cloned().collect());
-                if wanted.node.is_none() && self.model.strategy == Strategy::Random {
+                let in_turn = matches!(self.model.strategy, Strategy::RoundRobin | Strategy::None);
+                if wanted.node.is_none() && !in_turn {
                     assert!(
                         line.iter().any(|it| it == node),
                         "{node} is not in {line:?}"
@@ -262,7 +271,7 @@ impl Both {
         }
         let counted: usize = self.hub.rotation.kinds().map(|(_, count)| count).sum();
         assert_eq!(counted, held.len());
-        for candidate in self.hub.candidates(&super::INTERNAL) {
+        for candidate in self.hub.candidates(&INTERNAL, self.now) {
             let live = &self.model.live[candidate.endpoint.node.as_str()];
             let calls = self.calls.iter().filter(|(life, _)| *life == live.life);
             assert_eq!(usize::try_from(candidate.in_flight), Ok(calls.count()));
@@ -286,7 +295,7 @@ proptest! {
     fn the_hub_does_what_the_model_does(events in vec(any_event(), 1..150)) {
         let mut both = Both {
             hub: Hub::new(Strategy::RoundRobin),
-            model: Model::default(),
+            model: Model::new(Strategy::RoundRobin),
             calls: Vec::new(),
             now: Instant::now(),
         };
@@ -331,7 +340,7 @@ proptest! {
                 }
                 Event::Pick(call) => {
                     let wanted = call.wanted();
-                    let candidates = hub.candidates(&wanted).into_iter();
+                    let candidates = hub.candidates(&wanted, now).into_iter();
                     let open = candidates
                         .filter(|candidate| candidate.unfit.is_none())
                         .map(|candidate| candidate.endpoint.node.as_str().to_owned())

@@ -53,10 +53,10 @@ fn a_pick_looks_at_one_slot_of_each_kind_and_at_those_tried() {
     let kinds = healths.map(|health| Kind::of(&with_health("a", health), true));
     let good = Kind::of(&endpoint("a"), true);
     for number in 0..MANY {
-        rotation.push(kinds[number % kinds.len()], None);
+        rotation.push(kinds[number % kinds.len()], None, 0);
     }
     for _ in 0..MANY {
-        rotation.push(good, None);
+        rotation.push(good, None, 0);
     }
     let looked_at = Cell::new(0);
     let tried = [MANY, MANY + 1, MANY + 2];
