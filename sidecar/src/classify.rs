@@ -2,12 +2,16 @@
 //! that way at all. The first stage of every call, and the one that `explain` asks too.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sidelane::routing::Found;
 use sidelane_proto::model::{ConnectionClass, Lane, MethodRule, Rule};
 
-use crate::mesh::{RuleSource, Target, View};
+use crate::mesh::{Moved, RuleSource, Target, View, Way};
 
+/// Calls that come by the way of a rule that was replaced are taken for so long after. By then
+/// their callers have heard, or control has given them up.
+pub const OLD_WAY: Duration = Duration::from_secs(10);
 /// How many names a refusal lists.
 const NAMES_SHOWN: usize = 5;
 
@@ -201,6 +205,33 @@ pub fn inbound(
         rule: rule.lane,
         origin: rule.origin.to_string(),
     })
+}
+
+/// Decides a peer's call for a service beside this sidecar, as it stands at `now`. What a pushed
+/// rule allowed until a moment ago still comes in: its callers may not have heard yet. A rule that
+/// became secure holds at once.
+///
+/// # Errors
+/// Why it may not come in.
+pub fn incoming(
+    service: &str,
+    target: Option<&Target>,
+    (class, lane): Way,
+    now: Instant,
+) -> Result<(), ClassifyError> {
+    let rule = target.and_then(Target::binding).map(|rule| &**rule);
+    let Err(refused) = inbound(service, rule, class, lane) else {
+        return Ok(());
+    };
+    let moved = target.and_then(|target| target.moved.as_ref());
+    let lately = moved.filter(|moved| now.saturating_duration_since(moved.at) < OLD_WAY);
+    if let Some(Moved { before, .. }) = lately
+        && !rule.is_some_and(|rule| rule.secure)
+        && inbound(service, before.as_deref(), class, lane).is_ok()
+    {
+        return Ok(());
+    }
+    Err(refused)
 }
 
 /// Trust mode `disabled` is the only one until identity is built, so nothing is secure.

@@ -4,10 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sidelane_proto::model::{ConnectionClass, Lane, Rule, ServiceName};
+use sidelane_proto::model::{Rule, ServiceName};
 
 use crate::pool::Address;
-use crate::telemetry::{Direction, Metrics, TargetCounters};
 
 /// One service beside this sidecar.
 #[derive(Debug)]
@@ -18,8 +17,6 @@ pub struct LocalService {
     pub rule: Option<Arc<Rule>>,
     /// Where it listens.
     pub address: Address,
-    /// What is counted about the calls that peers send it.
-    pub counters: Arc<TargetCounters>,
 }
 
 /// All services beside this sidecar.
@@ -36,22 +33,14 @@ impl LocalServices {
     pub fn new(
         given: Vec<(ServiceName, Address)>,
         rule_of: impl Fn(&ServiceName) -> Option<Arc<Rule>>,
-        metrics: &Metrics,
     ) -> Self {
         let mut local = Self::default();
         for (name, address) in given {
             let rule = rule_of(&name);
-            let way = rule
-                .as_ref()
-                .map_or((ConnectionClass::Internal, Lane::GENERAL), |rule| {
-                    (rule.class, rule.lane)
-                });
-            let counters = metrics.counters(&name, Direction::Inbound, way);
             let service = LocalService {
                 name: name.clone(),
                 rule,
                 address,
-                counters,
             };
             local.order.push(name.clone());
             local.services.insert(name, Arc::new(service));

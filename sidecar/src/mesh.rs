@@ -2,12 +2,14 @@
 //! Readers load one immutable view without a lock; the one writer (discovery) swaps the whole.
 //! It lies below the stages, like `call`, and does no I/O.
 
+#[cfg(test)]
+mod pushed;
 mod view;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use arc_swap::Guard;
+use arc_swap::{ArcSwap, Guard};
 use sidelane::routing::RouteTable;
 use sidelane_proto::model::{
     ConnectionClass, Generation, Lane, LoadBalancing, NodeId, PushedRule, Rule, ServiceName,
@@ -19,8 +21,8 @@ pub use crate::rules::RuleSource;
 use crate::rules::Said;
 use crate::telemetry::{Direction, Metrics, TargetCounters};
 
+use view::Draft;
 pub use view::View;
-use view::{Current, Draft};
 
 /// One service as callers see it.
 #[derive(Debug, Clone)]
@@ -93,7 +95,7 @@ impl Target {
 /// The current view, and the way to change it.
 #[derive(Debug)]
 pub struct Mesh {
-    view: Current,
+    view: ArcSwap<View>,
     local: Vec<ServiceName>,
     metrics: Arc<Metrics>,
 }
@@ -107,7 +109,7 @@ impl Mesh {
     #[must_use]
     pub fn new(routes: RouteTable, local: Vec<ServiceName>, metrics: Arc<Metrics>) -> Self {
         let mesh = Self {
-            view: Current::default(),
+            view: ArcSwap::default(),
             local,
             metrics,
         };
@@ -125,7 +127,7 @@ impl Mesh {
                 draft.put(mesh.ruled(&name, None, said, Instant::now()));
             }
         }
-        mesh.view.store(draft.finish());
+        mesh.view.store(Arc::new(draft.finish()));
         let states: Vec<ServiceState> = mesh.local.iter().map(nobody_yet).collect();
         mesh.replace(&states, &[], Instant::now());
         mesh
@@ -134,12 +136,6 @@ impl Mesh {
     /// The view as it stands, without a lock.
     pub fn view(&self) -> Guard<Arc<View>> {
         self.view.load()
-    }
-
-    /// What the view says, for a call: once, and at the least cost.
-    #[inline]
-    pub fn look<T>(&self, look: impl FnOnce(&View) -> T) -> T {
-        self.view.look(look)
     }
 
     /// Takes whole states in and forgets what is dropped. Returns the generations whose links
@@ -186,7 +182,8 @@ impl Mesh {
                     offered: None,
                     ..target.said.clone()
                 };
-                let target = self.ruled(name, Some(&target), said, now);
+                let mut target = self.ruled(name, Some(&target), said, now);
+                target.ever_seen = self.local.contains(name);
                 draft.put(target);
                 self.forget_unless_meant(&mut draft, name);
             }
@@ -212,7 +209,7 @@ impl Mesh {
                 self.forget_unless_meant(&mut draft, &name);
             }
         }
-        self.view.store(draft.finish());
+        self.view.store(Arc::new(draft.finish()));
         departed.sort_unstable();
         departed.dedup();
         // A node may have left one service and still serve another on the same links.
@@ -351,5 +348,5 @@ fn offered_rule(state: &ServiceState) -> Option<Arc<Rule>> {
 }
 
 fn strategy(asked: Option<LoadBalancing>) -> Strategy {
-    Strategy::of(asked)
+    Strategy::of(asked).0
 }

@@ -194,12 +194,12 @@ impl Stack {
             Err(failure) => return self.refuse(&mut respond, failure),
         };
         // Before the app: what the rule forbids must not reach it.
-        if let Err(error) = classify::inbound(service, local.rule.as_deref(), peer.class, peer.lane)
-        {
-            return self.refuse(&mut respond, error.into());
-        }
-        let mut guard = self.metrics.call(&local.counters, arrived);
-        if call.deadline.is_some_and(|deadline| deadline <= arrived) {
+        let counters = match self.admitted(service, &local, &peer, &call).await {
+            Ok(counters) => counters,
+            Err(error) => return self.refuse(&mut respond, error.into()),
+        };
+        let mut guard = self.metrics.call(&counters, arrived);
+        if call.deadline.is_some_and(|at| at <= Instant::now()) {
             let failure = Failure::deadline(head.uri.path(), arrived.elapsed(), Processed::No);
             return end(&mut guard, &mut respond, failure);
         }
@@ -229,7 +229,7 @@ impl Stack {
                 Ok(seat) => seat,
                 Err(failure) => return end(&mut guard, delivery.respond, failure),
             };
-            local.counters.attempt();
+            counters.attempt();
             let refusal = match delivery.attempt(&seat).await {
                 Attempt::Ended(outcome) => return guard.ended(outcome),
                 Attempt::Failed(failure) => return end(&mut guard, delivery.respond, failure),

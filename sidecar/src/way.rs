@@ -14,7 +14,6 @@ use crate::classify::{self, Classified, ClassifyError};
 use crate::local::LocalService;
 use crate::own;
 use crate::pool::{Address, ConnectError, Key, PoolError, Seat, To};
-use crate::reason::Reason;
 use crate::respond::{Callee, Failure, pick_failure, pool_failure};
 use crate::stack::Stack;
 
@@ -47,20 +46,24 @@ impl Stack {
         head: &mut Parts,
         arrived: Instant,
     ) -> Result<(Call, Option<Decided>), CallError> {
-        self.mesh.look(|view| {
-            let (call, found) = Call::read(head, Caller::Local, arrived, |path| view.find(path))?;
-            let service = call.path(head).service;
-            let decided = match &call.node {
-                None if own::answered(service) => None,
-                Some(node) if own::every_node_serves(service) => Some(self.beside(node, service)),
-                _ => {
-                    let path = head.uri.path();
-                    let policy = self.policy;
-                    Some(classify::outbound(view, path, found, call.lane, policy))
-                }
-            };
-            Ok((call, decided))
-        })
+        let view = self.mesh.view();
+        let (call, found) = Call::read(head, Caller::Local, arrived, |path| view.find(path))?;
+        let service = call.path(head).service;
+        let decided = match &call.node {
+            None if own::answered(service) => None,
+            Some(node) if own::every_node_serves(service) => Some(self.beside(node, service)),
+            _ => {
+                let path = head.uri.path();
+                Some(classify::outbound(
+                    &view,
+                    path,
+                    found,
+                    call.lane,
+                    self.policy,
+                ))
+            }
+        };
+        Ok((call, decided))
     }
 
     /// Which rule holds. A service that was never heard of is asked for once, and waited for.
@@ -83,12 +86,12 @@ impl Stack {
         if !self.discovery.answered(&name, wait).await {
             return decided;
         }
-        let path = head.uri.path();
-        self.mesh.look(|view| match view.find(path) {
-            Ok(found) => classify::outbound(view, path, found, call.lane, self.policy),
+        let view = self.mesh.view();
+        match view.find(head.uri.path()) {
+            Ok(found) => classify::outbound(&view, head.uri.path(), found, call.lane, self.policy),
             // It was well-formed a moment ago.
             Err(_) => decided,
-        })
+        }
     }
 
     /// Health and reflection of one node: its path says nothing, so any service that the node
@@ -149,9 +152,6 @@ impl Stack {
             class: classified.class,
             agreement: target.agreement(),
             exclude: tried,
-            strategy: None,
-            key: call.hash,
-            caller: own.as_str(),
         };
         let mut pick = target
             .hub()
@@ -253,37 +253,6 @@ impl Stack {
                 };
                 pool_failure(service, callee, (key.class, key.lane), &error)
             })
-    }
-
-    pub(crate) fn served_here(
-        &self,
-        service: &str,
-        peer: &Peer,
-    ) -> Result<Arc<LocalService>, Failure> {
-        if let Some(local) = self.local.get(service) {
-            return Ok(Arc::clone(local));
-        }
-        // Every node serves health and reflection: whoever named this node means its app, and
-        // came by the lane of one of its services.
-        if own::every_node_serves(service) {
-            let by = |local: &LocalService| {
-                classify::inbound(service, local.rule.as_deref(), peer.class, peer.lane).is_ok()
-            };
-            if let Some(local) = self.local.iter().find(|local| by(local)) {
-                return Ok(Arc::clone(local));
-            }
-        }
-        let names: Vec<&str> = self.local.iter().map(|local| local.name.as_str()).collect();
-        let text = format!(
-            "{service}: not served by node {}; it serves {}",
-            self.own.node,
-            if names.is_empty() {
-                "nothing".to_owned()
-            } else {
-                names.join(", ")
-            }
-        );
-        Err(Failure::refused(Reason::UnknownService, text))
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 use tracing::{debug, warn};
 
@@ -32,6 +32,9 @@ use crate::telemetry::Metrics;
 
 /// The longest wait for a link's Hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(3);
+/// The longest wait for a lane to become known, and between two looks.
+const LANE_LIMIT: Duration = Duration::from_secs(1);
+const LANE_PAUSE: Duration = Duration::from_millis(20);
 /// Links at once on one listener. Four lanes to a thousand peers fit.
 const LINKS_LIMIT: usize = 8192;
 /// The path of the Hello.
@@ -182,7 +185,7 @@ impl<Calls: Handle> Inbound<Calls> {
             }
         } else {
             stream.consume();
-            preamble::read(bytes)?
+            read_preamble(bytes).await?
         };
         if preamble.class != self.class {
             return Err(LinkError::Class {
@@ -192,6 +195,18 @@ impl<Calls: Handle> Inbound<Calls> {
         }
         socket::mark(stream.stream(), &settings(preamble.lane))?;
         Ok(preamble)
+    }
+}
+
+/// Reads a preamble. A lane that is not known here may be in a moment: the pushed rule that brings
+/// it reaches the two ends of a link one after the other.
+async fn read_preamble(bytes: [u8; preamble::LENGTH]) -> Result<Preamble, PreambleError> {
+    let until = Instant::now() + LANE_LIMIT;
+    loop {
+        match preamble::read(bytes) {
+            Err(PreambleError::Lane(_)) if Instant::now() < until => sleep(LANE_PAUSE).await,
+            read => return read,
+        }
     }
 }
 

@@ -1,0 +1,107 @@
+//! Which of the services beside this sidecar a peer's call is for, and whether it may come in.
+//! Where a rule is pushed, its news reach the two ends of a link one after the other, and nobody's
+//! call may fail for that: what was right a moment ago still is, and what is not right yet waits
+//! for the news.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout_at;
+
+use crate::call::{Call, Peer};
+use crate::classify::{self, ClassifyError};
+use crate::discover::State;
+use crate::local::LocalService;
+use crate::mesh::Target;
+use crate::own;
+use crate::reason::Reason;
+use crate::respond::Failure;
+use crate::stack::Stack;
+use crate::telemetry::{Direction, TargetCounters};
+
+/// The longest wait for a rule that the caller seems to know already. News of one change reach all
+/// sidecars within milliseconds.
+const NEWS_LIMIT: Duration = Duration::from_secs(2);
+
+impl Stack {
+    /// The service that a peer's call is for.
+    pub(crate) fn served_here(
+        &self,
+        service: &str,
+        peer: &Peer,
+    ) -> Result<Arc<LocalService>, Failure> {
+        if let Some(local) = self.local.get(service) {
+            return Ok(Arc::clone(local));
+        }
+        // Every node serves health and reflection: whoever named this node means its app, and
+        // came by the lane of one of its services.
+        if own::every_node_serves(service) {
+            let by = |local: &LocalService| self.comes_in(service, local, peer).is_ok();
+            if let Some(local) = self.local.iter().find(|local| by(local)) {
+                return Ok(Arc::clone(local));
+            }
+        }
+        let names: Vec<&str> = self.local.iter().map(|local| local.name.as_str()).collect();
+        let text = format!(
+            "{service}: not served by node {}; it serves {}",
+            self.own.node,
+            if names.is_empty() {
+                "nothing".to_owned()
+            } else {
+                names.join(", ")
+            }
+        );
+        Err(Failure::refused(Reason::UnknownService, text))
+    }
+
+    /// Lets a peer's call in, or says why not. Returns what counts it.
+    pub(crate) async fn admitted(
+        &self,
+        service: &str,
+        local: &LocalService,
+        peer: &Peer,
+        call: &Call,
+    ) -> Result<Arc<TargetCounters>, ClassifyError> {
+        let refused = match self.comes_in(service, local, peer) {
+            Ok(counters) => return Ok(counters),
+            Err(refused) => refused,
+        };
+        let longest = Instant::now() + NEWS_LIMIT;
+        let until = call.deadline.map_or(longest, |at| at.min(longest));
+        let mut status = self.discovery.status();
+        loop {
+            let connected = matches!(status.borrow_and_update().state, State::Connected { .. });
+            // Between the look above and this one, or since the last round.
+            if let Ok(counters) = self.comes_in(service, local, peer) {
+                return Ok(counters);
+            }
+            // What is compiled in is no news to wait for, and without control there are none.
+            if !connected || self.is_compiled(local) {
+                return Err(refused);
+            }
+            let Ok(Ok(())) = timeout_at(until.into(), status.changed()).await else {
+                return Err(refused);
+            };
+        }
+    }
+
+    fn comes_in(
+        &self,
+        service: &str,
+        local: &LocalService,
+        peer: &Peer,
+    ) -> Result<Arc<TargetCounters>, ClassifyError> {
+        let view = self.mesh.view();
+        let target = view.target(local.name.as_str());
+        let way = (peer.class, peer.lane);
+        classify::incoming(service, target.map(|it| &**it), way, Instant::now())?;
+        let counters = target.and_then(|target| target.inbound.clone());
+        Ok(counters.unwrap_or_else(|| self.metrics.counters(&local.name, Direction::Inbound, way)))
+    }
+
+    fn is_compiled(&self, local: &LocalService) -> bool {
+        let view = self.mesh.view();
+        let target: Option<&Arc<Target>> = view.target(local.name.as_str());
+        target.is_some_and(|target| target.said.compiled.is_some())
+    }
+}
