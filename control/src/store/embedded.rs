@@ -480,11 +480,30 @@ fn prune(table: &mut redb::Table<'_, &str, u64>) -> Result<(), redb::Error> {
 /// What tests do to a file behind the store's back.
 #[cfg(test)]
 pub(super) mod tests_only {
-    use super::{Database, FORMAT_KEY, NODES, Path, TableDefinition, get_meta, put_meta};
+    use super::{Database, FORMAT_KEY, NODES, Path, RULES, TableDefinition, get_meta, put_meta};
 
     pub(crate) fn set_format(path: &Path, format: u32) {
         let database = Database::open(path).unwrap();
         put_meta(&database, FORMAT_KEY, &format.to_le_bytes()).unwrap();
+    }
+
+    /// As the first builds left it.
+    pub(crate) fn make_first_format(path: &Path) {
+        let database = Database::open(path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        assert!(transaction.delete_table(RULES).unwrap());
+        transaction.commit().unwrap();
+        drop(database);
+        set_format(path, 1);
+    }
+
+    pub(crate) fn put_rule(path: &Path, key: &str, bytes: &[u8]) {
+        let database = Database::open(path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let mut rules = transaction.open_table(RULES).unwrap();
+        rules.insert(key, (1, bytes)).unwrap();
+        drop(rules);
+        transaction.commit().unwrap();
     }
 
     pub(crate) fn format(path: &Path) -> u32 {

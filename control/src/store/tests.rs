@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::embedded::tests_only;
 use super::*;
 use crate::registry::Batch;
-use crate::registry::fixtures::{generation, key, network, record, service};
+use crate::registry::fixtures::{generation, key, network, pushed, record, service};
 
 fn open(folder: &Path) -> Result<(Embedded, Loaded), StoreError> {
     Embedded::open(folder)
@@ -182,6 +182,109 @@ fn it_is_made_whole_or_not_at_all() {
     assert!(!folder.path().join("control.new").exists());
 }
 
+/// A rule of this name as it is written: with this version, or taken back.
+fn rule(name: &str, version: u64, seconds: Option<u64>) -> ((Network, ServiceName), KeptRule) {
+    let rule = seconds.map(|seconds| {
+        Arc::new(PushedRule {
+            version,
+            ..pushed(name, seconds)
+        })
+    });
+    ((network(), service(name)), (version, rule))
+}
+
+fn rules(loaded: &Loaded) -> HashMap<(Network, ServiceName), KeptRule> {
+    let rules = loaded.rules.iter().cloned();
+    rules
+        .map(|applied| {
+            let key = (applied.network, applied.service);
+            (key, (applied.version, applied.rule))
+        })
+        .collect()
+}
+
+#[test]
+fn rules_and_what_was_taken_back_are_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, fresh) = open(folder.path()).unwrap();
+    assert!(fresh.rules.is_empty());
+    let written = HashMap::from([
+        rule("a.A", 7, Some(1)),
+        rule("b.B", 8, None),
+        // On disk, and not published before the end.
+        rule("c.C", 0, Some(2)),
+        rule("d.D", 0, None),
+    ]);
+    let writes = Writes {
+        rules: written.clone(),
+        ..Writes::default()
+    };
+    store.commit(&writes).unwrap();
+    drop(store);
+    let (mut store, loaded) = open(folder.path()).unwrap();
+    assert_eq!(rules(&loaded), written);
+    assert_eq!(loaded.rules_floor, 0);
+
+    let forgets = Writes {
+        rules: HashMap::from([rule("a.A", 9, Some(3))]),
+        rules_floor: Some(8),
+        ..Writes::default()
+    };
+    store.commit(&forgets).unwrap();
+    drop(store);
+    let (_, loaded) = open(folder.path()).unwrap();
+    let left = HashMap::from([
+        rule("a.A", 9, Some(3)),
+        rule("c.C", 0, Some(2)),
+        rule("d.D", 0, None),
+    ]);
+    assert_eq!(rules(&loaded), left);
+    assert_eq!(loaded.rules_floor, 8);
+}
+
+#[test]
+fn a_store_without_rules_becomes_one_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, fresh) = open(folder.path()).unwrap();
+    let writes = Writes {
+        nodes: HashMap::from([node("n")]),
+        ..Writes::default()
+    };
+    store.commit(&writes).unwrap();
+    drop(store);
+    let path = folder.path().join(Embedded::FILE);
+    tests_only::make_first_format(&path);
+    let (mut store, loaded) = open(folder.path()).unwrap();
+    assert_eq!(loaded.store_id, fresh.store_id);
+    assert_eq!((loaded.nodes.len(), loaded.rules.len()), (1, 0));
+    let writes = Writes {
+        rules: HashMap::from([rule("a.A", 7, Some(1))]),
+        ..Writes::default()
+    };
+    store.commit(&writes).unwrap();
+    drop(store);
+    assert_eq!(tests_only::format(&path), 2, "an older build refuses it");
+    assert_eq!(open(folder.path()).unwrap().1.rules.len(), 1);
+}
+
+#[test]
+fn a_rule_that_cannot_be_read_is_named() {
+    for (bytes, reason) in [
+        (b"\xff".to_vec(), "is not a stored rule"),
+        (pushed("b.B", 1).to_bytes(), "it is of b.B"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        drop(open(folder.path()).unwrap());
+        tests_only::put_rule(&folder.path().join(Embedded::FILE), "default\0a.A", &bytes);
+        let error = refused(folder.path());
+        let expected = r#"the rule of "default\0a.A" cannot be read: "#;
+        assert!(
+            error.contains(expected) && error.contains(reason),
+            "{error}"
+        );
+    }
+}
+
 /// A store whose disk is full while `broken` says so. It reports each commit.
 struct Flaky {
     broken: Arc<Mutex<bool>>,
@@ -249,6 +352,54 @@ fn a_full_disk_is_said_and_written_to_again_when_it_has_room() {
     assert_eq!(status.failure(), None);
     let last = committed.recv_timeout(PATIENCE).unwrap();
     assert_eq!(last.counter, Some(3), "the unused reserve is given back");
+}
+
+#[tokio::test]
+async fn what_must_be_durable_first_is_told_when_it_is_and_when_it_cannot_be() {
+    let (behind, mut journal, broken, committed) = flaky(1);
+    let ahead = behind.ahead();
+    let writes = |name: &str, seconds| Writes {
+        rules: HashMap::from([rule(name, 0, Some(seconds))]),
+        ..Writes::default()
+    };
+    ahead.commit(writes("a.A", 1)).await.unwrap();
+    assert_eq!(committed.try_recv().unwrap().rules.len(), 1);
+
+    *broken.lock().unwrap() = true;
+    let error = ahead.commit(writes("b.B", 1)).await.unwrap_err();
+    assert_eq!(
+        error,
+        "the store control.redb cannot be written: No space left on device"
+    );
+    *broken.lock().unwrap() = false;
+    // What was published before comes to the disk before.
+    journal.record(Batch {
+        version: 5,
+        rules: vec![crate::registry::AppliedRule {
+            network: network(),
+            service: service("a.A"),
+            version: 5,
+            rule: Some(Arc::new(pushed("a.A", 1))),
+        }],
+        ..Batch::default()
+    });
+    ahead.commit(writes("a.A", 2)).await.unwrap();
+    assert!(behind.stop());
+    assert_eq!(
+        ahead.commit(writes("c.C", 1)).await.unwrap_err(),
+        "the store is closing"
+    );
+    let mut written = Writes::default();
+    while let Ok(writes) = committed.try_recv() {
+        let later = writes.rules.values().map(|(version, _)| *version);
+        assert!(later.clone().all(|version| version == 0 || version == 5));
+        written.merge(writes);
+    }
+    let (version, newest) = &written.rules[&(network(), service("a.A"))];
+    assert_eq!(*version, 0);
+    let seconds = newest.as_ref().unwrap().rule.timeout;
+    assert_eq!(seconds, Some(Duration::from_secs(2)));
+    assert_eq!(written.rules.len(), 1, "what failed is not written later");
 }
 
 #[test]

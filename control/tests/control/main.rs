@@ -12,6 +12,7 @@ mod fixed;
 mod leases;
 mod process;
 mod restart;
+mod rules;
 mod scale;
 mod session;
 mod sidecar;

@@ -28,6 +28,7 @@ pub(crate) struct Control {
     pub(crate) folder: tempfile::TempDir,
     terms: Terms,
     fixed: Option<PathBuf>,
+    validations: Validations,
 }
 
 impl Control {
@@ -40,24 +41,39 @@ impl Control {
     }
 
     pub(crate) async fn with(terms: Terms, fixed: Option<PathBuf>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        Self::over(folder, terms, fixed).await
+        Self::demanding(terms, fixed, Validations::default()).await
     }
 
-    async fn over(folder: tempfile::TempDir, terms: Terms, fixed: Option<PathBuf>) -> Self {
+    /// One that demands something of every rule.
+    pub(crate) async fn demanding(
+        terms: Terms,
+        fixed: Option<PathBuf>,
+        validations: Validations,
+    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self::over(folder, terms, fixed, validations).await
+    }
+
+    async fn over(
+        folder: tempfile::TempDir,
+        terms: Terms,
+        fixed: Option<PathBuf>,
+        validations: Validations,
+    ) -> Self {
         let parameters = Parameters {
             listen: "127.0.0.1:0".parse().unwrap(),
             admin: "127.0.0.1:0".parse().unwrap(),
             data: folder.path().to_owned(),
             fixed: fixed.clone(),
             terms,
-            validations: Validations::default(),
+            validations: validations.clone(),
         };
         Self {
             app: App::start(parameters).await.unwrap(),
             folder,
             terms,
             fixed,
+            validations,
         }
     }
 
@@ -69,7 +85,7 @@ impl Control {
     pub(crate) async fn restart_within(self, grace: Duration) -> Self {
         let ended = self.app.stop(grace).await;
         assert!(ended.stored && ended.cut == 0, "{ended:?}");
-        Self::over(self.folder, self.terms, self.fixed).await
+        Self::over(self.folder, self.terms, self.fixed, self.validations).await
     }
 
     pub(crate) async fn channel(&self) -> Channel {
