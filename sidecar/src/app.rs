@@ -11,7 +11,7 @@ use sidelane::routing::RouteTable;
 use sidelane_process::address::{DialAddress, ListenAddress};
 use sidelane_process::admin;
 use sidelane_process::listen;
-use sidelane_process::signals::{Signals, Stop};
+use sidelane_process::signals::Signals;
 use sidelane_proto::model::endpoint::OWN_CLASSES_LIMIT;
 use sidelane_proto::model::error::Problem;
 use sidelane_proto::model::{
@@ -33,10 +33,12 @@ use crate::discover::{
 };
 use crate::drain::{Drain, Phase};
 use crate::health::{LocalHealth, offers};
+use crate::host::{Host, Started};
 use crate::identity::Own;
 use crate::idle::forget_idle;
 use crate::local::LocalServices;
 use crate::mesh::Mesh;
+use crate::pipe::Acceptor;
 use crate::pool::{Address, PEER_PROTOCOL, Pool};
 use crate::repair::Repair;
 use crate::rules::RuleCheck;
@@ -79,6 +81,15 @@ struct Listeners {
 /// # Errors
 /// It could not start: an address, the data folder, or a signal handler was refused.
 pub async fn run(loaded: Loaded, built: Built) -> Result<(), StartError> {
+    run_in(Host::process(Signals::install()?), loaded, built).await
+}
+
+/// The same, in a process of its own or linked into a program.
+pub(crate) async fn run_in(
+    mut host: Host,
+    loaded: Loaded,
+    built: Built,
+) -> Result<(), StartError> {
     let Built {
         routes,
         validations,
@@ -92,21 +103,22 @@ pub async fn run(loaded: Loaded, built: Built) -> Result<(), StartError> {
         warn!("{warning}");
     }
     compiled_services(routes)?;
-    let mut signals = Signals::install()?;
     let folder = Arc::new(DataFolder::open(&config.data)?);
     let (identity, warnings) = NodeIdentity::take(Some(&folder), config.node.clone(), unix_ms())?;
     for warning in warnings {
         warn!("{warning}");
     }
-    let listeners = bind(&config)?;
+    let listeners = bind(&config, host.calls.take())?;
     let bound = bound(&listeners)?;
     info!(node = %identity.node, generation = %identity.generation, listeners = %bound, "starting");
     warn!("trust mode disabled: links are in the clear, and nothing is secure");
 
     let metrics = Arc::new(Metrics::default());
-    let beside = config.serve.iter().flat_map(|serve| serve.services.clone());
+    let given = local_addresses(&config, &host)?;
+    let beside = given.iter().map(|(service, _)| service.clone());
     let mesh = Arc::new(Mesh::new(routes, beside.collect(), Arc::clone(&metrics)));
-    let local = local_services(&config, routes)?;
+    let rule_of = |service: &ServiceName| compiled(routes, service);
+    let local = LocalServices::new(given, rule_of);
     let local = Arc::new(local);
     let health = Arc::new(LocalHealth::new(&local));
     let own = Own::new(identity.node.clone(), identity.generation);
@@ -158,7 +170,7 @@ pub async fn run(loaded: Loaded, built: Built) -> Result<(), StartError> {
         stack: Arc::clone(&stack),
         health: Arc::clone(&health),
         settings: settings.describe(),
-        bound,
+        bound: bound.clone(),
         draining: drain.subscribe(),
         drain: Arc::clone(&asked),
     })
@@ -174,14 +186,22 @@ pub async fn run(loaded: Loaded, built: Built) -> Result<(), StartError> {
     tasks.spawn(follow_generation(stack.own.clone(), discovery.clone()));
     tasks.spawn(forget_idle(Arc::clone(&stack.mesh), discovery.clone()));
 
+    if let Some(started) = host.started.take() {
+        // A program that does not wait for it any more has dropped the mesh, which ends it.
+        let _ = started.send(Started {
+            stack: Arc::clone(&stack),
+            draining: drain.subscribe(),
+            bound,
+        });
+    }
     tokio::select! {
-        stop = signals.next() => info!(?stop, "ending"),
+        () = host.stops.drain() => {}
         () = asked.notified() => info!("ending: asked to on the admin port"),
     }
     let orderly = end_in_order(&drain, &discovery, &stack, &apps, config.grace);
     tokio::select! {
         () = orderly => {}
-        () = forced(&mut signals) => warn!("told to end at once"),
+        () = host.stops.force() => warn!("told to end at once"),
     }
     let cut = metrics.open_calls();
     drain.advance(Phase::Forced);
@@ -220,10 +240,6 @@ async fn end_in_order(
     }
 }
 
-async fn forced(signals: &mut Signals) {
-    while !matches!(signals.next().await, Stop::Force(_)) {}
-}
-
 /// Says once when traffic can flow.
 async fn announce(discovery: Discovery) {
     let mut status = discovery.status();
@@ -259,8 +275,8 @@ impl Sink for MeshSink {
     }
 }
 
-fn bind(config: &Config) -> Result<Listeners, StartError> {
-    let mut outbound = Vec::new();
+fn bind(config: &Config, calls: Option<Acceptor>) -> Result<Listeners, StartError> {
+    let mut outbound: Vec<_> = calls.map(OutboundListener::Pipe).into_iter().collect();
     for address in &config.outbound {
         match address {
             ListenAddress::Tcp(address) => {
@@ -314,6 +330,7 @@ fn bound(listeners: &Listeners) -> Result<Value, std::io::Error> {
             Ok(match listener {
                 OutboundListener::Tcp(listener) => listener.local_addr()?.to_string(),
                 OutboundListener::Unix(socket) => format!("unix:{}", socket.path().display()),
+                OutboundListener::Pipe(_) => "this process".to_owned(),
             })
         })
         .collect::<Result<_, std::io::Error>>()?;
@@ -350,7 +367,13 @@ fn serve(
         connections: Arc::clone(apps),
     };
     for listener in listeners.outbound {
-        served.spawn(outbound.clone().run(listener));
+        let mut outbound = outbound.clone();
+        if matches!(listener, OutboundListener::Pipe(_)) {
+            // Not among the apps: a program that ends its mesh has said itself that it calls no
+            // more, and the connections of channels that it still holds mean nothing.
+            outbound.connections = Arc::new(Semaphore::new(CONNECTIONS_LIMIT));
+        }
+        served.spawn(outbound.run(listener));
     }
     let inbound = |class| Inbound {
         class,
@@ -375,8 +398,12 @@ fn serve(
     async move { while served.join_next().await.is_some() {} }
 }
 
-fn local_services(config: &Config, routes: RouteTable) -> Result<LocalServices, StartError> {
-    let mut given = Vec::new();
+/// Where each service beside this sidecar is, or in the same process.
+fn local_addresses(
+    config: &Config,
+    host: &Host,
+) -> Result<Vec<(ServiceName, Address)>, StartError> {
+    let mut given: Vec<(ServiceName, Address)> = Vec::new();
     for serve in &config.serve {
         let address = match &serve.address {
             DialAddress::Tcp(address) => Address::Tcp(PeerAddress::new(&address.to_string())?),
@@ -386,8 +413,16 @@ fn local_services(config: &Config, routes: RouteTable) -> Result<LocalServices, 
             given.push((service.clone(), address.clone()));
         }
     }
-    let rule_of = |service: &ServiceName| compiled(routes, service);
-    Ok(LocalServices::new(given, rule_of))
+    for (service, opener) in &host.services {
+        if let Some((_, address)) = given.iter().find(|(known, _)| known == service) {
+            return Err(format!(
+                "{service} is served in this process, and --serve says at {address}; keep one"
+            )
+            .into());
+        }
+        given.push((service.clone(), Address::Pipe(opener.clone())));
+    }
+    Ok(given)
 }
 
 /// The services that rules name, each well-formed and named once: a rule that could never hold

@@ -23,10 +23,12 @@ pub mod config;
 pub mod deliver;
 pub mod discover;
 pub mod drain;
+pub mod embedded;
 pub mod ending;
 pub mod explain;
 pub mod forward;
 pub mod health;
+mod host;
 pub mod http2;
 pub mod identity;
 pub mod idle;
@@ -35,6 +37,7 @@ pub mod lane;
 pub mod local;
 pub mod mesh;
 pub mod own;
+pub mod pipe;
 pub mod policy;
 pub mod pool;
 pub mod preamble;
@@ -53,6 +56,7 @@ use std::process::ExitCode;
 use sidelane::routing::RouteTable;
 
 pub use builder::Builder;
+pub use embedded::Mesh;
 
 /// Runs a sidecar with these rules and this process's arguments.
 #[must_use]

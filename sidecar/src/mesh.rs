@@ -9,7 +9,7 @@ mod view;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::Guard;
 use sidelane::routing::RouteTable;
 use sidelane_proto::model::{
     ConnectionClass, Generation, Lane, LoadBalancing, NodeId, PushedRule, Rule, ServiceName,
@@ -21,8 +21,8 @@ pub use crate::rules::RuleSource;
 use crate::rules::Said;
 use crate::telemetry::{Direction, Metrics, TargetCounters};
 
-use view::Draft;
 pub use view::View;
+use view::{Current, Draft};
 
 /// One service as callers see it.
 #[derive(Debug, Clone)]
@@ -95,7 +95,7 @@ impl Target {
 /// The current view, and the way to change it.
 #[derive(Debug)]
 pub struct Mesh {
-    view: ArcSwap<View>,
+    view: Current,
     local: Vec<ServiceName>,
     metrics: Arc<Metrics>,
 }
@@ -109,7 +109,7 @@ impl Mesh {
     #[must_use]
     pub fn new(routes: RouteTable, local: Vec<ServiceName>, metrics: Arc<Metrics>) -> Self {
         let mesh = Self {
-            view: ArcSwap::default(),
+            view: Current::default(),
             local,
             metrics,
         };
@@ -127,7 +127,7 @@ impl Mesh {
                 draft.put(mesh.ruled(&name, None, said, Instant::now()));
             }
         }
-        mesh.view.store(Arc::new(draft.finish()));
+        mesh.view.store(draft.finish());
         let states: Vec<ServiceState> = mesh.local.iter().map(nobody_yet).collect();
         mesh.replace(&states, &[], Instant::now());
         mesh
@@ -136,6 +136,12 @@ impl Mesh {
     /// The view as it stands, without a lock.
     pub fn view(&self) -> Guard<Arc<View>> {
         self.view.load()
+    }
+
+    /// What the view says, for a call: once, and at the least cost.
+    #[inline]
+    pub fn look<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        self.view.look(look)
     }
 
     /// Takes whole states in and forgets what is dropped. Returns the generations whose links
@@ -209,7 +215,7 @@ impl Mesh {
                 self.forget_unless_meant(&mut draft, &name);
             }
         }
-        self.view.store(Arc::new(draft.finish()));
+        self.view.store(draft.finish());
         departed.sort_unstable();
         departed.dedup();
         // A node may have left one service and still serve another on the same links.
@@ -348,5 +354,5 @@ fn offered_rule(state: &ServiceState) -> Option<Arc<Rule>> {
 }
 
 fn strategy(asked: Option<LoadBalancing>) -> Strategy {
-    Strategy::of(asked).0
+    Strategy::of(asked)
 }

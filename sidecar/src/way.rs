@@ -46,24 +46,20 @@ impl Stack {
         head: &mut Parts,
         arrived: Instant,
     ) -> Result<(Call, Option<Decided>), CallError> {
-        let view = self.mesh.view();
-        let (call, found) = Call::read(head, Caller::Local, arrived, |path| view.find(path))?;
-        let service = call.path(head).service;
-        let decided = match &call.node {
-            None if own::answered(service) => None,
-            Some(node) if own::every_node_serves(service) => Some(self.beside(node, service)),
-            _ => {
-                let path = head.uri.path();
-                Some(classify::outbound(
-                    &view,
-                    path,
-                    found,
-                    call.lane,
-                    self.policy,
-                ))
-            }
-        };
-        Ok((call, decided))
+        self.mesh.look(|view| {
+            let (call, found) = Call::read(head, Caller::Local, arrived, |path| view.find(path))?;
+            let service = call.path(head).service;
+            let decided = match &call.node {
+                None if own::answered(service) => None,
+                Some(node) if own::every_node_serves(service) => Some(self.beside(node, service)),
+                _ => {
+                    let path = head.uri.path();
+                    let policy = self.policy;
+                    Some(classify::outbound(view, path, found, call.lane, policy))
+                }
+            };
+            Ok((call, decided))
+        })
     }
 
     /// Which rule holds. A service that was never heard of is asked for once, and waited for.
@@ -86,12 +82,12 @@ impl Stack {
         if !self.discovery.answered(&name, wait).await {
             return decided;
         }
-        let view = self.mesh.view();
-        match view.find(head.uri.path()) {
-            Ok(found) => classify::outbound(&view, head.uri.path(), found, call.lane, self.policy),
+        let path = head.uri.path();
+        self.mesh.look(|view| match view.find(path) {
+            Ok(found) => classify::outbound(view, path, found, call.lane, self.policy),
             // It was well-formed a moment ago.
             Err(_) => decided,
-        }
+        })
     }
 
     /// Health and reflection of one node: its path says nothing, so any service that the node
@@ -152,6 +148,9 @@ impl Stack {
             class: classified.class,
             agreement: target.agreement(),
             exclude: tried,
+            strategy: None,
+            key: call.hash,
+            caller: own.as_str(),
         };
         let mut pick = target
             .hub()
