@@ -16,6 +16,7 @@
 mod local;
 mod protos;
 pub mod routing;
+pub mod sender;
 
 pub use local::{
     DEFAULT_TARGET, TARGET_VARIABLE, Target, TargetError, channel, channel_to, lazy_channel_to,

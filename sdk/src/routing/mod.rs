@@ -64,9 +64,14 @@ pub use services::{
     PREDEFINED, RouteTable, ServiceRouting, ValidRoutingMatrix, WorkerServiceRouting, rule,
     rule_of,
 };
+pub use sidelane_proto::model::error::Problem;
 pub use sidelane_proto::model::{
-    CallPath, Category, ConnectionClass, Lane, LaneBounds, LoadBalancing, MethodRule, PathError,
-    Retry, Rule, Statuses,
+    CallPath, Category, ConnectionClass, FieldError, Lane, LaneBounds, LoadBalancing, MethodRule,
+    PathError, Retry, Rule, Statuses, Validation,
 };
 
+pub use crate::sender as typed_sender;
+pub use crate::sender::{
+    NetworkSender, NetworkSenderExt, RpcRequest, TypedConnection, TypedNetworkSender,
+};
 pub use crate::{define_connection, define_service_routing, define_swimlane};

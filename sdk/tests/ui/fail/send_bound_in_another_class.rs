@@ -1,0 +1,7 @@
+use sidelane::routing::{AdminInternalServiceRouting, External, General, TypedConnection};
+
+fn wrong(users: &TypedConnection<External, General>) {
+    let _ = users.bind::<AdminInternalServiceRouting>();
+}
+
+fn main() {}
