@@ -129,7 +129,7 @@ impl Progress {
         self.wanted.synced
     }
 
-    /// Rules that it does not follow: the first [`REFUSALS_KEPT`], and how many there are.
+    /// Rules that it does not follow: the newest [`REFUSALS_KEPT`], and how many there are.
     #[must_use]
     pub fn refused_rules(&self) -> (Vec<RefusedRule>, usize) {
         self.rules.refused()

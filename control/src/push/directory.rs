@@ -76,7 +76,7 @@ pub struct Listed {
     pub acknowledged: u64,
     /// What it refused last.
     pub refused: Option<RefusedUpdate>,
-    /// Rules that it does not follow: the first few, and how many there are.
+    /// Rules that it does not follow: the newest few, and how many there are.
     pub refused_rules: (Vec<RefusedRule>, usize),
 }
 

@@ -10,7 +10,7 @@ use sidelane_proto::model::{Network, PushedRule, ServiceName};
 use super::cut;
 use crate::registry::RuleBook;
 
-/// Refusals whose text is kept of one session; of more, only their services are.
+/// Refusals whose text is kept of one session, the newest; of more, only their services are.
 pub const REFUSALS_KEPT: usize = 8;
 
 /// Rules of one session.
@@ -23,7 +23,7 @@ pub(super) struct Rules {
     /// An update was refused for the rule of this service in this version, which is not told again
     /// until it has changed.
     held_back: HashMap<ServiceName, u64>,
-    /// Taken for what they are, and not followed. Text is there for the first few.
+    /// Taken for what they are, and not followed. Text is there for the newest few.
     refused: BTreeMap<ServiceName, Option<RefusedRule>>,
 }
 
@@ -153,8 +153,7 @@ impl Rules {
         for service in told {
             self.refused.remove(&service);
             if let Some(refused) = refused.remove(&service) {
-                let texts = self.refused.values().flatten().count();
-                let text = (texts < REFUSALS_KEPT).then(|| RefusedRule {
+                let text = self.make_room(refused.version).then(|| RefusedRule {
                     field: cut(&refused.field),
                     problem: cut(&refused.problem),
                     ..refused
@@ -164,6 +163,25 @@ impl Rules {
             }
         }
         count
+    }
+
+    /// Is there room for the text of one more refusal, in this version? That of an older one gives
+    /// way: whoever has just applied rules wants to know of those.
+    fn make_room(&mut self, version: u64) -> bool {
+        let texts = || self.refused.values().flatten();
+        if texts().count() < REFUSALS_KEPT {
+            return true;
+        }
+        let oldest = texts().map(|refused| refused.version).min();
+        let Some(oldest) = oldest.filter(|oldest| *oldest < version) else {
+            return false;
+        };
+        let mut texts = self.refused.values_mut();
+        let gives_way = texts.find(|text| text.as_ref().is_some_and(|it| it.version == oldest));
+        if let Some(text) = gives_way {
+            *text = None;
+        }
+        true
     }
 
     /// The rule of this service is why an update was refused.
@@ -193,9 +211,10 @@ impl Rules {
         book.newest() <= wanted.synced || self.behind(book, wanted).is_empty()
     }
 
-    /// The refused rules whose text is kept, and how many there are.
+    /// The refused rules whose text is kept, the newest first, and how many there are.
     pub(super) fn refused(&self) -> (Vec<RefusedRule>, usize) {
-        let texts = self.refused.values().flatten().cloned().collect();
+        let mut texts: Vec<_> = self.refused.values().flatten().cloned().collect();
+        texts.sort_by(|one, other| other.version.cmp(&one.version));
         (texts, self.refused.len())
     }
 

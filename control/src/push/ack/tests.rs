@@ -623,6 +623,14 @@ fn of_many_refused_rules_the_text_of_the_first_is_kept() {
     let (texts, count) = session.refused_rules();
     assert_eq!((texts.len(), count), (REFUSALS_KEPT, services.len()));
     assert!(texts.iter().all(|refused| refused.problem.len() <= 512));
+    // Of a newer one, the text is kept instead of an older one's.
+    world.rule("a.New", Some(1));
+    let newest = session.next(&world.now).unwrap().counter;
+    let refused = vec![refusal("a.New", newest)];
+    assert_eq!(session.ack(&world.version(newest), refused), Some(1));
+    let (texts, count) = session.refused_rules();
+    assert_eq!((texts.len(), count), (REFUSALS_KEPT, services.len() + 1));
+    assert_eq!(texts[0].service.as_str(), "a.New");
 }
 
 #[test]
