@@ -71,6 +71,25 @@ define_service_routing! {
     category = Admin,
 }
 
+// Nobody uses these yet.
+define_swimlane!(
+    Later,
+    id = 99,
+    connection = Internal,
+    window = 65_536,
+    max_streams = 100
+);
+define_connection!(Nobody, number = 99, lanes = [General]);
+define_service_routing!(
+    Someday,
+    category = Gossip,
+    connection = Nobody,
+    swimlane = General,
+    secure = false,
+    persistent = false,
+    load_balancing = None
+);
+
 const SETTLEMENT: &str = "bank.v1.Settlement";
 const TWICE: Retry = Retry {
     attempts: 2,
