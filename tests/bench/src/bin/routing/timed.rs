@@ -1,0 +1,111 @@
+//! Times look-ups and classifications. Paths come in random order from a list that is larger than
+//! the nearest cache, so that what is measured is a mixed load and no single path that the
+//! processor has learnt by heart; the list fits the next one, because a real path has just been
+//! read from its request.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+use sidelane::routing::PathIndex;
+use sidelane_sidecar::classify::{self, Policy};
+use sidelane_sidecar::mesh::{Mesh, View};
+use sidelane_sidecar::telemetry::Metrics;
+
+use crate::table;
+
+/// Look-ups in a pass.
+const ASKED: usize = 1 << 13;
+/// The best of so many passes counts: whatever else the machine does only makes one slower.
+const PASSES: usize = 200;
+
+/// What was measured in one table.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figures {
+    pub(crate) services: usize,
+    pub(crate) paths: usize,
+    /// A path of a rule's method.
+    pub(crate) known_ns: f64,
+    /// A service's method that its rule does not name.
+    pub(crate) unknown_method_ns: f64,
+    /// A well-formed path of no service.
+    pub(crate) unknown_service_ns: f64,
+    /// From the path to class, lane, method and target, in one thread.
+    pub(crate) classifications_per_second: f64,
+    pub(crate) build_ms: f64,
+}
+
+/// Measures a table of so many services.
+pub(crate) fn measure(services: usize) -> Figures {
+    let rules = table::rules(services);
+    let mesh = Mesh::new(
+        table::table(rules),
+        Vec::new(),
+        Arc::new(Metrics::default()),
+    );
+    let paths = table::paths(rules);
+    let known = shuffled(&paths, str::to_owned);
+    let unknown_methods = shuffled(&paths, |path| format!("{path}s"));
+    let unknown_services = shuffled(&paths, |path| path.replacen("acme", "acne", 1));
+    let built = Instant::now();
+    let index = PathIndex::new(rules.iter().map(|rule| (&*rule.service, &*rule.methods)));
+    let build_ms = built.elapsed().as_secs_f64() * 1e3;
+    black_box(index);
+    let view = mesh.view();
+    Figures {
+        services,
+        paths: paths.len(),
+        known_ns: nanoseconds(&known, |path| look_up(&view, path)),
+        unknown_method_ns: nanoseconds(&unknown_methods, |path| look_up(&view, path)),
+        unknown_service_ns: nanoseconds(&unknown_services, |path| look_up(&view, path)),
+        classifications_per_second: 1e9 / nanoseconds(&known, |path| decide(&mesh, path)),
+        build_ms,
+    }
+}
+
+fn look_up(view: &View, path: &str) -> usize {
+    let found = view.find(path);
+    found.map_or(0, |found| found.method.unwrap_or(1) + found.service_end)
+}
+
+/// As a call does it, the view that it looks at included.
+fn decide(mesh: &Mesh, path: &str) -> usize {
+    let decided = mesh.look(|view| {
+        let found = view.find(path).ok()?;
+        classify::outbound(view, path, found, None, Policy::default()).ok()
+    });
+    decided.map_or(0, |classified| {
+        usize::from(classified.lane.id()) + usize::from(classified.method().is_some())
+    })
+}
+
+/// The mean time of one, in the best pass.
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+fn nanoseconds(paths: &[String], mut what: impl FnMut(&str) -> usize) -> f64 {
+    let mut best = f64::INFINITY;
+    for _ in 0..PASSES {
+        let start = Instant::now();
+        let mut sum = 0;
+        for path in paths {
+            sum += what(black_box(path));
+        }
+        black_box(sum);
+        best = best.min(start.elapsed().as_secs_f64() * 1e9 / paths.len() as f64);
+    }
+    best
+}
+
+/// The paths in an order that is the same in each run and looks like none.
+fn shuffled(paths: &[String], change: impl Fn(&str) -> String) -> Vec<String> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = |count: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % count as u64).unwrap_or_default()
+    };
+    (0..ASKED)
+        .map(|_| change(&paths[next(paths.len())]))
+        .collect()
+}
