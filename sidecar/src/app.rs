@@ -25,6 +25,7 @@ use tracing::{error, info, warn};
 
 use crate::accept::{CONNECTIONS_LIMIT, Inbound, Outbound, OutboundListener, Welcome};
 use crate::admin::Admin;
+use crate::balance::Strategies;
 use crate::classify;
 use crate::config::{Advertise, Config, Loaded};
 use crate::discover::{
@@ -63,6 +64,8 @@ pub struct Built {
     pub routes: RouteTable,
     /// What pushed rules must pass beside Sidelane's own checks.
     pub validations: Vec<Box<dyn Validation>>,
+    /// The strategies that its rules can name beside Sidelane's.
+    pub strategies: Strategies,
 }
 
 /// The sidecar could not start.
@@ -85,14 +88,11 @@ pub async fn run(loaded: Loaded, built: Built) -> Result<(), StartError> {
 }
 
 /// The same, in a process of its own or linked into a program.
-pub(crate) async fn run_in(
-    mut host: Host,
-    loaded: Loaded,
-    built: Built,
-) -> Result<(), StartError> {
+pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Result<(), StartError> {
     let Built {
         routes,
-        validations,
+        mut validations,
+        strategies,
     } = built;
     let Loaded {
         config,
@@ -103,6 +103,12 @@ pub(crate) async fn run_in(
         warn!("{warning}");
     }
     compiled_services(routes)?;
+    for rule in routes.rules() {
+        strategies
+            .check(rule)
+            .map_err(|error| format!("{} ({}): {error}", rule.service, rule.origin))?;
+    }
+    validations.insert(0, Box::new(strategies.clone()));
     let folder = Arc::new(DataFolder::open(&config.data)?);
     let (identity, warnings) = NodeIdentity::take(Some(&folder), config.node.clone(), unix_ms())?;
     for warning in warnings {
@@ -116,7 +122,8 @@ pub(crate) async fn run_in(
     let metrics = Arc::new(Metrics::default());
     let given = local_addresses(&config, &host)?;
     let beside = given.iter().map(|(service, _)| service.clone());
-    let mesh = Arc::new(Mesh::new(routes, beside.collect(), Arc::clone(&metrics)));
+    let mesh = Mesh::with_strategies(routes, beside.collect(), strategies, Arc::clone(&metrics));
+    let mesh = Arc::new(mesh);
     let rule_of = |service: &ServiceName| compiled(routes, service);
     let local = LocalServices::new(given, rule_of);
     let local = Arc::new(local);

@@ -9,6 +9,7 @@ use sidelane_process::settings::{self, Environment, Start};
 use sidelane_proto::model::Validation;
 
 use crate::app::{self, Built};
+use crate::balance::{OwnStrategy, Strategies};
 use crate::config::Config;
 use crate::embedded::Embedded;
 
@@ -53,8 +54,22 @@ impl Builder {
         let built = Built {
             routes,
             validations: Vec::new(),
+            strategies: Strategies::default(),
         };
         Self { built }
+    }
+
+    /// One more way to pick an endpoint, which rules name by `load_balancing_custom`. A compiled
+    /// rule that names one which is not here keeps the sidecar from starting; a pushed one is
+    /// refused.
+    ///
+    /// # Panics
+    /// The name is none that a rule could say, or is taken: a mistake in the program.
+    pub fn strategy(mut self, name: &str, strategy: impl OwnStrategy + 'static) -> Self {
+        if let Err(error) = self.built.strategies.add(name, strategy) {
+            panic!("{error}");
+        }
+        self
     }
 
     /// One more demand on the rules that control pushes. A rule is judged as it would hold here:

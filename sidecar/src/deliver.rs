@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri};
 
+use crate::balance::{FAILURE, InFlight};
 use crate::call::{
     LANE_HEADER, SOURCE_NODE_HEADER, STATUS_HEADER, TIMEOUT_HEADER, strip_answer, write_timeout,
 };
@@ -23,6 +24,8 @@ use crate::telemetry::Outcome;
 
 /// The status of an answer that has none.
 const NO_STATUS: u16 = 17;
+/// `RESOURCE_EXHAUSTED` and `UNAVAILABLE`: said by one who is there and cannot serve.
+const NOT_HERE: [u16; 2] = [8, 14];
 /// The status CANCELLED.
 const CANCELLED: u16 = 1;
 /// A callee that watches the same deadline may end the call a little before we do.
@@ -69,8 +72,9 @@ pub enum Refusal {
 }
 
 impl Delivery<'_> {
-    /// Sends the request and streams the answer.
-    pub async fn attempt(&mut self, seat: &Seat) -> Attempt {
+    /// Sends the request and streams the answer. `load` is told how long the endpoint took.
+    pub async fn attempt(&mut self, seat: &Seat, load: Option<&InFlight>) -> Attempt {
+        let sent = Instant::now();
         let to_app = matches!(seat.link().key.to, To::Local(_));
         let callee = match &seat.link().key.to {
             To::Peer { node, .. } => Callee::Peer(node.as_str()),
@@ -81,6 +85,9 @@ impl Delivery<'_> {
             return self.unprocessed(callee, &ForwardError::GoingAway);
         };
         let answer = await_answer(self.upload, &mut to, response, self.respond, self.clock).await;
+        if let Some(load) = load {
+            tell(load, &answer, sent, Instant::now());
+        }
         match answer {
             Answer::Begun(answer) => {
                 let (mut head, body) = answer.into_parts();
@@ -230,6 +237,23 @@ impl Delivery<'_> {
             self.arrived.elapsed(),
             Processed::Maybe,
         )
+    }
+}
+
+/// Tells an endpoint's load what came of an attempt there. What the callee did not look at says
+/// nothing: its link was going away.
+fn tell(load: &InFlight, answer: &Answer, sent: Instant, now: Instant) {
+    let took = now.saturating_duration_since(sent);
+    match answer {
+        Answer::Begun(head) if NOT_HERE.contains(&status(head.headers())) => {
+            load.failed(took, now);
+        }
+        // A head may wait for the first event of a stream that the rule does not know as one: more
+        // than a failure it must not weigh.
+        Answer::Begun(_) => load.answered(took.min(FAILURE), now),
+        Answer::Failed(error) if error.processed() == Processed::No => {}
+        Answer::Failed(_) | Answer::DeadlineOver => load.failed(took, now),
+        Answer::CallerGone => load.given_up(took, now),
     }
 }
 

@@ -10,7 +10,7 @@ use sidelane::routing::Found;
 use sidelane_proto::model::Rule;
 use sidelane_proto::wire::admin::v1 as wire;
 
-use crate::balance::{Unfit, Wanted};
+use crate::balance::{Strategy, Unfit, Wanted};
 use crate::call::{Call, Caller, LANE_HEADER, NODE_HEADER};
 use crate::classify::{self, Classified};
 use crate::mesh::{RuleSource, Target, View};
@@ -191,6 +191,16 @@ fn pick(
         Some(node) => format!("standard mode: exactly node {node}"),
         None => format!("load-balancer mode: {}", hub.strategy()),
     });
+    if let (_, Some(unknown)) = stack.mesh.strategies().serving(&target.rule) {
+        let text = format!("{}; {} stands in", unknown.problem, hub.strategy());
+        answer.steps.push(text);
+    }
+    if call.node.is_none() && hub.strategy() == Strategy::ConsistentHash {
+        answer.steps.push(match call.hash {
+            Some(_) => "key: the call's `sidelane-hash`".to_owned(),
+            None => format!("key: the caller's node, {}", stack.own.node),
+        });
+    }
     let picked = hub.peek(&wanted, fastrand::u64(..), now);
     let picked = picked.map_err(|error| pick_failure(target.name.as_str(), &error))?;
     answer.pick = picked.node.to_string();

@@ -12,11 +12,10 @@ use std::time::Instant;
 use arc_swap::Guard;
 use sidelane::routing::RouteTable;
 use sidelane_proto::model::{
-    ConnectionClass, Generation, Lane, LoadBalancing, NodeId, PushedRule, Rule, ServiceName,
-    ServiceState,
+    ConnectionClass, Generation, Lane, NodeId, PushedRule, Rule, ServiceName, ServiceState,
 };
 
-use crate::balance::{Hub, Strategy};
+use crate::balance::{Hub, Strategies};
 pub use crate::rules::RuleSource;
 use crate::rules::Said;
 use crate::telemetry::{Direction, Metrics, TargetCounters};
@@ -97,6 +96,7 @@ impl Target {
 pub struct Mesh {
     view: Current,
     local: Vec<ServiceName>,
+    strategies: Strategies,
     metrics: Arc<Metrics>,
 }
 
@@ -108,9 +108,21 @@ impl Mesh {
     /// sidecar, which can be called before control was ever reached.
     #[must_use]
     pub fn new(routes: RouteTable, local: Vec<ServiceName>, metrics: Arc<Metrics>) -> Self {
+        Self::with_strategies(routes, local, Strategies::default(), metrics)
+    }
+
+    /// The same, with strategies of the project's own.
+    #[must_use]
+    pub fn with_strategies(
+        routes: RouteTable,
+        local: Vec<ServiceName>,
+        strategies: Strategies,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let mesh = Self {
             view: Current::default(),
             local,
+            strategies,
             metrics,
         };
         let mut draft = View::default().draft();
@@ -131,6 +143,12 @@ impl Mesh {
         let states: Vec<ServiceState> = mesh.local.iter().map(nobody_yet).collect();
         mesh.replace(&states, &[], Instant::now());
         mesh
+    }
+
+    /// The strategies that rules can name beside Sidelane's.
+    #[must_use]
+    pub const fn strategies(&self) -> &Strategies {
+        &self.strategies
     }
 
     /// The view as it stands, without a lock.
@@ -280,7 +298,7 @@ impl Mesh {
             Some(known) if known.said == said => (Arc::clone(&known.rule), known.source),
             _ => said.ruling(name),
         };
-        let strategy = strategy(rule.load_balancing);
+        let (strategy, _) = self.strategies.serving(&rule);
         let hub = known.map_or_else(
             || Arc::new(Mutex::new(Hub::new(strategy))),
             |target| Arc::clone(&target.hub),
@@ -351,8 +369,4 @@ fn offered_rule(state: &ServiceState) -> Option<Arc<Rule>> {
         .filter_map(|endpoint| Some((endpoint.generation, endpoint.offer.rule.as_ref()?)))
         .max_by_key(|(generation, _)| *generation);
     offered.map(|(_, rule)| Arc::clone(rule))
-}
-
-fn strategy(asked: Option<LoadBalancing>) -> Strategy {
-    Strategy::of(asked)
 }

@@ -133,7 +133,10 @@ impl Stack {
             let (node, refusal) = match way {
                 Ok(way) => {
                     classified.target.counters.attempt();
-                    match delivery.attempt(&way.seat).await {
+                    match delivery
+                        .attempt(&way.seat, way.load(classified.method()))
+                        .await
+                    {
                         Attempt::Ended(outcome) => return guard.ended(outcome),
                         Attempt::Failed(failure) => {
                             return end(&mut guard, delivery.respond, failure);
@@ -230,7 +233,7 @@ impl Stack {
                 Err(failure) => return end(&mut guard, delivery.respond, failure),
             };
             counters.attempt();
-            let refusal = match delivery.attempt(&seat).await {
+            let refusal = match delivery.attempt(&seat, None).await {
                 Attempt::Ended(outcome) => return guard.ended(outcome),
                 Attempt::Failed(failure) => return end(&mut guard, delivery.respond, failure),
                 Attempt::Unprocessed(refusal) => refusal,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use sidelane_proto::model::{ConnectionClass, Lane, NodeId, ServiceName};
+use sidelane_proto::model::{ConnectionClass, Lane, MethodRule, NodeId, ServiceName};
 
 use crate::balance::{InFlight, PickError, Wanted};
 use crate::call::{Call, CallError, Caller, Peer};
@@ -27,9 +27,17 @@ pub(crate) type Decided = Result<Classified, ClassifyError>;
 pub(crate) struct Way {
     pub(crate) seat: Seat,
     /// Counts in the hub for as long as the attempt lasts.
-    _in_flight: Option<InFlight>,
+    in_flight: Option<InFlight>,
     /// The node, where it is not this one.
     pub(crate) node: Option<NodeId>,
+}
+
+impl Way {
+    /// What is told how long the endpoint takes to answer. The head of a stream says nothing of it.
+    pub(crate) fn load(&self, method: Option<&MethodRule>) -> Option<&InFlight> {
+        let streaming = method.is_some_and(|method| !method.is_unary());
+        self.in_flight.as_ref().filter(|_| !streaming)
+    }
 }
 
 /// A way that was not found: to whom, and why.
@@ -138,7 +146,7 @@ impl Stack {
             return seat
                 .map(|seat| Way {
                     seat,
-                    _in_flight: None,
+                    in_flight: None,
                     node: Some(own.clone()),
                 })
                 .map_err(failed);
@@ -195,13 +203,16 @@ impl Stack {
         {
             Ok(seat) => Ok(Way {
                 seat,
-                _in_flight: Some(pick.in_flight),
+                in_flight: Some(pick.in_flight),
                 node: Some(node),
             }),
-            Err(failure) => Err(NoWay {
-                node: Some(node),
-                failure,
-            }),
+            Err(failure) => {
+                pick.in_flight.failed(Duration::ZERO, Instant::now());
+                Err(NoWay {
+                    node: Some(node),
+                    failure,
+                })
+            }
         }
     }
 
