@@ -1,7 +1,10 @@
-//! The demo's services, generated from `proto/shop/v1/shop.proto`; generated code only.
+//! The demo's services and their rules, generated from `proto/shop/v1/shop.proto`; generated code
+//! only.
 
+pub(crate) use generated::ROUTES;
 /// Version 1.
-pub(crate) mod v1 {
-    #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
-    tonic::include_proto!("shop.v1");
+pub(crate) use generated::shop::v1;
+
+mod generated {
+    sidelane::include_protos!();
 }

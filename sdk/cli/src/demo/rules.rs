@@ -1,63 +1,26 @@
-//! The shop's routing rules, as a project writes them in Rust. Every sidecar of the demo is
+//! The shop's routing rules, as `proto/shop/v1/shop.proto` has them. Every sidecar of the demo is
 //! compiled with them; the load generator reads from them in which lane each call must arrive.
 
-use sidelane::routing::{
-    Category, ConnectionClass, Lane, LoadBalancing, MethodRule, RouteTable, Rule, rule,
-};
+use sidelane::routing::{Rule, ServiceRouting};
+
+pub(super) use crate::shop::ROUTES;
+use crate::shop::v1 as shop;
 
 /// Orders, kept by the orders nodes.
-pub(super) const ORDERS: &str = "shop.v1.Orders";
+pub(super) const ORDERS: &str = shop::OrdersServiceRouting::NAME;
 /// Stock, kept by the inventory nodes.
-pub(super) const INVENTORY: &str = "shop.v1.Inventory";
+pub(super) const INVENTORY: &str = shop::InventoryServiceRouting::NAME;
 /// The log of all orders: bulk data, from the orders nodes.
-pub(super) const ORDER_LOG: &str = "shop.v1.OrderLog";
+pub(super) const ORDER_LOG: &str = shop::OrderLogServiceRouting::NAME;
 /// Heartbeats, answered by the orders nodes.
-pub(super) const HEARTBEAT: &str = "shop.v1.Heartbeat";
-
-/// What the demo's sidecars are compiled with.
-pub(super) static ROUTES: RouteTable = RouteTable::new(RULES);
+pub(super) const HEARTBEAT: &str = shop::HeartbeatServiceRouting::NAME;
 
 static RULES: &[Rule] = &[
-    {
-        const METHODS: &[MethodRule] = &[
-            MethodRule::unary("GetOrder").idempotent(),
-            MethodRule::streaming("ImportOrders", true, false),
-            MethodRule::streaming("WatchOrder", false, true),
-        ];
-        const ORIGIN: &str = concat!(file!(), ":", line!());
-        let mut orders = rule(ORDERS, INTERNAL, Lane::GENERAL, METHODS, ORIGIN);
-        orders.category = Category::Worker;
-        orders.persistent = true;
-        orders.load_balancing = Some(LoadBalancing::RoundRobin);
-        orders
-    },
-    {
-        const METHODS: &[MethodRule] = &[MethodRule::streaming("Reserve", true, true)];
-        const ORIGIN: &str = concat!(file!(), ":", line!());
-        let mut inventory = rule(INVENTORY, INTERNAL, Lane::GENERAL, METHODS, ORIGIN);
-        inventory.category = Category::Worker;
-        inventory.load_balancing = Some(LoadBalancing::RoundRobin);
-        inventory
-    },
-    {
-        const METHODS: &[MethodRule] = &[MethodRule::streaming("Replicate", false, true)];
-        const ORIGIN: &str = concat!(file!(), ":", line!());
-        let mut log = rule(ORDER_LOG, INTERNAL, Lane::BIFROST_DATA, METHODS, ORIGIN);
-        log.category = Category::Bifrost;
-        log.load_balancing = Some(LoadBalancing::RoundRobin);
-        log
-    },
-    {
-        const METHODS: &[MethodRule] = &[MethodRule::unary("Beat").idempotent()];
-        const ORIGIN: &str = concat!(file!(), ":", line!());
-        let mut heartbeat = rule(HEARTBEAT, INTERNAL, Lane::GOSSIP, METHODS, ORIGIN);
-        heartbeat.category = Category::Gossip;
-        heartbeat.load_balancing = Some(LoadBalancing::Random);
-        heartbeat
-    },
+    shop::OrdersServiceRouting::RULE,
+    shop::InventoryServiceRouting::RULE,
+    shop::OrderLogServiceRouting::RULE,
+    shop::HeartbeatServiceRouting::RULE,
 ];
-
-const INTERNAL: ConnectionClass = ConnectionClass::Internal;
 
 /// The name of the lane in which calls to `service` must arrive; empty for a service of others.
 pub(super) fn lane_of(service: &str) -> &'static str {
@@ -70,7 +33,6 @@ pub(super) fn lane_of(service: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shop::v1 as shop;
 
     #[test]
     fn the_rules_name_the_services_of_the_proto() {
@@ -90,14 +52,20 @@ mod tests {
     }
 
     #[test]
-    fn origins_name_this_file_and_different_lines() {
-        let mut origins: Vec<_> = RULES.iter().map(|rule| &*rule.origin).collect();
-        assert!(
-            origins
-                .iter()
-                .all(|origin| origin.contains("demo/rules.rs:"))
-        );
-        origins.dedup();
-        assert_eq!(origins.len(), RULES.len());
+    fn every_rule_is_in_the_table_and_says_where_it_is_written() {
+        let text = include_str!("../../proto/shop/v1/shop.proto");
+        for rule in RULES {
+            assert!(
+                ROUTES.rules().any(|known| known == rule),
+                "{}",
+                rule.service
+            );
+            let line = rule.origin.strip_prefix("shop/v1/shop.proto:").unwrap();
+            let line = text
+                .lines()
+                .nth(line.parse::<usize>().unwrap() - 1)
+                .unwrap();
+            assert_eq!(line.trim(), "option (sidelane.routing.v1.service) = {");
+        }
     }
 }
