@@ -3,6 +3,7 @@
 //! only way in from the wire, and each failure is a [`FieldError`] that names the field's path.
 //! Nothing here does I/O or knows the time.
 
+pub mod breaking;
 pub mod class;
 pub mod endpoint;
 pub mod error;

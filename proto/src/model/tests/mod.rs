@@ -1,6 +1,7 @@
 //! The way in from the wire: what is refused, with which path, and that nothing is lost on a
 //! round trip.
 
+mod breaking;
 mod pushed;
 mod pushed_set;
 mod rules;
