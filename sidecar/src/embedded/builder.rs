@@ -168,8 +168,11 @@ async fn launch(
     // The sidecar has the only way to it from here on: with its end, serving ends.
     drop(serving);
     let (end, mut ended) = watch::channel(None);
+    // As far as the system shows a thread's name, it tells the meshes of one process apart.
+    let name = loaded.config.node.as_ref();
+    let name = name.map_or_else(|| "sidelane".to_owned(), |node| format!("sidelane-{node}"));
     let thread = thread::Builder::new()
-        .name("sidelane".to_owned())
+        .name(name)
         .spawn(move || {
             let result = run(host, loaded, built);
             end.send_replace(Some(result));
