@@ -96,7 +96,7 @@ impl fmt::Display for Opener {
 mod tests {
     use std::future::Future;
     use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
+    use std::task::{Context, Waker};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
