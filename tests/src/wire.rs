@@ -1,7 +1,9 @@
-//! Generated code only: the messages, clients and servers of `sidelane.test.v1`.
+//! Generated code only: the messages, clients, servers and rules of `sidelane.test.v1`.
 
+pub use generated::ROUTES;
 /// Version 1.
-pub mod v1 {
-    #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
-    tonic::include_proto!("sidelane.test.v1");
+pub use generated::sidelane::test::v1;
+
+mod generated {
+    ::sidelane::include_protos!();
 }

@@ -11,7 +11,7 @@ use http::StatusCode;
 use sidelane_tests::ask::{ECHO_UNARY, ask, ask_over};
 use sidelane_tests::client::{RawAnswer, RawClient};
 use sidelane_tests::refusal::Refusal;
-use sidelane_tests::{Cluster, Upstream, cluster, services};
+use sidelane_tests::{Cluster, Upstream, cluster, routes, services};
 use tonic::Code;
 
 async fn mesh(upstream: &Upstream) -> Cluster {
@@ -136,8 +136,8 @@ async fn headers_that_cannot_be_followed_are_refused_with_what_they_say() {
         .unwrap();
     let invalid = Code::InvalidArgument;
     let lanes = "lanes are general, gossip, bifrost_data, ingress_data";
-    let rule = "its rule (sidelane_tests::routes) allows general";
     let echo = services::ECHO;
+    let rule = format!("its rule ({}) allows general", routes::origin(echo));
     let cases = [
         (
             ("grpc-timeout", "soon"),
@@ -198,8 +198,11 @@ async fn a_secure_rule_is_refused_in_a_mesh_in_the_clear() {
     let expected = Refusal::new(
         "NOT_SECURE",
         Code::FailedPrecondition,
-        "sidelane.test.v1.Vault: its rule (sidelane_tests::routes) says secure, and this mesh runs \
-         in trust mode `disabled`; the call was not sent in the clear",
+        format!(
+            "sidelane.test.v1.Vault: its rule ({}) says secure, and this mesh runs in trust mode \
+             `disabled`; the call was not sent in the clear",
+            routes::origin(services::VAULT)
+        ),
     );
     assert_eq!(Refusal::of(&answer), expected);
     // Nor from the sidecar to the app beside it.

@@ -11,7 +11,7 @@ use sidelane_proto::model::{ConnectionClass, Lane};
 use sidelane_tests::ask::{ECHO_UNARY, ask_over};
 use sidelane_tests::refusal::Refusal;
 use sidelane_tests::wire::v1::UnaryResponse;
-use sidelane_tests::{Cluster, Upstream, cluster, link, services};
+use sidelane_tests::{Cluster, Upstream, cluster, link, routes, services};
 use tonic::Code;
 
 const INTERNAL: ConnectionClass = ConnectionClass::Internal;
@@ -67,15 +67,21 @@ async fn a_call_in_another_lane_than_its_rule_says_is_refused() {
     let node = mesh.node("callee");
     let link = link::greeted(node, INTERNAL, Lane::GOSSIP).await.unwrap();
     let refusal = Refusal::of(&ask_over(&link, ECHO_UNARY, &[]).await);
-    let text = "sidelane.test.v1.Echo: the caller sends it in lane `gossip`, the rule here \
-                (sidelane_tests::routes) says `general`; build both sides with the same rules";
+    let text = format!(
+        "sidelane.test.v1.Echo: the caller sends it in lane `gossip`, the rule here ({}) says \
+         `general`; build both sides with the same rules",
+        routes::origin(services::ECHO)
+    );
     let expected = Refusal::new("RULES_MISMATCH", Code::FailedPrecondition, text);
     assert_eq!(refusal, expected);
 
     let link = link::greeted(node, EXTERNAL, Lane::GENERAL).await.unwrap();
     let refusal = Refusal::of(&ask_over(&link, VISIT, &[]).await);
-    let text = "sidelane.test.v1.Front: the caller sends it in lane `general`, the rule here \
-                (sidelane_tests::routes) says `ingress_data`; build both sides with the same rules";
+    let text = format!(
+        "sidelane.test.v1.Front: the caller sends it in lane `general`, the rule here ({}) says \
+         `ingress_data`; build both sides with the same rules",
+        routes::origin(services::FRONT)
+    );
     let expected = Refusal::new("RULES_MISMATCH", Code::FailedPrecondition, text);
     assert_eq!(refusal, expected);
 }
