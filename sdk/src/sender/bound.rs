@@ -23,8 +23,9 @@ use crate::routing::ServiceRouting;
 /// let order = orders.get_order(GetOrder { id: 7 }).await?;
 /// ```
 ///
-/// By hand it is `OrdersClient::new(Bound::<OrdersServiceRouting>::connect().await?)`. A call of
-/// any other service over it is refused.
+/// By hand it is `OrdersClient::new(Bound::<OrdersServiceRouting>::connect().await?)`, and over a
+/// sidecar that is linked into the program `OrdersClient::new(Bound::over(mesh.channel()))`. A call
+/// of any other service over it is refused.
 pub struct Bound<S: ServiceRouting> {
     sender: Arc<dyn NetworkSender>,
     recipient: Recipient,

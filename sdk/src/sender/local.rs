@@ -58,18 +58,26 @@ impl LocalSidecar {
 
 impl NetworkSender for LocalSidecar {
     fn send(&self, call: NetworkCall) -> Answering {
+        self.channel.send(call)
+    }
+
+    fn apart(&self, _: &ConnectionKey) -> Option<Arc<dyn NetworkSender>> {
+        Some(Arc::new(Self::lazy(&self.target)))
+    }
+}
+
+/// Any channel to a sidecar, such as that of one that is linked into the program. All calls of it
+/// share its connection.
+impl NetworkSender for Channel {
+    fn send(&self, call: NetworkCall) -> Answering {
         // The clone is the one that is polled ready and then called.
-        let mut channel = self.channel.clone();
+        let mut channel = self.clone();
         Box::pin(async move {
             let request = call.into_request();
             let sent = async { channel.ready().await?.call(request).await };
             let answer = sent.await.map_err(|error| status(Box::new(error)))?;
             Ok(answer.map(Body::new))
         })
-    }
-
-    fn apart(&self, _: &ConnectionKey) -> Option<Arc<dyn NetworkSender>> {
-        Some(Arc::new(Self::lazy(&self.target)))
     }
 }
 
