@@ -51,6 +51,7 @@ pub mod routes;
 pub mod run;
 pub mod services;
 pub mod sockets;
+pub mod strategies;
 pub mod three;
 pub mod upstream;
 pub mod wire;

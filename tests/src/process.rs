@@ -2,6 +2,7 @@
 //! writes goes to a file, which is shown when the test fails. No process outlives its value, nor
 //! the test program: it ends when its standard input does.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,6 +19,19 @@ pub const TETHER_VARIABLE: &str = "TETHERED_TO_TEST";
 const SHOWN_LINES: usize = 80;
 /// A killed process is gone in milliseconds, a stopped one stands still; longer means that the machine is stuck.
 const SIGNAL_LIMIT: Duration = Duration::from_secs(10);
+
+/// To be called by programs under test: this one ends when the test that started it does, however
+/// that ends.
+pub fn end_with_test() {
+    if std::env::var_os(TETHER_VARIABLE).is_some() {
+        std::thread::spawn(|| {
+            // The other end of standard input is held by the test and by nobody else.
+            let mut byte = [0];
+            while matches!(std::io::stdin().read(&mut byte), Ok(1)) {}
+            std::process::exit(1);
+        });
+    }
+}
 
 /// One process under test.
 #[derive(Debug)]
