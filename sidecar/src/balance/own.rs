@@ -7,7 +7,9 @@ use std::fmt;
 use std::time::Duration;
 
 use sidelane_proto::model::error::Problem;
-use sidelane_proto::model::{ConnectionClass, Endpoint, FieldError, Lane, Rule, Validation};
+use sidelane_proto::model::{
+    ConnectionClass, Endpoint, FieldError, Lane, LoadBalancing, Rule, Validation,
+};
 
 use super::strategy::{Own, Strategy};
 
@@ -107,10 +109,22 @@ impl Strategies {
     /// # Errors
     /// It names one that this sidecar was not built with.
     pub fn of(&self, rule: &Rule) -> Result<Strategy, FieldError> {
-        let Some(name) = &rule.strategy else {
-            return Ok(Strategy::of(rule.load_balancing));
+        self.named(rule.load_balancing, rule.strategy.as_deref())
+    }
+
+    /// The strategy of that name of the project's own, or else of Sidelane's.
+    ///
+    /// # Errors
+    /// As [`Strategies::of`].
+    pub fn named(
+        &self,
+        asked: Option<LoadBalancing>,
+        own: Option<&str>,
+    ) -> Result<Strategy, FieldError> {
+        let Some(name) = own else {
+            return Ok(Strategy::of(asked));
         };
-        let Some((name, strategy)) = self.0.get_key_value(&**name) else {
+        let Some((name, strategy)) = self.0.get_key_value(name) else {
             let what = "strategy of this sidecar";
             let problem = match self.0.is_empty() {
                 true => Problem::Refused(format!(
