@@ -20,7 +20,7 @@ mod perfect;
 
 use sidelane_proto::model::{CallPath, MethodRule, PathError};
 
-use perfect::Perfect;
+use perfect::{Names, Perfect};
 
 /// The most paths of known methods that an index holds: about 25 MB of them. Methods of services
 /// that come later in the list are found by their service alone.
@@ -101,11 +101,11 @@ impl PathIndex {
         services: impl IntoIterator<Item = (&'a str, &'a [MethodRule])>,
         limit: usize,
     ) -> Self {
-        let mut names = Vec::new();
-        let mut paths = Vec::new();
+        let (mut names, mut paths) = (Names::new(), Names::new());
+        let mut path = String::new();
         let mut whole = true;
         for (service, (name, methods)) in (0_u32..).zip(services) {
-            names.push((name, service));
+            names.add(name, service);
             let Ok(service_end) = u16::try_from(name.len() + 1) else {
                 continue;
             };
@@ -114,12 +114,16 @@ impl PathIndex {
                 continue;
             }
             for (method, rule) in (0_u16..).zip(methods) {
+                path.clear();
+                for part in ["/", name, "/", &*rule.name] {
+                    path.push_str(part);
+                }
                 let place = Place {
                     service,
                     method,
                     service_end,
                 };
-                paths.push((format!("/{name}/{}", rule.name), place));
+                paths.add(&path, place);
             }
         }
         Self {

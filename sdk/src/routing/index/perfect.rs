@@ -49,46 +49,69 @@ struct Slot<T> {
     value: T,
 }
 
-impl<T: Copy + Default> Perfect<T> {
-    /// Takes names in. The first of two equal ones counts; the empty name, and one longer than
-    /// 65,535 bytes, are never found.
-    pub(super) fn new<N: AsRef<[u8]>>(named: impl IntoIterator<Item = (N, T)>) -> Self {
-        Self::built(named, STEPS_A_NAME)
+/// Names to be found, and what they stand for.
+#[derive(Debug)]
+pub(super) struct Names<T> {
+    bytes: Vec<u8>,
+    entries: Vec<Entry<T>>,
+    longest: usize,
+}
+
+/// A name's hash, and the slot that it will have.
+type Entry<T> = (u64, Slot<T>);
+
+impl<T> Names<T> {
+    pub(super) const fn new() -> Self {
+        Self {
+            bytes: Vec::new(),
+            entries: Vec::new(),
+            longest: 0,
+        }
     }
 
-    fn built<N: AsRef<[u8]>>(named: impl IntoIterator<Item = (N, T)>, steps: usize) -> Self {
-        let mut names = Vec::new();
-        let mut entries: Vec<(u64, Slot<T>)> = Vec::new();
-        let mut longest = 0;
-        for (name, value) in named {
-            let name = name.as_ref();
-            let (Ok(start), Ok(length)) = (u32::try_from(names.len()), u16::try_from(name.len()))
-            else {
-                continue;
-            };
-            names.extend_from_slice(name);
-            longest = longest.max(name.len());
+    /// How many there are.
+    pub(super) const fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Takes a name in. The first of two equal ones counts; the empty name, and one longer than
+    /// 65,535 bytes, are never found.
+    pub(super) fn add(&mut self, name: &str, value: T) {
+        let (start, length) = (self.bytes.len(), name.len());
+        if let (Ok(start), Ok(length)) = (u32::try_from(start), u16::try_from(length)) {
+            self.bytes.extend_from_slice(name.as_bytes());
+            self.longest = self.longest.max(name.len());
             let slot = Slot {
                 start,
                 length,
                 value,
             };
-            entries.push((hash(name), slot));
+            self.entries.push((hash(name.as_bytes()), slot));
         }
-        // Buckets are ranges of hashes, so this puts the names of each side by side; it is stable,
-        // so the first of two equal names stays the first.
-        entries.sort_by_key(|(hash, _)| *hash);
+    }
+}
+
+impl<T: Copy + Default> Perfect<T> {
+    pub(super) fn new(names: Names<T>) -> Self {
+        Self::built(names, STEPS_A_NAME)
+    }
+
+    fn built(names: Names<T>, steps: usize) -> Self {
+        let mut entries = names.entries;
+        // Buckets are ranges of hashes, so this puts the names of each side by side, and of equal
+        // ones the first given first.
+        entries.sort_unstable_by_key(|(hash, slot)| (*hash, slot.start));
         let mut made = Self {
             shifts: vec![0; entries.len().div_ceil(BUCKET)].into(),
             slots: vec![Slot::default(); entries.len() + entries.len() / 4].into(),
-            names: names.into(),
-            longest,
+            names: names.bytes.into(),
+            longest: names.longest,
             spilt: HashMap::new(),
         };
         let mut steps = entries.len() * steps;
-        let bucket_of = |hash| scale(hash, entries.len().div_ceil(BUCKET));
+        let count = made.shifts.len();
         let mut buckets: Vec<_> = entries
-            .chunk_by(|(one, _), (other, _)| bucket_of(*one) == bucket_of(*other))
+            .chunk_by(|(one, _), (other, _)| scale(*one, count) == scale(*other, count))
             .collect();
         // The large ones first, while there is room.
         buckets.sort_by_key(|bucket| std::cmp::Reverse(bucket.len()));
@@ -99,25 +122,25 @@ impl<T: Copy + Default> Perfect<T> {
     }
 
     /// Finds slots for the names of one bucket.
-    fn place(&mut self, bucket: &[(u64, Slot<T>)], steps: &mut usize) {
-        let (mut alone, mut others) = (Vec::new(), Vec::new());
-        for group in bucket.chunk_by(|(one, _), (other, _)| one == other) {
-            alone.push(group[0]);
-            others.extend_from_slice(&group[1..]);
-        }
-        let shift = (alone.len() <= LARGEST_BUCKET)
-            .then(|| self.shift(&alone, steps))
+    fn place(&mut self, bucket: &[Entry<T>], steps: &mut usize) {
+        // No number tells names of one hash apart, and equal names have one hash.
+        let mut distinct = bucket.to_vec();
+        distinct.dedup_by_key(|(hash, _)| *hash);
+        let shift = (distinct.len() <= LARGEST_BUCKET)
+            .then(|| self.shift(&distinct, steps))
             .flatten();
         if let Some(shift) = shift {
             self.shifts[scale(bucket[0].0, self.shifts.len())] = shift;
-            for (hash, slot) in alone.drain(..) {
-                let place = scale(displaced(hash, shift), self.slots.len());
-                self.slots[place] = slot;
+            for (hash, slot) in &distinct {
+                let place = scale(displaced(*hash, shift), self.slots.len());
+                self.slots[place] = *slot;
+            }
+            if distinct.len() == bucket.len() {
+                return;
             }
         }
-        // Names of one hash, of which a slot can have but one, and those of a bucket without one.
-        for (_, slot) in alone.into_iter().chain(others) {
-            let name = self.name(&slot).unwrap_or_default().to_vec();
+        for (_, slot) in bucket {
+            let name = self.name(slot).unwrap_or_default().to_vec();
             if self.find(&name).is_none() {
                 self.spilt.insert(name.into(), slot.value);
             }
@@ -125,7 +148,7 @@ impl<T: Copy + Default> Perfect<T> {
     }
 
     /// The number that sends these names to slots that are free, if there is one within `steps`.
-    fn shift(&self, bucket: &[(u64, Slot<T>)], steps: &mut usize) -> Option<u16> {
+    fn shift(&self, bucket: &[Entry<T>], steps: &mut usize) -> Option<u16> {
         let mut taken = Vec::with_capacity(bucket.len());
         for shift in 0..=u16::MAX {
             taken.clear();
@@ -253,13 +276,21 @@ mod tests {
             .collect()
     }
 
+    fn names<'a>(given: impl IntoIterator<Item = &'a (String, u32)>) -> Names<u32> {
+        let mut names = Names::new();
+        for (name, number) in given {
+            names.add(name, *number);
+        }
+        names
+    }
+
     #[test]
     fn every_name_is_found_and_no_other() {
         for count in [0, 1, 2, 3, 5, 17, 1_000, 20_000] {
-            let names = numbered(count);
-            let made = Perfect::new(names.iter().map(|(name, number)| (name, *number)));
+            let given = numbered(count);
+            let made = Perfect::new(names(&given));
             assert!(made.spilt.is_empty(), "{count} names");
-            for (name, number) in &names {
+            for (name, number) in &given {
                 assert_eq!(made.find(name.as_bytes()), Some(*number), "{name}");
                 for other in [&name[1..], &name[..name.len() - 1], &format!("{name}s")] {
                     assert_eq!(made.find(other.as_bytes()), None, "{other}");
@@ -272,18 +303,37 @@ mod tests {
 
     #[test]
     fn the_first_of_two_equal_names_counts() {
-        let made = Perfect::new([("a", 1_u32), ("b", 2), ("a", 3), ("a", 4)]);
+        let given = [("a", 1), ("b", 2), ("a", 3), ("a", 4)];
+        let made = Perfect::new(names(
+            &given.map(|(name, number)| (name.to_owned(), number)),
+        ));
         assert_eq!((made.find(b"a"), made.find(b"b")), (Some(1), Some(2)));
         assert!(made.spilt.is_empty());
     }
 
     #[test]
+    fn names_that_cannot_be_held_are_not_found() {
+        let long = "x".repeat(70_000);
+        let made = Perfect::new(names(&[
+            (String::new(), 1),
+            (long.clone(), 2),
+            ("a".into(), 3),
+        ]));
+        assert_eq!(made.find(b""), None);
+        assert_eq!(made.find(long.as_bytes()), None);
+        assert_eq!(made.find(b"a"), Some(3));
+    }
+
+    #[test]
     fn what_finds_no_slot_is_found_all_the_same() {
-        let names = numbered(2_000);
-        let named = || names.iter().map(|(name, number)| (name, *number));
-        let made = Perfect::built(named().chain(named()), 0);
-        assert_eq!(made.spilt.len(), names.len());
-        for (name, number) in &names {
+        let given = numbered(2_000);
+        let later: Vec<_> = given
+            .iter()
+            .map(|(name, number)| (name.clone(), number + 1))
+            .collect();
+        let made = Perfect::built(names(given.iter().chain(&later)), 0);
+        assert_eq!(made.spilt.len(), given.len());
+        for (name, number) in &given {
             assert_eq!(made.find(name.as_bytes()), Some(*number), "{name}");
         }
         assert_eq!(made.find(b"/shop1.v1.Orders1/Put"), None);
@@ -291,27 +341,20 @@ mod tests {
 
     #[test]
     fn names_need_few_steps_and_made_up_ones_no_more_than_are_given() {
-        let names = numbered(20_000);
-        let made = Perfect::built(names.iter().map(|(name, number)| (name, *number)), 16);
+        let given = numbered(20_000);
+        let mut made = Perfect::built(names(&given), 16);
         assert!(made.spilt.is_empty(), "{} of them", made.spilt.len());
         // One bucket with more names than any honest one, as if somebody had looked for them.
-        let mut made = Perfect::new(names.iter().map(|(name, number)| (name, *number)));
-        let many: Vec<_> = (0..1_000)
-            .map(|low| {
-                (
-                    low,
-                    Slot {
-                        start: 0,
-                        length: 3,
-                        value: 7,
-                    },
-                )
-            })
-            .collect();
+        let slot = |low: u32| Slot {
+            start: low,
+            length: 20,
+            value: 7,
+        };
+        let many: Vec<_> = (0..1_000).map(|low| (u64::from(low), slot(low))).collect();
         let mut steps = 1_000_000;
         made.place(&many, &mut steps);
         assert_eq!(steps, 1_000_000);
-        assert_eq!(made.spilt.len(), 1);
+        assert!(made.spilt.len() > 900, "{}", made.spilt.len());
     }
 
     #[test]
