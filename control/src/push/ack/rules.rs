@@ -214,7 +214,7 @@ impl Rules {
     /// The refused rules whose text is kept, the newest first, and how many there are.
     pub(super) fn refused(&self) -> (Vec<RefusedRule>, usize) {
         let mut texts: Vec<_> = self.refused.values().flatten().cloned().collect();
-        texts.sort_by(|one, other| other.version.cmp(&one.version));
+        texts.sort_by_key(|refused| std::cmp::Reverse(refused.version));
         (texts, self.refused.len())
     }
 
