@@ -63,12 +63,6 @@ pub(super) fn learn(proposal: &Proposal) -> Result<(), Vec<RefusedRule>> {
                 let learned = OwnClass::learn(&class.to_wire());
                 learned.map_err(|error| error.within("class_definition"))?;
             }
-            for class in pushed.rule.lane.definition().classes {
-                if let ConnectionClass::Own(class) = class {
-                    let learned = OwnClass::learn(&class.to_wire());
-                    learned.map_err(|error| error.within("lane_definition"))?;
-                }
-            }
             if let Some(definition) = pushed.rule.lane.definition_to_wire() {
                 let learned = Lane::learn(&definition);
                 learned.map_err(|error| error.within("lane_definition"))?;
@@ -245,16 +239,16 @@ impl Definitions {
         if lane.bounds().is_some() && !self.lanes.iter().any(|(known, _)| *known == lane) {
             self.lanes.push((lane, origin()));
         }
-        if let ConnectionClass::Own(class) = rule.class
-            && !self.classes.iter().any(|(known, _)| *known == class)
-        {
-            self.classes.push((class, origin()));
+        for class in own_classes(rule) {
+            if !self.classes.iter().any(|(known, _)| *known == class) {
+                self.classes.push((class, origin()));
+            }
         }
     }
 
     /// Does what this rule defines clash with anything that stands beside it?
     fn check(&self, rule: &Rule) -> Result<(), FieldError> {
-        if let ConnectionClass::Own(class) = rule.class {
+        for class in own_classes(rule) {
             self.check_class(class)
                 .map_err(|error| error.within("class_definition"))?;
         }
@@ -297,6 +291,15 @@ impl Definitions {
     }
 }
 
+/// The project's own classes that a rule brings: its own one, and those of its lane.
+fn own_classes(rule: &Rule) -> impl Iterator<Item = OwnClass> {
+    let classes = std::iter::once(&rule.class).chain(rule.lane.definition().classes);
+    classes.filter_map(|class| match class {
+        ConnectionClass::Own(class) => Some(*class),
+        ConnectionClass::Internal | ConnectionClass::External => None,
+    })
+}
+
 /// `same`: do number and name agree? One without the other is a clash.
 fn taken(
     same: (bool, bool),
@@ -306,11 +309,11 @@ fn taken(
     origin: &str,
 ) -> Result<(), FieldError> {
     let (path, given) = match same {
-        (true, false) => (field, format!("{field} {number}")),
-        (false, true) => ("name", "this name".to_owned()),
+        (true, false) => (field, format!("{number} ")),
+        (false, true) => ("name", String::new()),
         (true, true) | (false, false) => return Ok(()),
     };
-    let text = format!("{given} is taken by {what} `{name}` of {origin}; take another {path}");
+    let text = format!("{given}is taken by {what} `{name}` of {origin}; take another {path}");
     Err(FieldError::new(path, Problem::Refused(text)))
 }
 

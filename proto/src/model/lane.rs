@@ -1,7 +1,7 @@
 //! Swimlanes: the kinds of traffic. Four are Sidelane's own; a project can add more, with bounds of
 //! their own. What a rule that comes over the wire says of its lane is enough to follow it.
 
-use super::class::{ConnectionClass, same_text};
+use super::class::{ConnectionClass, OwnClass, same_text};
 use super::error::{FieldError, Problem};
 use super::registry::Registry;
 use crate::wire::routing::v1 as wire;
@@ -236,10 +236,13 @@ impl Lane {
     pub fn definition_to_wire(self) -> Option<wire::Lane> {
         let bounds = self.bounds()?;
         let mut connections = Vec::new();
-        let mut custom = Vec::new();
+        let (mut custom, mut definitions) = (Vec::new(), Vec::new());
         for class in self.0.classes {
             match class {
-                ConnectionClass::Own(own) => custom.push(own.definition().name.to_owned()),
+                ConnectionClass::Own(own) => {
+                    custom.push(own.definition().name.to_owned());
+                    definitions.push(own.to_wire());
+                }
                 built_in => connections.push(built_in.to_wire().0.into()),
             }
         }
@@ -255,6 +258,7 @@ impl Lane {
             max_waiting: bounds.max_waiting,
             dscp: bounds.dscp.into(),
             priority: bounds.priority.into(),
+            class_definitions: definitions,
         })
     }
 
@@ -264,6 +268,10 @@ impl Lane {
     /// # Errors
     /// Names the field that cannot be, or says that there are too many already.
     pub fn learn(definition: &wire::Lane) -> Result<Self, FieldError> {
+        for (index, class) in definition.class_definitions.iter().enumerate() {
+            OwnClass::learn(class)
+                .map_err(|error| error.within(format_args!("class_definitions[{index}]")))?;
+        }
         let parts = read(definition, &ConnectionClass::known())?;
         let same = |lane: &Self| lane.id() == parts.0 && lane.name() == definition.name;
         if let Some(known) = KNOWN.find(same) {

@@ -90,22 +90,15 @@ impl Set {
             origin => origin,
         };
         if let Some(class) = &rule.class_definition {
-            let key = (class.number, class.name.clone());
-            let path = "class_definition";
-            match self.defined_classes.get(&key) {
-                Some((same, _)) if same == class => {}
-                Some((_, other)) => return Err(differs(path, "class", &class.name, other)),
-                None => {
-                    let defined = self.vocabulary.define_class(class, origin);
-                    defined.map_err(|error| error.within(path))?;
-                    let definition = (class.clone(), origin.to_owned());
-                    self.defined_classes.insert(key, definition);
-                }
-            }
+            self.define_class(class, origin, "class_definition")?;
         }
         if let Some(lane) = &rule.lane_definition {
             let key = (lane.id, lane.name.clone());
             let path = "lane_definition";
+            for (index, class) in lane.class_definitions.iter().enumerate() {
+                let path = format!("{path}.class_definitions[{index}]");
+                self.define_class(class, origin, &path)?;
+            }
             match self.defined_lanes.get(&key) {
                 Some((same, _)) if same == lane => {}
                 Some((_, other)) => return Err(differs(path, "lane", &lane.name, other)),
@@ -115,6 +108,26 @@ impl Set {
                     let definition = (lane.clone(), origin.to_owned());
                     self.defined_lanes.insert(key, definition);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn define_class(
+        &mut self,
+        class: &wire::Class,
+        origin: &str,
+        path: &str,
+    ) -> Result<(), FieldError> {
+        let key = (class.number, class.name.clone());
+        match self.defined_classes.get(&key) {
+            Some((same, _)) if same == class => {}
+            Some((_, other)) => return Err(differs(path, "class", &class.name, other)),
+            None => {
+                let defined = self.vocabulary.define_class(class, origin);
+                defined.map_err(|error| error.within(path))?;
+                let definition = (class.clone(), origin.to_owned());
+                self.defined_classes.insert(key, definition);
             }
         }
         Ok(())

@@ -156,19 +156,19 @@ fn a_lane_that_others_have_is_not_defined_again() {
         (
             700,
             "logs",
-            "lane_definition.id id 700 is taken by lane `reports` of the applied rule of `a.A`; \
+            "lane_definition.id 700 is taken by lane `reports` of the applied rule of `a.A`; \
              take another id",
         ),
         (
             702,
             "reports",
-            "lane_definition.name this name is taken by lane `reports` of the applied rule of \
+            "lane_definition.name is taken by lane `reports` of the applied rule of \
              `a.A`; take another name",
         ),
         (
             701,
             "logs",
-            "lane_definition.id id 701 is taken by lane `bulk` of node `default/n`; take another id",
+            "lane_definition.id 701 is taken by lane `bulk` of node `default/n`; take another id",
         ),
     ] {
         let proposal = proposal(vec![whole("c.C", lane(id, name, 65_536))], &[]);

@@ -82,6 +82,21 @@ fn a_class_of_a_set_is_named_by_its_lanes() {
     lane.connections_custom = vec!["set_partner".to_owned()];
     let read = read(vec![pushed(rule.clone())]).unwrap();
     assert_eq!(read[0].rule.class.name(), "set_partner");
+    // A rule of another class in that lane brings the class along as well.
+    let mut internal = rule.clone();
+    (internal.connection, internal.class_definition) = (routing::Connection::Internal.into(), None);
+    let lane = internal.lane_definition.as_mut().unwrap();
+    lane.connections = vec![routing::Connection::Internal.into()];
+    let lost = super::super::pushed_set::read(vec![pushed(internal.clone())]).unwrap_err();
+    let expected = "rules[0].rule.lane_definition.connections_custom[0]";
+    assert_eq!(lost[0].error.path, expected);
+    let lane = internal.lane_definition.as_mut().unwrap();
+    lane.class_definitions = rule.class_definition.clone().into_iter().collect();
+    let brought = super::super::pushed_set::read(vec![pushed(internal.clone())]).unwrap();
+    let wire = routing::PushedRule::from(&brought[0]).rule.unwrap();
+    let definition = wire.lane_definition.unwrap();
+    assert_eq!(definition.class_definitions[0].name, "set_partner");
+    assert_eq!(definition.connections_custom, ["set_partner"]);
     assert_eq!(ConnectionClass::from_name("set_partner"), None);
     rule.connection = routing::Connection::Internal.into();
     let errors = errors(vec![rule]);
