@@ -177,8 +177,9 @@ mod tests {
     use std::sync::Barrier;
     use std::time::Instant;
 
-    use sidelane::routing::{ConnectionClass, Lane, MethodRule, RouteTable, rule};
+    use sidelane::routing::{ConnectionClass, Lane, MethodRule, PATHS_LIMIT, RouteTable, rule};
     use sidelane_proto::model::ServiceState;
+    use sidelane_proto::model::rule::METHODS_LIMIT;
 
     use super::super::Mesh;
     use super::*;
@@ -306,6 +307,40 @@ mod tests {
         assert!(Arc::ptr_eq(&before, &index()));
         tell(&mesh, &["b.B"], &[]);
         assert!(!Arc::ptr_eq(&before, &index()));
+    }
+
+    #[test]
+    fn methods_beyond_the_bound_of_the_index_are_found_in_their_rule() {
+        let mut draft = mesh().view().draft();
+        let orders = ServiceName::new("shop.v1.Orders").unwrap();
+        let known = Target::clone(draft.get(&orders).unwrap());
+        let method = |number| MethodRule {
+            name: Cow::Owned(format!("M{number}")),
+            ..MethodRule::unary("")
+        };
+        let rule = Arc::new(Rule {
+            methods: (0..METHODS_LIMIT).map(method).collect(),
+            ..Rule::clone(&known.rule)
+        });
+        for service in 0..=PATHS_LIMIT / METHODS_LIMIT {
+            draft.put(Target {
+                name: ServiceName::new(&format!("many.v1.S{service}")).unwrap(),
+                rule: Arc::clone(&rule),
+                ..known.clone()
+            });
+        }
+        let view = draft.finish();
+        assert!(!view.index.is_whole());
+        let last = PATHS_LIMIT / METHODS_LIMIT;
+        for (service, method, expected) in [
+            (0, "M1023", Some(1_023)),
+            (last, "M0", Some(0)),
+            (last, "M1023", Some(1_023)),
+            (last, "M1024", None),
+        ] {
+            let path = format!("/many.v1.S{service}/{method}");
+            assert_eq!(view.find(&path).unwrap().method, expected, "{path}");
+        }
     }
 
     #[test]
