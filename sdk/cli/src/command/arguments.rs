@@ -113,16 +113,17 @@ fn parse(
     }
 }
 
-/// `-o json` is `--output json`.
+/// `-o json` is `--output json`, `-f FILE` is `--file FILE`.
 fn long(argument: OsString) -> OsString {
-    match argument.to_str() {
-        Some("-o") => "--output".into(),
-        Some(text) => match text.strip_prefix("-o=") {
-            Some(value) => format!("--output={value}").into(),
-            None => argument,
-        },
-        None => argument,
+    for (short, long) in [("-o", "--output"), ("-f", "--file")] {
+        let given = argument.to_str().and_then(|text| text.strip_prefix(short));
+        match given {
+            Some("") => return long.into(),
+            Some(value) if value.starts_with('=') => return format!("{long}{value}").into(),
+            Some(_) | None => {}
+        }
     }
+    argument
 }
 
 /// Takes the first argument that is neither a flag nor a flag's value out of the list.

@@ -19,6 +19,9 @@ use super::arguments::CONTROL;
 
 /// How long one address may take to accept a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// How long control may take to judge rules, and to have them on its disk: ten thousand take a
+/// second of it.
+const APPLY_LIMIT: Duration = Duration::from_secs(60);
 /// How long control may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// The largest answer that is read, in bytes: 10,000 endpoints with their rules fit several times.
@@ -120,6 +123,29 @@ impl Control {
         let request = wire::ListServicesRequest { network };
         let asked = self.client.list_services(request);
         answered(&self.address, "ListServices", ANSWER_LIMIT, asked).await
+    }
+
+    /// Applies rules, or has them checked.
+    pub(crate) async fn apply_rules(
+        &mut self,
+        request: wire::ApplyRulesRequest,
+    ) -> Result<wire::ApplyRulesResponse, ControlError> {
+        let asked = self.client.apply_rules(request);
+        answered(&self.address, "ApplyRules", APPLY_LIMIT, asked).await
+    }
+
+    /// The applied rules, of one network and service, or of all where one is empty.
+    pub(crate) async fn list_rules(
+        &mut self,
+        network: &str,
+        service: &str,
+    ) -> Result<wire::ListRulesResponse, ControlError> {
+        let request = wire::ListRulesRequest {
+            network: network.to_owned(),
+            service: service.to_owned(),
+        };
+        let asked = self.client.list_rules(request);
+        answered(&self.address, "ListRules", ANSWER_LIMIT, asked).await
     }
 
     /// Waits until every connected sidecar has acknowledged a revision; 0 is the newest.

@@ -1,11 +1,14 @@
 //! The commands and how one is found. Each has a file of its own; here is only what all of them
 //! share: the list, the errors and the exit codes.
 
+mod apply;
 pub(crate) mod arguments;
+mod check;
 pub(crate) mod control;
 mod explain;
 mod nodes;
 pub(crate) mod output;
+mod rules;
 mod services;
 mod sidecar;
 mod wait;
@@ -20,8 +23,11 @@ use sidelane_process::settings::{InvalidSetting, SettingsError, nearest};
 
 use crate::demo::{self, DemoError};
 use crate::programs;
+use apply::ApplyError;
+use check::CheckError;
 use control::ControlError;
 use explain::ExplainError;
+use rules::RulesError;
 use sidecar::SidecarError;
 use wait::WaitError;
 
@@ -31,11 +37,14 @@ const WRONG_USAGE: u8 = 2;
 const VERSION: &str = concat!("sidelane ", env!("CARGO_PKG_VERSION"));
 
 /// Every command that people see, with what it does.
-const COMMANDS: [(&str, &str); 9] = [
+const COMMANDS: [(&str, &str); 12] = [
     ("control", "Runs the control plane"),
     ("sidecar", "Runs a sidecar beside a service"),
     ("nodes", nodes::USAGE.program.about),
     ("services", services::USAGE.program.about),
+    ("apply", apply::USAGE.program.about),
+    ("rules", rules::USAGE.program.about),
+    ("check", check::USAGE.program.about),
     ("explain", explain::USAGE.program.about),
     ("wait", wait::USAGE.program.about),
     ("demo", demo::USAGE.program.about),
@@ -82,6 +91,15 @@ pub(crate) enum Failure {
     /// The sidecar's admin port.
     #[error(transparent)]
     Sidecar(#[from] SidecarError),
+    /// Rules were not applied, or not everywhere.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// No such rule.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+    /// Something is broken, or would be.
+    #[error(transparent)]
+    Check(#[from] CheckError),
     /// No explanation.
     #[error(transparent)]
     Explain(#[from] ExplainError),
@@ -116,6 +134,9 @@ impl Failure {
             | Self::OfNoUse { .. } => ExitCode::from(WRONG_USAGE),
             Self::Control(_)
             | Self::Sidecar(_)
+            | Self::Apply(_)
+            | Self::Rules(_)
+            | Self::Check(_)
             | Self::Explain(_)
             | Self::Wait(_)
             | Self::Demo(_)
@@ -139,6 +160,9 @@ pub(crate) fn run(mut args: Vec<OsString>, routes: RouteTable) -> ExitCode {
         demo::HIDDEN_APP => demo::run_app(args),
         "nodes" => nodes::run(args),
         "services" => services::run(args),
+        "apply" => apply::run(args),
+        "rules" => rules::run(args),
+        "check" => check::run(args),
         "explain" => explain::run(args),
         "wait" => wait::run(args),
         "demo" => demo::run(args),

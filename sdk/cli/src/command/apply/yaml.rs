@@ -1,0 +1,571 @@
+//! A file of rules in YAML: the fields of the `.proto` options under the same names. Texts are read
+//! here, and nothing is judged that a build, control and the sidecars judge as well; but each field
+//! is remembered with its place, so that whoever refuses it, the error names line and column.
+
+use std::collections::HashMap;
+use std::fmt::{self, Display, Write as _};
+
+use serde::Deserialize;
+use serde_saphyr::{Error, Location, SnippetMode, Spanned};
+use sidelane_process::settings::nearest;
+use sidelane_proto::model::{Vocabulary, WrittenMethod, WrittenRule};
+use sidelane_proto::wire::routing::v1 as wire;
+
+/// A file with all that can be in one.
+pub(crate) const EXAMPLE: &str = "\
+classes:                       # connection classes of your own, if a rule brings one
+  - number: 40
+    name: partner
+    lanes: [general]
+lanes:                         # lanes of your own, if a rule brings one
+  - id: 20
+    name: telemetry
+    connections: [INTERNAL]
+    connections_custom: [partner]
+    window: 262144
+    max_streams: 64
+    connection_window: 1048576 # from here on, all may be left out
+    max_connections: 1
+    max_waiting: 64
+    dscp: 8
+    priority: 0
+rules:
+  - service: shop.v1.Orders
+    category: WORKER
+    connection: INTERNAL       # or connection_custom: partner
+    lane: telemetry
+    secure: false
+    persistent: true
+    load_balancing: CONSISTENT_HASH   # or load_balancing_custom: nearest
+    timeout: 2s
+    max_timeout: 10s
+    retry: { attempts: 3, on: [UNAVAILABLE] }
+    methods:
+      - name: Get
+        idempotent: true
+        timeout: 800ms
+        hash_on: order_id
+        retry: { attempts: 2 }
+      - name: Watch
+        client_streaming: false
+        server_streaming: true
+  - service: shop.v1.Billing   # says nothing of where and in which lane: it only tunes
+    timeout: 5s
+";
+
+/// Something wrong in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wrong {
+    /// `line:column`, from 1; `None` where nobody knows.
+    pub(crate) place: Option<Place>,
+    /// What is wrong, and what to write.
+    pub(crate) problem: String,
+}
+
+/// A line and a column, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) line: u64,
+    pub(crate) column: u64,
+}
+
+/// What a file says.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    classes: Vec<wire::Class>,
+    lanes: Vec<wire::Lane>,
+    pub(crate) rules: Vec<Entry>,
+    /// Of each field, by its path: `rules[2].methods[0].timeout`.
+    places: HashMap<String, Place>,
+    /// For origins.
+    name: String,
+}
+
+/// A rule of a file.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) rule: WrittenRule,
+    /// It says nothing of class, lane, secure, persistent and category.
+    pub(crate) tuning_only: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(default)]
+    classes: Vec<Class>,
+    #[serde(default)]
+    lanes: Vec<Lane>,
+    #[serde(default)]
+    rules: Vec<Rule>,
+}
+
+type Text = Option<Spanned<String>>;
+type Flag = Option<Spanned<bool>>;
+type Number = Option<Spanned<u32>>;
+type Texts = Option<Vec<Spanned<String>>>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Class {
+    number: Number,
+    name: Spanned<String>,
+    lanes: Texts,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lane {
+    id: Number,
+    name: Spanned<String>,
+    connections: Texts,
+    connections_custom: Texts,
+    window: Number,
+    max_streams: Number,
+    connection_window: Number,
+    max_connections: Number,
+    max_waiting: Number,
+    dscp: Number,
+    priority: Number,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    service: Spanned<String>,
+    category: Text,
+    connection: Text,
+    connection_custom: Text,
+    lane: Text,
+    secure: Flag,
+    persistent: Flag,
+    load_balancing: Text,
+    load_balancing_custom: Text,
+    timeout: Text,
+    max_timeout: Text,
+    retry: Option<Retry>,
+    #[serde(default)]
+    methods: Vec<Method>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Retry {
+    attempts: Spanned<u32>,
+    on: Texts,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Method {
+    name: Spanned<String>,
+    idempotent: Flag,
+    timeout: Text,
+    hash_on: Text,
+    retry: Option<Retry>,
+    client_streaming: Flag,
+    server_streaming: Flag,
+}
+
+/// Reads the text of a file; `name` is for origins.
+pub(crate) fn read(name: &str, text: &str) -> Result<Written, Vec<Wrong>> {
+    // Of twice as many rules as may be applied, with ten methods each.
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_events: 16_000_000,
+            max_nodes: 8_000_000,
+        },
+    };
+    let document: Option<Document> = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| vec![wrong_yaml(&error)])?;
+    let mut reader = Reader::default();
+    let written =
+        document.map_or_else(Written::default, |document| reader.document(name, document));
+    if reader.wrong.is_empty() {
+        return Ok(Written {
+            places: reader.places,
+            name: name.to_owned(),
+            ..written
+        });
+    }
+    Err(reader.wrong)
+}
+
+impl Written {
+    /// Sidelane's own lanes and classes, and those that the file defines.
+    pub(crate) fn vocabulary(&self) -> Result<Vocabulary, Vec<Wrong>> {
+        let mut vocabulary = Vocabulary::built_in();
+        let mut wrong = Vec::new();
+        for (index, class) in self.classes.iter().enumerate() {
+            let path = format!("classes[{index}]");
+            if let Err(error) = vocabulary.define_class(class, &self.origin(&path)) {
+                wrong.push(self.wrong(error.within(path)));
+            }
+        }
+        for (index, lane) in self.lanes.iter().enumerate() {
+            let path = format!("lanes[{index}]");
+            if let Err(error) = vocabulary.define_lane(lane, &self.origin(&path)) {
+                wrong.push(self.wrong(error.within(path)));
+            }
+        }
+        if wrong.is_empty() {
+            Ok(vocabulary)
+        } else {
+            Err(wrong)
+        }
+    }
+
+    /// Does a rule name a lane or a class that is not among these? A running mesh may know it.
+    pub(crate) fn names_others(&self, vocabulary: &Vocabulary) -> bool {
+        let (lanes, classes) = (vocabulary.lanes(), vocabulary.classes());
+        self.rules.iter().any(|entry| {
+            let options = &entry.rule.options;
+            let (lane, class) = (&options.lane, &options.connection_custom);
+            let lane_known = lanes.iter().any(|known| known.name() == lane);
+            let class_known = classes.iter().any(|known| known.name() == class);
+            (!lane.is_empty() && !lane_known) || (!class.is_empty() && !class_known)
+        })
+    }
+
+    /// The rules that are meant, among these lanes and classes.
+    pub(crate) fn rules(
+        &self,
+        vocabulary: &Vocabulary,
+    ) -> Result<Vec<wire::PushedRule>, Vec<Wrong>> {
+        let (mut rules, mut wrong) = (Vec::with_capacity(self.rules.len()), Vec::new());
+        for (index, Entry { rule, tuning_only }) in self.rules.iter().enumerate() {
+            match rule.read_with(vocabulary) {
+                Ok(rule) => rules.push(pushed(rule, *tuning_only)),
+                Err(error) => {
+                    let error = error.within(format_args!("rules[{index}]"));
+                    wrong.push(self.wrong(error));
+                }
+            }
+        }
+        if wrong.is_empty() {
+            Ok(rules)
+        } else {
+            Err(wrong)
+        }
+    }
+
+    /// What is wrong with a field, with the place where it stands.
+    pub(crate) fn at(&self, field: &str, problem: impl Display) -> Wrong {
+        Wrong {
+            place: self.place(field),
+            problem: format!("{field} {problem}"),
+        }
+    }
+
+    fn wrong(&self, error: sidelane_proto::model::FieldError) -> Wrong {
+        self.at(&error.path, error.problem)
+    }
+
+    /// Of a field that is not written, that of what it would be in.
+    fn place(&self, field: &str) -> Option<Place> {
+        let mut field = field;
+        loop {
+            if let Some(place) = self.places.get(field) {
+                return Some(*place);
+            }
+            field = &field[..field.rfind(['.', '['])?];
+        }
+    }
+
+    fn origin(&self, path: &str) -> String {
+        let line = self.place(path).map_or(0, |place| place.line);
+        format!("{}:{line}", self.name)
+    }
+}
+
+fn pushed(rule: sidelane_proto::model::Rule, tuning_only: bool) -> wire::PushedRule {
+    let pushed = sidelane_proto::model::PushedRule {
+        rule: rule.into(),
+        tuning_only,
+        version: 0,
+    };
+    (&pushed).into()
+}
+
+/// Texts become options; places and mistakes are collected.
+#[derive(Default)]
+struct Reader {
+    places: HashMap<String, Place>,
+    wrong: Vec<Wrong>,
+}
+
+impl Reader {
+    fn document(&mut self, name: &str, document: Document) -> Written {
+        let classes = document.classes.into_iter().enumerate();
+        let classes = classes.map(|(index, class)| self.class(&format!("classes[{index}]"), class));
+        let classes = classes.collect();
+        let lanes = document.lanes.into_iter().enumerate();
+        let lanes = lanes.map(|(index, lane)| self.lane(&format!("lanes[{index}]"), lane));
+        let lanes = lanes.collect();
+        let rules = document.rules.into_iter().enumerate();
+        let rules = rules.map(|(index, rule)| self.rule(name, &format!("rules[{index}]"), rule));
+        let rules = rules.collect();
+        Written {
+            classes,
+            lanes,
+            rules,
+            ..Written::default()
+        }
+    }
+
+    fn class(&mut self, path: &str, class: Class) -> wire::Class {
+        wire::Class {
+            number: self.take(path, "number", class.number),
+            name: self.first(path, "name", class.name),
+            lanes: self.texts(path, "lanes", class.lanes),
+        }
+    }
+
+    fn lane(&mut self, path: &str, lane: Lane) -> wire::Lane {
+        let connections = self.texts(path, "connections", lane.connections);
+        let connections = connections.iter().enumerate().map(|(index, word)| {
+            let path = format!("{path}.connections[{index}]");
+            self.connection(&path, word)
+        });
+        let connections = connections.collect();
+        wire::Lane {
+            name: self.first(path, "name", lane.name),
+            id: self.take(path, "id", lane.id),
+            connections,
+            connections_custom: self.texts(path, "connections_custom", lane.connections_custom),
+            window: self.take(path, "window", lane.window),
+            max_streams: self.take(path, "max_streams", lane.max_streams),
+            connection_window: self.take(path, "connection_window", lane.connection_window),
+            max_connections: self.take(path, "max_connections", lane.max_connections),
+            max_waiting: self.take(path, "max_waiting", lane.max_waiting),
+            dscp: self.take(path, "dscp", lane.dscp),
+            priority: self.take(path, "priority", lane.priority),
+            class_definitions: Vec::new(),
+        }
+    }
+
+    fn rule(&mut self, name: &str, path: &str, rule: Rule) -> Entry {
+        let line = rule.service.referenced.line();
+        let tuning_only = rule.category.is_none()
+            && rule.connection.is_none()
+            && rule.connection_custom.is_none()
+            && rule.lane.is_none()
+            && rule.secure.is_none()
+            && rule.persistent.is_none();
+        let service = self.first(path, "service", rule.service);
+        let category = self.word(path, "category", rule.category, &CATEGORIES, |name| {
+            wire::Category::from_str_name(name).map(i32::from)
+        });
+        let connection = self.take(path, "connection", rule.connection);
+        let connection = match connection.as_str() {
+            "" => 0,
+            word => self.connection(&format!("{path}.connection"), word),
+        };
+        let load_balancing = self.word(
+            path,
+            "load_balancing",
+            rule.load_balancing,
+            &STRATEGIES,
+            |name| wire::LoadBalancing::from_str_name(name).map(i32::from),
+        );
+        let mut options = wire::ServiceRule {
+            category,
+            connection,
+            lane: self.take(path, "lane", rule.lane),
+            secure: self.take(path, "secure", rule.secure),
+            persistent: self.take(path, "persistent", rule.persistent),
+            load_balancing,
+            timeout: self.take(path, "timeout", rule.timeout),
+            load_balancing_custom: self.take(
+                path,
+                "load_balancing_custom",
+                rule.load_balancing_custom,
+            ),
+            connection_custom: self.take(path, "connection_custom", rule.connection_custom),
+            retry: rule.retry.map(|retry| self.retry(path, retry)),
+            max_timeout: self.take(path, "max_timeout", rule.max_timeout),
+        };
+        if tuning_only {
+            // It stands for nothing: a rule that only tunes leaves it as it is.
+            options.connection = wire::Connection::Internal.into();
+            "general".clone_into(&mut options.lane);
+        }
+        let methods = rule.methods.into_iter().enumerate();
+        let methods =
+            methods.map(|(index, method)| self.method(&format!("{path}.methods[{index}]"), method));
+        let rule = WrittenRule {
+            service,
+            options,
+            methods: methods.collect(),
+            origin: format!("{name}:{line}"),
+        };
+        Entry { rule, tuning_only }
+    }
+
+    fn method(&mut self, path: &str, method: Method) -> WrittenMethod {
+        WrittenMethod {
+            name: self.first(path, "name", method.name),
+            client_streaming: self.take(path, "client_streaming", method.client_streaming),
+            server_streaming: self.take(path, "server_streaming", method.server_streaming),
+            options: wire::MethodRule {
+                idempotent: self.take(path, "idempotent", method.idempotent),
+                timeout: self.take(path, "timeout", method.timeout),
+                hash_on: self.take(path, "hash_on", method.hash_on),
+                retry: method.retry.map(|retry| self.retry(path, retry)),
+            },
+        }
+    }
+
+    fn retry(&mut self, path: &str, retry: Retry) -> wire::Retry {
+        let path = format!("{path}.retry");
+        wire::Retry {
+            attempts: self.first(&path, "attempts", retry.attempts),
+            on: self.texts(&path, "on", retry.on),
+        }
+    }
+
+    fn connection(&mut self, path: &str, word: &str) -> i32 {
+        let known = wire::Connection::from_str_name(word).map(i32::from);
+        self.known(path, word, "connection", &CONNECTIONS, known)
+    }
+
+    /// The field that everything has: its place is also that of the whole.
+    fn first<T>(&mut self, path: &str, field: &str, value: Spanned<T>) -> T {
+        self.note(path.to_owned(), value.referenced);
+        self.note(format!("{path}.{field}"), value.referenced);
+        value.value
+    }
+
+    fn take<T: Default>(&mut self, path: &str, field: &str, value: Option<Spanned<T>>) -> T {
+        let Some(value) = value else {
+            return T::default();
+        };
+        self.note(format!("{path}.{field}"), value.referenced);
+        value.value
+    }
+
+    fn texts(&mut self, path: &str, field: &str, values: Texts) -> Vec<String> {
+        let values = values.unwrap_or_default().into_iter().enumerate();
+        let texts = values.map(|(index, value)| {
+            self.note(format!("{path}.{field}[{index}]"), value.referenced);
+            value.value
+        });
+        texts.collect()
+    }
+
+    /// One of the words of an enumeration.
+    fn word(
+        &mut self,
+        path: &str,
+        field: &str,
+        value: Text,
+        words: &[&str],
+        number: impl Fn(&str) -> Option<i32>,
+    ) -> i32 {
+        let word = self.take(path, field, value);
+        if word.is_empty() {
+            return 0;
+        }
+        let known = number(&word);
+        self.known(&format!("{path}.{field}"), &word, field, words, known)
+    }
+
+    fn known(
+        &mut self,
+        path: &str,
+        word: &str,
+        what: &str,
+        words: &[&str],
+        it: Option<i32>,
+    ) -> i32 {
+        if let Some(number) = it.filter(|number| *number != 0) {
+            return number;
+        }
+        let nearest = nearest(word, words.iter().copied()).unwrap_or_default();
+        let known = words.join(", ");
+        let what = what.replace('_', " ");
+        self.wrong.push(Wrong {
+            place: self.places.get(path).copied(),
+            problem: format!(
+                "{path} `{word}` is not a known {what}; did you mean `{nearest}`? (known are \
+                 {known})"
+            ),
+        });
+        0
+    }
+
+    fn note(&mut self, path: String, location: Location) {
+        if let Some(place) = Place::of(location) {
+            self.places.insert(path, place);
+        }
+    }
+}
+
+const CONNECTIONS: [&str; 2] = ["INTERNAL", "EXTERNAL"];
+const CATEGORIES: [&str; 6] = [
+    "METADATA", "ADMIN", "WORKER", "INGRESS", "BIFROST", "GOSSIP",
+];
+const STRATEGIES: [&str; 6] = [
+    "ROUND_ROBIN",
+    "LEAST_CONNECTIONS",
+    "CONSISTENT_HASH",
+    "RANDOM",
+    "NONE",
+    "PEAK_EWMA",
+];
+
+impl Place {
+    fn of(location: Location) -> Option<Self> {
+        let place = Self {
+            line: location.line(),
+            column: location.column(),
+        };
+        (place.line > 0).then_some(place)
+    }
+}
+
+impl Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.line, self.column)
+    }
+}
+
+impl Wrong {
+    /// The error as editors and terminals make links of.
+    pub(crate) fn text(&self, file: &str) -> String {
+        let mut text = file.to_owned();
+        if let Some(place) = self.place {
+            // Writing into a String cannot fail.
+            let _ = write!(text, ":{place}");
+        }
+        format!("{text}: {}", self.problem)
+    }
+}
+
+fn wrong_yaml(error: &Error) -> Wrong {
+    let error = error.without_snippet();
+    let problem = match error {
+        Error::SerdeUnknownField {
+            field, expected, ..
+        } => {
+            let nearest = nearest(field, expected.iter().copied()).unwrap_or_default();
+            format!(
+                "`{field}` is not a key here; did you mean `{nearest}`? (keys are {})",
+                expected.join(", ")
+            )
+        }
+        Error::SerdeMissingField { field, .. } => format!("the key `{field}` is missing"),
+        Error::DuplicateMappingKey { key: Some(key), .. } => format!("`{key}` is there twice"),
+        other => {
+            let options = serde_saphyr::render_options! { snippets: SnippetMode::Off };
+            other.render_with_options(options)
+        }
+    };
+    Wrong {
+        place: error.location().and_then(Place::of),
+        problem,
+    }
+}
+
+#[cfg(test)]
+mod tests;
