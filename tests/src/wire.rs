@@ -1,6 +1,8 @@
-//! Generated code only: the messages, clients, servers and rules of `sidelane.test.v1`.
+//! Generated code only: the messages, clients, servers and rules of the test protos.
 
 pub use generated::ROUTES;
+/// Requests whose fields keep calls together.
+pub use generated::sidelane::test::keys;
 /// Version 1.
 pub use generated::sidelane::test::v1;
 

@@ -1,6 +1,7 @@
 //! The way of a build script: load the files, check their rules, write code. Each step is a
 //! module, in this order.
 
+mod clients;
 mod diagnose;
 mod load;
 mod names;
@@ -185,16 +186,19 @@ impl Builder {
     ) -> Result<BTreeMap<String, Vec<u8>>, Errors> {
         let places = Places::new(&self.extern_paths);
         let mut files = BTreeMap::new();
+        let mut clients = BTreeMap::new();
         if self.stubs {
-            let set = stubs::own(&loaded.pool, &loaded.sources, &places)?;
-            files = stubs::generate(self.tonic.clone(), set, out)?;
+            let input = stubs::input(&loaded.pool, &loaded.sources, &places)?;
+            files = stubs::generate(self.tonic.clone(), input, out)?;
+            clients = clients::code(&mut files, rules, &loaded.pool, &places)?;
         }
         let mut packages = BTreeSet::new();
         for name in files.keys() {
             packages.insert(name.strip_suffix(".rs").unwrap_or(name).to_owned());
         }
-        for (package, code) in routes::packages(rules, &places) {
+        for (package, mut code) in routes::packages(rules, &places) {
             let module = names::file(&package);
+            code.push_str(clients.get(&package).map_or("", String::as_str));
             files.insert(format!("{module}.routes.rs"), code.into_bytes());
             packages.insert(module);
         }

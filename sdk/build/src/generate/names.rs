@@ -30,6 +30,7 @@ impl<'a> Places<'a> {
     pub(super) fn path(&self, from: &str, to: &str, name: &str) -> String {
         let mut path = match self.abroad(to) {
             Some(path) => path,
+            None if from == to => Vec::new(),
             None => {
                 let mut path = vec!["super".to_owned(); modules(from).len()];
                 path.extend(modules(to));
@@ -52,6 +53,28 @@ impl<'a> Places<'a> {
             };
             Some([vec![(*path).to_owned()], modules(rest)].concat())
         })
+    }
+
+    /// The type of a message, as seen from package `from`.
+    pub(super) fn message(&self, from: &str, package: &str, full: &str) -> String {
+        let typed = |names: &str| {
+            let (outer, own) = names.rsplit_once('.').unwrap_or(("", names));
+            let own = identifier(&camel(own));
+            [modules(outer), vec![own]].concat().join("::")
+        };
+        // A single message may be elsewhere too.
+        let dotted = format!(".{full}");
+        for (prefix, path) in &self.elsewhere {
+            match dotted.strip_prefix(prefix) {
+                Some("") => return (*path).to_owned(),
+                Some(rest) if *prefix == "." || rest.starts_with('.') => {
+                    return format!("{path}::{}", typed(rest.trim_start_matches('.')));
+                }
+                _ => {}
+            }
+        }
+        let inner = full.strip_prefix(package).unwrap_or(full);
+        self.path(from, package, &typed(inner.trim_start_matches('.')))
     }
 
     /// The type of a lane, as seen from package `from`.
@@ -117,29 +140,48 @@ pub(super) fn file(package: &str) -> String {
     }
 }
 
+/// The name of a field or a method.
+pub(super) fn field(name: &str) -> String {
+    identifier(&words(name).join("_"))
+}
+
 /// The words of a name in lower case, as the crate `heck` splits them: at all that is no letter or
 /// digit, before a capital that follows a small letter, and before the last of several capitals
 /// if a small letter follows.
-fn words(name: &str) -> Vec<String> {
+pub(super) fn words(name: &str) -> Vec<String> {
+    /// The case of the last letter.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Mode {
+        Start,
+        Small,
+        Capital,
+    }
     let mut words = Vec::new();
     for part in name.split(|it: char| !it.is_ascii_alphanumeric()) {
         let letters = part.as_bytes();
-        let mut start = 0;
-        for index in 1..letters.len() {
-            let (before, this) = (letters[index - 1], letters[index]);
-            let next = letters.get(index + 1);
-            let rises = before.is_ascii_lowercase() && this.is_ascii_uppercase();
-            // A digit belongs to the letter before it.
-            let rises = rises
-                || (before.is_ascii_digit()
-                    && this.is_ascii_uppercase()
-                    && letters[start..index].iter().any(u8::is_ascii_lowercase));
-            let ends = before.is_ascii_uppercase()
+        let (mut start, mut mode) = (0, Mode::Start);
+        for (index, pair) in letters.windows(2).enumerate() {
+            let (this, next) = (pair[0], pair[1]);
+            let next_mode = match this {
+                it if it.is_ascii_lowercase() => Mode::Small,
+                it if it.is_ascii_uppercase() => Mode::Capital,
+                // A digit belongs to the letter before it.
+                _ => mode,
+            };
+            let cut = if next_mode == Mode::Small && next.is_ascii_uppercase() {
+                Some(index + 1)
+            } else if mode == Mode::Capital
                 && this.is_ascii_uppercase()
-                && next.is_some_and(u8::is_ascii_lowercase);
-            if rises || ends {
-                words.push(part[start..index].to_ascii_lowercase());
-                start = index;
+                && next.is_ascii_lowercase()
+            {
+                Some(index)
+            } else {
+                None
+            };
+            mode = next_mode;
+            if let Some(cut) = cut {
+                words.push(part[start..cut].to_ascii_lowercase());
+                (start, mode) = (cut, Mode::Start);
             }
         }
         if start < part.len() {
@@ -149,7 +191,8 @@ fn words(name: &str) -> Vec<String> {
     words
 }
 
-fn camel(name: &str) -> String {
+/// The name of a type.
+pub(super) fn camel(name: &str) -> String {
     let mut camel = String::new();
     for word in words(name) {
         let (first, rest) = word.split_at(1);
@@ -188,6 +231,7 @@ mod tests {
             ("a.type.self", "a.r#type.self_"),
             ("a.v1beta1", "a.v1beta1"),
             ("HTTPServer", "http_server"),
+            ("a1B.A1Bc.orderID2x", "a1_b.a1_bc.order_id2x"),
             ("", "_"),
         ] {
             assert_eq!(file(package), expected);
@@ -209,6 +253,13 @@ mod tests {
         let places = Places::new(&paths);
         assert_eq!(places.path("a.v1", "b.c", "X"), "super::super::b::c::X");
         assert_eq!(places.path("", "b", "X"), "b::X");
+        assert_eq!(places.path("a.v1", "a.v1", "X"), "X");
+        assert_eq!(places.message("a", "a", "a.Out.in_it"), "out::InIt");
+        assert_eq!(places.message("a", "", "Own"), "super::Own");
+        assert_eq!(
+            places.message("a", "shop.v2", "shop.v2.A.B"),
+            "::newer::a::B"
+        );
         assert_eq!(places.path("a", "shop.v1", "X"), "::other::shop::v1::X");
         assert_eq!(places.path("a", "shop.v2", "X"), "::newer::X");
         assert!(places.is_here("shopping") && !places.is_here("shop"));
