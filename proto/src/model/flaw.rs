@@ -13,7 +13,7 @@ use super::path::METHOD_NAME_LIMIT;
 use super::retry::{ATTEMPTS_LIMIT, Retry};
 use super::rule::{METHODS_LIMIT, MethodRule, ORIGIN_LIMIT, Rule, TIMEOUT_LIMIT};
 
-/// Why a rule cannot be. Numbers are places of methods in [`Rule::methods`].
+/// Why a rule cannot be. Numbers are places among the rule's methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
     /// The service's name is no gRPC service, or too long.

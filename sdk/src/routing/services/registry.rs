@@ -87,9 +87,13 @@ impl RouteTable {
     ///
     /// # Panics
     /// At compile time, where the table is a constant: two lanes of one number or name, or two
-    /// definitions of one lane.
+    /// definitions of one lane; or lanes were given before.
     #[must_use]
     pub const fn with_lanes(mut self, lanes: &'static [Lane]) -> Self {
+        assert!(
+            self.lanes.is_empty(),
+            "a table is given its lanes once; `RouteTable::join` puts several tables together"
+        );
         self.lanes = lanes;
         check::lanes_and_classes(&self);
         self
@@ -98,9 +102,14 @@ impl RouteTable {
     /// The same table, and connection classes of the project's own.
     ///
     /// # Panics
-    /// At compile time, where the table is a constant: two classes of one number or name.
+    /// At compile time, where the table is a constant: two classes of one number or name; or
+    /// classes were given before.
     #[must_use]
     pub const fn with_classes(mut self, classes: &'static [ConnectionClass]) -> Self {
+        assert!(
+            self.classes.is_empty(),
+            "a table is given its classes once; `RouteTable::join` puts several tables together"
+        );
         self.classes = classes;
         check::lanes_and_classes(&self);
         self

@@ -95,6 +95,47 @@ fn lanes_that_clash_are_refused() {
 }
 
 #[test]
+fn lanes_and_classes_are_given_once() {
+    static LANES: &[Lane] = &[AUDIT];
+    static CLASSES: &[ConnectionClass] = &[ConnectionClass::Internal];
+    let table = RouteTable::new(ONE).with_lanes(LANES).with_classes(CLASSES);
+    assert_eq!((table.lanes(), table.classes().len()), (vec![AUDIT], 1));
+    assert!(refused(move || table.with_lanes(LANES)).contains("its lanes once"));
+    assert!(refused(move || table.with_classes(CLASSES)).contains("its classes once"));
+}
+
+#[test]
+fn the_limits_of_lanes_and_classes_are_held() {
+    use sidelane_proto::model::{ClassDefinition, OwnClass};
+
+    let lanes = |count: u16| -> &'static [Lane] {
+        let lane = |number: u16| {
+            lane(Box::leak(Box::new(LaneDefinition {
+                id: 500 + number,
+                name: Box::leak(format!("many_{number}").into_boxed_str()),
+                ..*AUDIT.definition()
+            })))
+        };
+        Vec::leak((0..count).map(lane).collect())
+    };
+    let classes = |count: u8| -> &'static [ConnectionClass] {
+        let class = |number: u8| {
+            ConnectionClass::Own(OwnClass::define(Box::leak(Box::new(ClassDefinition {
+                number: 100 + number,
+                name: Box::leak(format!("many_{number}").into_boxed_str()),
+                lanes: &[],
+            }))))
+        };
+        Vec::leak((0..count).map(class).collect())
+    };
+    let empty = RouteTable::PREDEFINED;
+    assert_eq!(empty.with_lanes(lanes(64)).lanes().len(), 64);
+    assert!(refused(move || empty.with_lanes(lanes(65))).contains("at most 64 lanes"));
+    assert_eq!(empty.with_classes(classes(16)).classes().len(), 16);
+    assert!(refused(move || empty.with_classes(classes(17))).contains("at most 16 connection"));
+}
+
+#[test]
 fn a_table_makes_its_lanes_known() {
     static BOTH: &[RouteTable] = &[RouteTable::new(AUDITED), RouteTable::new(ONE)];
     RouteTable::join(BOTH).remember();
