@@ -25,6 +25,11 @@ pub const SOURCE_NODE_HEADER: HeaderName = HeaderName::from_static("sidelane-sou
 pub const MESH_PREFIX: &str = "sidelane-";
 /// The time limit of a call (gRPC over HTTP/2).
 pub const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
+/// When, if at all, the callee would like the next attempt (gRFC A6).
+pub const PUSHBACK_HEADER: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+/// Tells the callee how often the call was attempted before (gRFC A6).
+pub const PREVIOUS_ATTEMPTS_HEADER: HeaderName =
+    HeaderName::from_static("grpc-previous-rpc-attempts");
 /// The status of a call (gRPC over HTTP/2).
 pub const STATUS_HEADER: HeaderName = HeaderName::from_static("grpc-status");
 

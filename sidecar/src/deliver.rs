@@ -11,15 +11,18 @@ use http::header::{HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri};
+use sidelane_proto::model::Retry;
 
 use crate::balance::{FAILURE, InFlight};
 use crate::call::{
-    LANE_HEADER, SOURCE_NODE_HEADER, STATUS_HEADER, TIMEOUT_HEADER, strip_answer, write_timeout,
+    LANE_HEADER, PREVIOUS_ATTEMPTS_HEADER, PUSHBACK_HEADER, SOURCE_NODE_HEADER, STATUS_HEADER,
+    TIMEOUT_HEADER, strip_answer, write_timeout,
 };
 use crate::forward::{Answer, Clock, End, ForwardError, Upload, await_answer, stream_answer};
+use crate::policy::retry::{self, Pushback};
 use crate::pool::{Seat, To};
 use crate::reason::Processed;
-use crate::respond::{Callee, Failure, forward_failure, peer_refusal};
+use crate::respond::{Callee, Failure, forward_failure, is_peer_reset, peer_refusal};
 use crate::telemetry::Outcome;
 
 /// The status of an answer that has none.
@@ -51,6 +54,11 @@ pub struct Delivery<'a> {
     pub own: &'a str,
     /// The service, for errors.
     pub service: &'a str,
+    /// What this attempt may hold back from the caller, so that another can be made: set where one
+    /// would be.
+    pub retry: Option<Retry>,
+    /// Attempts that were made before this one.
+    pub previous: u32,
 }
 
 /// How an attempt ended.
@@ -59,6 +67,9 @@ pub enum Attempt {
     Ended(Outcome),
     /// The callee did not look at it, and the caller has heard nothing yet.
     Unprocessed(Refusal),
+    /// It may have run and failed in a way after which its rule has it made again; the caller has
+    /// heard nothing yet.
+    Again(Refusal, Pushback),
     /// It failed and may have run; the caller has heard nothing yet.
     Failed(Failure),
 }
@@ -67,7 +78,7 @@ pub enum Attempt {
 pub enum Refusal {
     /// A failure of ours.
     Ours(Failure),
-    /// A peer sidecar's answer.
+    /// The answer of a peer sidecar, or of the callee itself.
     Peers(Response<()>),
 }
 
@@ -106,7 +117,14 @@ impl Delivery<'_> {
             Answer::Failed(ForwardError::Reset(h2::Reason::CANCEL)) if self.time_is_over() => {
                 Attempt::Failed(self.late())
             }
-            Answer::Failed(error) => Attempt::Failed(forward_failure(self.service, callee, &error)),
+            Answer::Failed(error) => {
+                let failure = forward_failure(self.service, callee, &error);
+                if error.is_loss() || self.tries_again_after(i32::from(failure.code)) {
+                    self.again_or(failure)
+                } else {
+                    Attempt::Failed(failure)
+                }
+            }
             Answer::CallerGone => Attempt::Ended(Outcome::Cancelled),
             Answer::DeadlineOver => Attempt::Failed(self.late()),
         }
@@ -121,6 +139,9 @@ impl Delivery<'_> {
         if let Some(deadline) = self.deadline {
             let left = deadline.saturating_duration_since(Instant::now());
             headers.insert(TIMEOUT_HEADER, write_timeout(left));
+        }
+        if self.previous > 0 {
+            headers.insert(PREVIOUS_ATTEMPTS_HEADER, HeaderValue::from(self.previous));
         }
         if to_app {
             // A node id is made of characters that every header takes.
@@ -151,7 +172,32 @@ impl Delivery<'_> {
         if self.overdue(response.headers()) {
             return Attempt::Failed(self.late());
         }
+        let headers = response.headers();
+        let lost = !to_app && is_peer_reset(headers);
+        if (lost && self.may_repeat()) || self.tries_again_after(status(headers).into()) {
+            let pushback = headers.get(PUSHBACK_HEADER).map(HeaderValue::as_bytes);
+            let pushback = retry::pushback(pushback);
+            return Attempt::Again(Refusal::Peers(response), pushback);
+        }
         Attempt::Ended(self.answer(response))
+    }
+
+    /// Would its rule have the call made again, if it failed now?
+    fn may_repeat(&self) -> bool {
+        self.retry.is_some() && self.upload.replayable()
+    }
+
+    fn tries_again_after(&self, status: i32) -> bool {
+        let among = |retry: Retry| u32::try_from(status).is_ok_and(|it| retry.on.contains(it));
+        self.retry.is_some_and(among) && self.may_repeat()
+    }
+
+    fn again_or(&self, failure: Failure) -> Attempt {
+        if self.may_repeat() {
+            Attempt::Again(Refusal::Ours(failure), Pushback::Silent)
+        } else {
+            Attempt::Failed(failure)
+        }
     }
 
     /// The callee cancelled the call because its time is over; to the caller that is its deadline,

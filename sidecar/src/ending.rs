@@ -38,13 +38,19 @@ pub(crate) enum GivenUp {
     DeadlineOver,
 }
 
-/// Ends a call that was given up before anybody took it.
-pub(crate) fn finish(guard: &mut CallGuard, delivery: &mut Delivery<'_>, given_up: GivenUp) {
+/// Ends a call that was given up while nobody had it. `processed` is what is known of attempts
+/// before.
+pub(crate) fn finish(
+    guard: &mut CallGuard,
+    delivery: &mut Delivery<'_>,
+    given_up: GivenUp,
+    processed: Processed,
+) {
     match given_up {
         GivenUp::CallerGone => guard.ended(Outcome::Cancelled),
         GivenUp::DeadlineOver => {
             let path = delivery.head.uri.path();
-            let failure = Failure::deadline(path, delivery.arrived.elapsed(), Processed::No);
+            let failure = Failure::deadline(path, delivery.arrived.elapsed(), processed);
             end(guard, delivery.respond, failure);
         }
     }

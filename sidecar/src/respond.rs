@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::balance::PickError;
-use crate::call::{CallError, ERROR_HEADER};
+use crate::call::{CallError, ERROR_HEADER, PUSHBACK_HEADER};
 use crate::classify::ClassifyError;
 use crate::forward::ForwardError;
 use crate::pool::PoolError;
@@ -112,7 +112,7 @@ impl Failure {
         headers.insert(ERROR_HEADER, HeaderValue::from_static(self.reason.name()));
         if let Some(pushback) = self.pushback {
             let milliseconds = u64::try_from(pushback.as_millis()).unwrap_or(u64::MAX);
-            headers.insert("grpc-retry-pushback-ms", HeaderValue::from(milliseconds));
+            headers.insert(PUSHBACK_HEADER, HeaderValue::from(milliseconds));
         }
     }
 }
@@ -129,6 +129,13 @@ pub fn peer_refusal(headers: &HeaderMap) -> Option<Processed> {
             _ => Processed::Maybe,
         },
     )
+}
+
+/// Says a peer sidecar that it lost the callee while the call was open?
+#[must_use]
+pub fn is_peer_reset(headers: &HeaderMap) -> bool {
+    let reason = headers.get(ERROR_HEADER).map(HeaderValue::as_bytes);
+    reason == Some(Reason::PeerReset.name().as_bytes()) && peer_refusal(headers).is_some()
 }
 
 impl From<CallError> for Failure {

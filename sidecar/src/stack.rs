@@ -12,7 +12,7 @@ use h2::server::SendResponse;
 use http::Request;
 use sidelane::routing::Found;
 use sidelane_proto::model::NodeId;
-use tokio::time::sleep_until;
+use tokio::time::{sleep, sleep_until};
 
 use crate::accept::{Connected, Handle};
 use crate::call::{Call, Caller, Peer};
@@ -118,21 +118,30 @@ impl Stack {
             source: self.own.node.as_str(),
             own: self.own.node.as_str(),
             service,
+            retry: None,
+            previous: 0,
         };
+        let again = method.and_then(|method| rule.retry_of(method));
         let mut tried: Vec<NodeId> = Vec::new();
         let mut last: Option<Refusal> = None;
+        // What came of an attempt that may have run: nothing that follows makes it undone.
+        let mut ran: Option<Refusal> = None;
         let mut number = 0;
         // Above balance: each attempt picks anew, among those that were not tried.
         loop {
             number += 1;
             let way = tokio::select! {
                 biased;
-                way = self.way(&classified, &call, &tried, number) => way,
-                end = given_up(&mut delivery) => return finish(&mut guard, &mut delivery, end),
+                way = self.way(&classified, &call, &tried) => way,
+                end = given_up(&mut delivery) => {
+                    return finish(&mut guard, &mut delivery, end, processed(ran.as_ref()));
+                }
             };
             let (node, refusal) = match way {
                 Ok(way) => {
                     classified.target.counters.attempt();
+                    // The last attempt holds nothing back.
+                    delivery.retry = again.filter(|again| number < again.attempts);
                     match delivery
                         .attempt(&way.seat, way.load(classified.method()))
                         .await
@@ -142,6 +151,31 @@ impl Stack {
                             return end(&mut guard, delivery.respond, failure);
                         }
                         Attempt::Unprocessed(refusal) => (way.node, refusal),
+                        Attempt::Again(refusal, pushback) => {
+                            let attempt = retry::Attempt {
+                                number,
+                                unprocessed: false,
+                                replayable: delivery.upload.replayable(),
+                            };
+                            let (now, random) = (Instant::now(), fastrand::f64());
+                            let pause = retry::repeat(attempt, again, pushback, limit, now, random);
+                            let Some(pause) = pause else {
+                                return refuse_at_last(&mut guard, &mut delivery, refusal);
+                            };
+                            drop(way.seat);
+                            tokio::select! {
+                                () = sleep(pause) => {}
+                                end = given_up(&mut delivery) => {
+                                    let ran = Processed::Maybe;
+                                    return finish(&mut guard, &mut delivery, end, ran);
+                                }
+                            }
+                            tried.extend(way.node);
+                            ran = Some(refusal);
+                            delivery.previous = number;
+                            delivery.upload.rewind();
+                            continue;
+                        }
                     }
                 }
                 // Nobody is left to try. A node whose link was merely going away, or that has
@@ -152,8 +186,15 @@ impl Stack {
                     failure,
                 }) => {
                     let first = tried.is_empty();
+                    if !first && ran.is_some() {
+                        // Elsewhere where there is one, else where it was.
+                        tried.clear();
+                        number -= 1;
+                        continue;
+                    }
                     let refusal = last.take().unwrap_or(Refusal::Ours(failure));
                     if first {
+                        let refusal = ran.unwrap_or(refusal);
                         return refuse_at_last(&mut guard, &mut delivery, refusal);
                     }
                     tried.clear();
@@ -168,7 +209,8 @@ impl Stack {
                 unprocessed: true,
                 replayable,
             };
-            if !retry::again(attempt, limit, Instant::now()) {
+            if !retry::again(attempt, again, limit, Instant::now()) {
+                let refusal = ran.unwrap_or(refusal);
                 return refuse_at_last(&mut guard, &mut delivery, refusal);
             }
             delivery.upload.rewind();
@@ -218,6 +260,9 @@ impl Stack {
             source: peer.node.as_str(),
             own: self.own.node.as_str(),
             service,
+            // The caller's sidecar knows best what to make again, and where.
+            retry: None,
+            previous: 0,
         };
         let mut number = 0;
         // An app that ends its connection in good order did not look at the call: a new one may.
@@ -226,7 +271,9 @@ impl Stack {
             let way = tokio::select! {
                 biased;
                 way = self.local_way(&local, &peer) => way,
-                end = given_up(&mut delivery) => return finish(&mut guard, &mut delivery, end),
+                end = given_up(&mut delivery) => {
+                    return finish(&mut guard, &mut delivery, end, Processed::No);
+                }
             };
             let seat = match way {
                 Ok(seat) => seat,
@@ -236,7 +283,7 @@ impl Stack {
             let refusal = match delivery.attempt(&seat, None).await {
                 Attempt::Ended(outcome) => return guard.ended(outcome),
                 Attempt::Failed(failure) => return end(&mut guard, delivery.respond, failure),
-                Attempt::Unprocessed(refusal) => refusal,
+                Attempt::Unprocessed(refusal) | Attempt::Again(refusal, _) => refusal,
             };
             let replayable = delivery.upload.replayable();
             let attempt = retry::Attempt {
@@ -244,7 +291,7 @@ impl Stack {
                 unprocessed: true,
                 replayable,
             };
-            if !retry::again(attempt, call.deadline, Instant::now()) {
+            if !retry::again(attempt, None, call.deadline, Instant::now()) {
                 return refuse_at_last(&mut guard, &mut delivery, refusal);
             }
             delivery.upload.rewind();
@@ -256,5 +303,14 @@ impl Stack {
         self.metrics.refused(failure.reason);
         // A caller that is gone needs no answer.
         let _ = send_failure(respond, failure);
+    }
+}
+
+/// May the callee have seen the call? Yes, if an attempt came so far.
+fn processed(ran: Option<&Refusal>) -> Processed {
+    if ran.is_some() {
+        Processed::Maybe
+    } else {
+        Processed::No
     }
 }

@@ -126,15 +126,14 @@ impl Stack {
         classified: &Classified,
         call: &Call,
         tried: &[NodeId],
-        number: u32,
     ) -> Result<Way, NoWay> {
         let target = &classified.target;
         let service = target.name.as_str();
         let own = &self.own.node;
         let meant_here = call.node.as_ref().is_none_or(|node| node == own);
         // The express path: a service beside this sidecar is reached without leaving the process.
-        if number == 1
-            && meant_here
+        if meant_here
+            && !tried.contains(own)
             && let Some(local) = self.local.get(service)
         {
             let key = local_key(local, (classified.class, classified.lane));

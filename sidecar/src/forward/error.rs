@@ -42,6 +42,12 @@ impl ForwardError {
         }
     }
 
+    /// Was it the connection that was lost, rather than this call alone?
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::Broken(_))
+    }
+
     /// The gRPC status, as the protocol maps HTTP/2 error codes ("gRPC over HTTP/2", Errors).
     #[must_use]
     pub fn code(&self) -> Code {

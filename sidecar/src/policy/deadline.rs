@@ -1,5 +1,6 @@
 //! How long a call may take. A caller's own limit bounds every kind of call; where it brings
-//! none, a unary call gets its rule's, or the default of rules that were written.
+//! none, a unary call gets its rule's, or the default of rules that were written. No unary call
+//! takes longer than its rule's ceiling, whatever its caller says.
 
 use std::time::{Duration, Instant};
 
@@ -28,9 +29,19 @@ pub fn decide(
 ) -> Result<Option<Instant>, Expired> {
     match asked {
         Some(deadline) if deadline <= now => Err(Expired),
-        Some(deadline) => Ok(Some(deadline)),
+        Some(deadline) => {
+            let ceiling = ceiling(rule, method).and_then(|ceiling| now.checked_add(ceiling));
+            Ok(Some(ceiling.map_or(deadline, |at| at.min(deadline))))
+        }
         None => Ok(limit(rule, written, method).and_then(|limit| now.checked_add(limit))),
     }
+}
+
+/// The longest that a call may take, whatever its caller or its method says.
+#[must_use]
+pub fn ceiling(rule: &Rule, method: Option<&MethodRule>) -> Option<Duration> {
+    rule.max_timeout
+        .filter(|_| method.is_some_and(MethodRule::is_unary))
 }
 
 /// The limit of a call that brings none.
@@ -38,13 +49,17 @@ pub fn decide(
 pub fn limit(rule: &Rule, written: bool, method: Option<&MethodRule>) -> Option<Duration> {
     // A method that the rule does not know counts as streaming, and streams have no limit.
     let method = method.filter(|method| method.is_unary())?;
-    method.timeout.or(rule.timeout).or_else(|| {
+    let limit = method.timeout.or(rule.timeout).or_else(|| {
         written.then_some(if rule.persistent {
             DEFAULT_PERSISTENT
         } else {
             DEFAULT
         })
-    })
+    });
+    match (limit, rule.max_timeout) {
+        (Some(limit), Some(ceiling)) => Some(limit.min(ceiling)),
+        (limit, ceiling) => limit.or(ceiling),
+    }
 }
 
 #[cfg(test)]
@@ -114,5 +129,29 @@ mod tests {
             limit(&rule, true, rule.method("Get")),
             Some(Duration::from_millis(3))
         );
+    }
+
+    #[test]
+    fn no_unary_call_takes_longer_than_the_ceiling() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let rule = Rule {
+            max_timeout: Some(second),
+            ..orders()
+        };
+        let at = |asked: Option<Duration>, name| {
+            let asked = asked.map(|asked| now + asked);
+            let decided = decide(asked, &rule, true, rule.method(name), now);
+            decided.unwrap().map(|at| at - now)
+        };
+        assert_eq!(at(None, "Get"), Some(second));
+        assert_eq!(at(Some(9 * second), "Get"), Some(second));
+        assert_eq!(at(Some(second / 2), "Get"), Some(second / 2));
+        // What streams, or may, is bounded by its caller alone.
+        for name in ["Watch", "Unheard"] {
+            assert_eq!(at(None, name), None);
+            assert_eq!(at(Some(9 * second), name), Some(9 * second));
+        }
+        assert_eq!(limit(&rule, false, rule.method("Get")), Some(second));
     }
 }

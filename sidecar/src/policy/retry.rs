@@ -1,11 +1,18 @@
-//! May a failed attempt be made again, elsewhere? Only where the call cannot have been processed
-//! (gRFC A6): it never left, the peer refused it before delivery, or the connection's end says
-//! that it was not looked at. Retries of idempotent methods that may have run are not built yet.
+//! May a failed attempt be made again? Where the call cannot have been processed (gRFC A6), it
+//! goes elsewhere at once: it never left, the peer refused it before delivery, or the connection's
+//! end says that it was not looked at. What may have run is made again only where its rule says
+//! that this does no harm, after a pause (gRFC A6, "Exponential Backoff" and "Pushback").
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Attempts of one call, the first included.
+use sidelane_proto::model::Retry;
+
+/// Attempts of one call, the first included, unless its rule allows more.
 pub const MOST_ATTEMPTS: u32 = 3;
+/// The longest pause before the second attempt; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+/// The longest pause there is, but for one that the callee asks for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is known of an attempt that failed.
 #[derive(Debug, Clone, Copy)]
@@ -18,52 +25,141 @@ pub struct Attempt {
     pub replayable: bool,
 }
 
-/// Shall it be made again?
+/// What the callee said of another attempt, in `grpc-retry-pushback-ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushback {
+    /// Nothing.
+    Silent,
+    /// Not before this long.
+    After(Duration),
+    /// Not at all: the value is negative, or no number.
+    Never,
+}
+
+/// Shall it be made again, elsewhere and at once? `retry` is the rule's word on the method.
 #[must_use]
-pub fn again(attempt: Attempt, deadline: Option<Instant>, now: Instant) -> bool {
+pub fn again(
+    attempt: Attempt,
+    retry: Option<Retry>,
+    deadline: Option<Instant>,
+    now: Instant,
+) -> bool {
+    let most = retry.map_or(MOST_ATTEMPTS, |retry| retry.attempts.max(MOST_ATTEMPTS));
     attempt.unprocessed
         && attempt.replayable
-        && attempt.number < MOST_ATTEMPTS
+        && attempt.number < most
         && deadline.is_none_or(|deadline| deadline > now)
+}
+
+/// After which pause a call that may have run is made again; `None` if it is not. `random` is any
+/// number from 0 to 1. A pause that would last until the deadline is not worth making.
+#[must_use]
+pub fn repeat(
+    attempt: Attempt,
+    retry: Option<Retry>,
+    pushback: Pushback,
+    deadline: Option<Instant>,
+    now: Instant,
+    random: f64,
+) -> Option<Duration> {
+    let retry = retry?;
+    if attempt.number >= retry.attempts || !attempt.replayable {
+        return None;
+    }
+    let doubled = FIRST_PAUSE.saturating_mul(1 << (attempt.number - 1).min(16));
+    let pause = match pushback {
+        Pushback::Silent => doubled.min(LONGEST_PAUSE).mul_f64(random.clamp(0.0, 1.0)),
+        Pushback::After(pause) => pause,
+        Pushback::Never => return None,
+    };
+    let in_time = |deadline: Instant| deadline.saturating_duration_since(now) > pause;
+    deadline.is_none_or(in_time).then_some(pause)
+}
+
+/// Reads a `grpc-retry-pushback-ms`.
+#[must_use]
+pub fn pushback(value: Option<&[u8]>) -> Pushback {
+    let Some(value) = value else {
+        return Pushback::Silent;
+    };
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    match text.parse() {
+        Ok(milliseconds) => Pushback::After(Duration::from_millis(milliseconds)),
+        Err(_) => Pushback::Never,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use sidelane_proto::model::Statuses;
+
     use super::*;
 
+    const GOOD: Attempt = Attempt {
+        number: 1,
+        unprocessed: true,
+        replayable: true,
+    };
+    const FIVE: Option<Retry> = Some(Retry {
+        attempts: 5,
+        on: Statuses::UNAVAILABLE,
+    });
+
+    fn number(number: u32) -> Attempt {
+        Attempt { number, ..GOOD }
+    }
+
     #[test]
-    fn only_what_cannot_have_run_is_made_again_and_in_time() {
+    fn only_what_cannot_have_run_is_made_again_at_once_and_in_time() {
         let now = Instant::now();
-        let good = Attempt {
-            number: 1,
-            unprocessed: true,
-            replayable: true,
+        assert!(again(GOOD, None, None, now));
+        let processed = Attempt {
+            unprocessed: false,
+            ..GOOD
         };
-        assert!(again(good, None, now));
-        assert!(!again(
-            Attempt {
-                unprocessed: false,
-                ..good
-            },
-            None,
-            now
-        ));
-        assert!(!again(
-            Attempt {
-                replayable: false,
-                ..good
-            },
-            None,
-            now
-        ));
-        assert!(!again(
-            Attempt {
-                number: MOST_ATTEMPTS,
-                ..good
-            },
-            None,
-            now
-        ));
-        assert!(!again(good, Some(now), now));
+        assert!(!again(processed, FIVE, None, now));
+        let lost = Attempt {
+            replayable: false,
+            ..GOOD
+        };
+        assert!(!again(lost, None, None, now));
+        assert!(!again(number(MOST_ATTEMPTS), None, None, now));
+        assert!(again(number(MOST_ATTEMPTS), FIVE, None, now));
+        assert!(!again(number(5), FIVE, None, now));
+        assert!(!again(GOOD, None, Some(now), now));
+    }
+
+    #[test]
+    fn what_may_have_run_is_repeated_as_often_as_its_rule_says() {
+        let now = Instant::now();
+        let repeated = |attempt, retry| repeat(attempt, retry, Pushback::Silent, None, now, 1.0);
+        assert_eq!(repeated(GOOD, None), None);
+        let pauses: Vec<_> = (1..=5)
+            .map(|it| repeated(number(it), FIVE).map(|pause| pause.as_millis()))
+            .collect();
+        assert_eq!(pauses, [Some(25), Some(50), Some(100), Some(200), None]);
+        let lost = Attempt {
+            replayable: false,
+            ..GOOD
+        };
+        assert_eq!(repeated(lost, FIVE), None);
+        let half = repeat(GOOD, FIVE, Pushback::Silent, None, now, 0.5);
+        assert_eq!(half, Some(FIRST_PAUSE / 2));
+    }
+
+    #[test]
+    fn the_callees_word_counts_and_so_does_the_deadline() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let asked = |text: &str| {
+            let pushback = pushback(Some(text.as_bytes()));
+            repeat(GOOD, FIVE, pushback, Some(now + second), now, 1.0)
+        };
+        assert_eq!(asked("0"), Some(Duration::ZERO));
+        assert_eq!(asked("999"), Some(Duration::from_millis(999)));
+        for refused in ["1000", "-1", "soon", ""] {
+            assert_eq!(asked(refused), None, "{refused}");
+        }
+        assert_eq!(pushback(None), Pushback::Silent);
     }
 }
