@@ -27,6 +27,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod applied;
 pub mod ask;
 pub mod cases;
 pub mod client;
@@ -53,6 +54,7 @@ pub mod services;
 pub mod sockets;
 pub mod strategies;
 pub mod three;
+pub mod unruled;
 pub mod upstream;
 pub mod wire;
 

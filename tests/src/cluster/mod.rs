@@ -40,6 +40,8 @@ pub struct ClusterBuilder {
 #[derive(Debug)]
 struct Plan {
     name: String,
+    /// Instead of the mesh's.
+    program: Option<PathBuf>,
     flags: Vec<String>,
     serves: Vec<String>,
 }
@@ -102,13 +104,28 @@ impl ClusterBuilder {
     /// If nothing was named.
     #[must_use]
     pub fn with(mut self, flag: &str, value: &str) -> Self {
+        let plan = self.last_plan(flag);
+        plan.flags.extend([flag.to_owned(), value.to_owned()]);
+        self
+    }
+
+    fn last_plan(&mut self, what: &str) -> &mut Plan {
         let plan = match self.last {
             Last::Nothing => None,
             Last::Control => self.control.as_mut(),
             Last::Node => self.nodes.last_mut(),
         };
-        let plan = plan.unwrap_or_else(|| panic!("{flag}: say whose, `.control()` or `.node(…)`"));
-        plan.flags.extend([flag.to_owned(), value.to_owned()]);
+        plan.unwrap_or_else(|| panic!("{what}: say whose, `.control()` or `.node(…)`"))
+    }
+
+    /// What was named last runs this program instead of the mesh's: one that was compiled with
+    /// other rules.
+    ///
+    /// # Panics
+    /// If nothing was named.
+    #[must_use]
+    pub fn running(mut self, program: impl AsRef<Path>) -> Self {
+        self.last_plan("running").program = Some(program.as_ref().to_owned());
         self
     }
 
@@ -157,6 +174,7 @@ impl Plan {
     fn named(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            program: None,
             flags: Vec::new(),
             serves: Vec::new(),
         }
@@ -214,6 +232,7 @@ impl Plan {
             arguments.extend(["--trust".to_owned(), "disabled".to_owned()]);
         }
         arguments.extend(self.flags);
+        let program = self.program.as_deref().unwrap_or(program);
         let process = Process::start(&self.name, program, arguments, folder, Output::Logged).await;
         Member { process, admin }
     }
