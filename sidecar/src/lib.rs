@@ -47,6 +47,7 @@ pub mod respond;
 pub mod rules;
 pub mod socket;
 pub mod stack;
+mod stock;
 pub mod telemetry;
 pub mod way;
 
@@ -57,6 +58,7 @@ use sidelane::routing::RouteTable;
 
 pub use builder::Builder;
 pub use embedded::Mesh;
+pub use stock::STOCK;
 
 /// Runs a sidecar with these rules and this process's arguments.
 #[must_use]

@@ -1,9 +1,8 @@
-//! The `sidelane-sidecar` program, with the predefined rules.
+//! The `sidelane-sidecar` program, with the rules that were found in `SIDELANE_PROTOS` when it was
+//! compiled.
 
 use std::process::ExitCode;
 
-use sidelane::routing::RouteTable;
-
 fn main() -> ExitCode {
-    sidelane_sidecar::main(RouteTable::PREDEFINED)
+    sidelane_sidecar::main(sidelane_sidecar::STOCK)
 }

@@ -458,3 +458,60 @@ fn imports_from_other_folders_are_compiled_with_it() {
     assert!(built.watched.contains(&vendored.join("other/used.proto")));
     assert!(!built.watched.contains(&vendored.join("other/unused.proto")));
 }
+
+fn listed(list: Option<&str>, out: &Path) -> Result<Built, Errors> {
+    let builder = configure().stubs(false).out_dir(out);
+    builder
+        .protos_listed("SIDELANE_PROTOS", list.map(Into::into))?
+        .build()
+}
+
+#[test]
+fn folders_of_a_variable_are_compiled() {
+    let project = Project::new();
+    let protos = project.protos();
+    let (shop, other) = (protos.display(), project.0.path().join("more"));
+    fs::create_dir(&other).unwrap();
+    fs::write(
+        other.join("more.proto"),
+        "syntax = \"proto3\"; package more; service It {}",
+    )
+    .unwrap();
+    let list = format!("{shop}::{}:", other.display());
+    let built = listed(Some(&list), &project.out()).unwrap();
+    assert_eq!(built.rules.services.len(), 3);
+    assert_eq!(built.rules.rules.len(), 2);
+    for none in [None, Some("")] {
+        let built = listed(none, &project.out()).unwrap();
+        assert!(built.rules.services.is_empty());
+        assert!(built.files.contains(&project.out().join("protos.rs")));
+    }
+}
+
+#[test]
+fn a_bad_folder_or_rule_of_a_variable_stops_the_build() {
+    let project = Project::new();
+    let error = listed(Some("proto:/x:a/b"), &project.out())
+        .unwrap_err()
+        .to_string();
+    let expected = "SIDELANE_PROTOS: `a/b` is no absolute path, and cargo builds each crate in its \
+                    own folder; say `$PWD/a/b`\n\
+                    SIDELANE_PROTOS: `proto` is no absolute path, and cargo builds each crate in its \
+                    own folder; say `$PWD/proto`";
+    assert_eq!(error, expected);
+    let error = listed(Some("/not/there"), &project.out())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("/not/there: this folder cannot be read: "),
+        "{error}"
+    );
+    let shop = project.protos().display().to_string();
+    project.put(
+        "shop/v1/orders.proto",
+        &ORDERS.replace("telemetry", "telemetri"),
+    );
+    let error = listed(Some(&shop), &project.out()).unwrap_err().to_string();
+    let place = format!("{shop}/shop/v1/orders.proto:9:45: lane `telemetri` is not a known lane");
+    assert!(error.starts_with(&place), "{error}");
+}

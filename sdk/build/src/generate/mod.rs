@@ -11,6 +11,7 @@ mod tree;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use sidelane_proto::model::Validation;
@@ -79,6 +80,29 @@ impl Builder {
         self.folders
             .extend(folders.iter().map(|it| it.as_ref().to_owned()));
         self
+    }
+
+    /// Compiles every `.proto` file in and below the folders of a list such as an environment
+    /// variable holds, with colons between them; `variable` is its name. No list, and an empty
+    /// one, is no folder.
+    ///
+    /// # Errors
+    /// A path that is not absolute: cargo builds each crate in its own folder, so that it would
+    /// mean another place than whoever wrote it thought of.
+    pub fn protos_listed(self, variable: &str, list: Option<OsString>) -> Result<Self, Errors> {
+        let list = list.unwrap_or_default();
+        let folders = std::env::split_paths(&list).filter(|it| !it.as_os_str().is_empty());
+        let folders: Vec<_> = folders.collect();
+        let relative = folders.iter().filter(|folder| !folder.is_absolute());
+        let relative = relative.map(|folder| {
+            let folder = folder.display();
+            Error::new(format!(
+                "{variable}: `{folder}` is no absolute path, and cargo builds each crate in its own \
+                 folder; say `$PWD/{folder}`"
+            ))
+        });
+        Errors::none_of(relative.collect())?;
+        Ok(self.protos(&folders))
     }
 
     /// Compiles one file, which is below a folder of [`Builder::include`].
