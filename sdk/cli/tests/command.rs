@@ -75,7 +75,8 @@ fn help_names_every_command() {
     let (code, text, errors) = outcome(&["help"]);
     assert_eq!((code, errors.as_str()), (0, ""));
     for command in [
-        "control", "sidecar", "nodes", "services", "explain", "wait", "demo", "version", "help",
+        "control", "sidecar", "nodes", "services", "apply", "rules", "check", "explain", "wait",
+        "demo", "version", "help",
     ] {
         let line = text
             .lines()
@@ -91,7 +92,9 @@ fn help_names_every_command() {
 
 #[test]
 fn help_of_a_command_is_its_own_help() {
-    for command in ["nodes", "services", "explain", "wait", "demo"] {
+    for command in [
+        "nodes", "services", "apply", "rules", "check", "explain", "wait", "demo",
+    ] {
         let (code, text, _) = outcome(&["help", command]);
         assert_eq!(code, 0);
         assert!(
@@ -199,7 +202,7 @@ fn a_wait_is_for_one_thing() {
 fn an_unreachable_control_is_told_with_how_to_start_one() {
     let (first, second) = (nobody(), nobody());
     let why = why_nobody(first);
-    for command in ["nodes", "services"] {
+    for command in ["nodes", "services", "rules", "check"] {
         refused(
             &[command, "--control", &first.to_string()],
             1,

@@ -72,8 +72,13 @@ fn table(listed: &ListNodesResponse) -> String {
         ]);
     }
     let refusals = listed.nodes.iter().filter(|node| !node.refused.is_empty());
-    let refusals =
-        refusals.map(|node| format!("  {} refused an update: {}\n", node.node_id, node.refused));
+    let refusals = refusals.map(|node| {
+        let what = match node.refused_rules_count {
+            0 => "refused an update:",
+            _ => "refuses",
+        };
+        format!("  {} {what} {}\n", node.node_id, node.refused)
+    });
     table.text() + &refusals.collect::<String>()
 }
 
@@ -128,6 +133,13 @@ fn json(listed: &ListNodesResponse) -> Value {
             "silent_ms": node.silent_ms,
             "identity": node.identity,
             "network": node.network,
+            "refused_rules": node.refused_rules.iter().map(|refused| json!({
+                "service": refused.service,
+                "revision": refused.version,
+                "field": refused.field,
+                "problem": refused.problem,
+            })).collect::<Vec<_>>(),
+            "refused_rules_count": node.refused_rules_count,
         })
     };
     let version = listed.version.clone().unwrap_or_default();
@@ -222,6 +234,6 @@ mod tests {
         assert_eq!(json["nodes"][0]["health"], "HEALTHY");
         assert_eq!(json["nodes"][0]["addresses"]["internal"], "127.0.0.1:15006");
         assert_eq!(json["nodes"][2]["silent_ms"], 4_200);
-        assert_eq!(json["nodes"][0].as_object().unwrap().len(), 14);
+        assert_eq!(json["nodes"][0].as_object().unwrap().len(), 16);
     }
 }
