@@ -43,6 +43,7 @@ pub(super) async fn apply(
     match view.rules.apply(proposal).await {
         Ok(outcome) => Ok(applied(view, outcome)),
         Err(NotApplied::Refused(wrong)) => Ok(refused(view, &wrong)),
+        Err(error @ NotApplied::Busy) => Err(Status::resource_exhausted(error.to_string())),
         Err(error @ NotApplied::Unknown) => Err(Status::unknown(error.to_string())),
         Err(error) => Err(Status::unavailable(error.to_string())),
     }

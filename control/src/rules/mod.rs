@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sidelane_proto::model::{Network, PushedRule, RefusedRule, ServiceName, Validation};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::registry::rules::same;
 use crate::registry::{Closed, Registry, RuleBook, RuleChanges};
@@ -17,6 +17,10 @@ use crate::store::{Ahead, Writes};
 /// How long the store may take. Past it the caller is told that nobody knows; a disk that hangs
 /// must not hold up everybody who comes later for good.
 pub const STORE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Proposals at once: one that is carried out, and others that wait for it. Each may be as large as
+/// all rules together.
+pub const PROPOSALS_LIMIT: usize = 8;
 
 /// What people ask to be done, all of it or nothing.
 #[derive(Debug, Clone)]
@@ -59,6 +63,9 @@ pub enum NotApplied {
     /// Something in it is wrong.
     #[error("{} rules are refused", .0.len())]
     Refused(Vec<RefusedRule>),
+    /// Too many others wait.
+    #[error("{PROPOSALS_LIMIT} others apply rules at this moment; try again")]
+    Busy,
     /// It cannot be kept.
     #[error("nothing was applied: {0}")]
     Store(String),
@@ -86,6 +93,7 @@ struct Shared {
     registry: Registry,
     store: Ahead,
     validations: Validations,
+    room: Arc<Semaphore>,
     /// Held from the judgement to the publication.
     turn: Mutex<()>,
 }
@@ -98,6 +106,7 @@ impl Rules {
             registry,
             store,
             validations,
+            room: Arc::new(Semaphore::new(PROPOSALS_LIMIT)),
             turn: Mutex::default(),
         }))
     }
@@ -109,8 +118,13 @@ impl Rules {
     /// Why nothing was applied.
     pub async fn apply(&self, proposal: Proposal) -> Result<Outcome, NotApplied> {
         let shared = Arc::clone(&self.0);
+        let place = Arc::clone(&shared.room).try_acquire_owned();
+        let place = place.map_err(|_| NotApplied::Busy)?;
         // It ends by itself: the store has a time limit, and the registry ends with the process.
-        let applying = tokio::spawn(async move { shared.apply(proposal).await });
+        let applying = tokio::spawn(async move {
+            let _place = place;
+            shared.apply(proposal).await
+        });
         applying.await.unwrap_or(Err(NotApplied::Closed(Closed)))
     }
 }
@@ -199,3 +213,6 @@ impl std::fmt::Debug for Validations {
         formatter.debug_list().entries(names).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;
