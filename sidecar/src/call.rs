@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use sidelane::routing::Found;
-use sidelane_proto::model::{CallPath, ConnectionClass, Generation, Lane, NodeId, PathError};
+use sidelane_proto::model::{
+    CallPath, ConnectionClass, FieldError, Generation, Lane, NodeId, PathError, SpokenRule,
+};
 
 /// Asks for a lane.
 pub const LANE_HEADER: HeaderName = HeaderName::from_static("sidelane-lane");
@@ -15,6 +17,9 @@ pub const LANE_HEADER: HeaderName = HeaderName::from_static("sidelane-lane");
 pub const NODE_HEADER: HeaderName = HeaderName::from_static("sidelane-node");
 /// The key that keeps calls together on one endpoint, where the rule's strategy goes by a key.
 pub const HASH_HEADER: HeaderName = HeaderName::from_static("sidelane-hash");
+/// What the caller's own build says of the service: see [`SpokenRule`].
+pub const RULE_HEADER: HeaderName =
+    HeaderName::from_static(sidelane_proto::model::spoken::RULE_HEADER);
 /// The longest key, in bytes.
 pub const HASH_KEY_LIMIT: usize = 256;
 /// The reason of a failure that the mesh made.
@@ -70,6 +75,8 @@ pub struct Call {
     pub lane: Option<Lane>,
     /// The key that it brings, hashed by [`hash_key`].
     pub hash: Option<u64>,
+    /// The rule that its caller was built with, where it says so.
+    pub rule: Option<Arc<SpokenRule>>,
     /// Where the service's name ends in the path.
     service_end: usize,
 }
@@ -103,6 +110,9 @@ pub enum CallError {
     /// A `sidelane-hash` that is too long.
     #[error("`sidelane-hash` has {0} bytes, at most {HASH_KEY_LIMIT} are taken")]
     Hash(usize),
+    /// A `sidelane-rule` that cannot be read here: it names what this sidecar does not know.
+    #[error("the caller's rule cannot be followed: {0}; build both sides from the same .proto")]
+    Rule(FieldError),
 }
 
 impl CallError {
@@ -149,6 +159,7 @@ impl Call {
             node: None,
             lane: None,
             hash: None,
+            rule: None,
             service_end: found.service_end,
         };
         if parts.headers.keys().any(is_mesh_header) {
@@ -185,6 +196,12 @@ impl Call {
                 return Err(CallError::Hash(value.len()));
             }
             self.hash = Some(hash_key(value.as_bytes()));
+        }
+        // Peers have settled theirs with their own sidecar.
+        if let (Some(value), Caller::Local) = (headers.get(RULE_HEADER), &self.caller) {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            let rule: SpokenRule = text.parse().map_err(CallError::Rule)?;
+            self.rule = Some(Arc::new(rule));
         }
         Ok(())
     }

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sidelane::routing::Found;
-use sidelane_proto::model::{ConnectionClass, Lane, MethodRule, Rule};
+use sidelane_proto::model::{ConnectionClass, Lane, MethodRule, Rule, SpokenRule};
 
 use crate::mesh::{Moved, RuleSource, Target, View, Way};
 
 /// Calls that come by the way of a rule that was replaced are taken for so long after. By then
 /// their callers have heard, or control has given them up.
 pub const OLD_WAY: Duration = Duration::from_secs(10);
+/// Class, lane and secure.
+type Agreement = (ConnectionClass, Lane, bool);
+
 /// How many names a refusal lists.
 const NAMES_SHOWN: usize = 5;
 
@@ -33,9 +36,24 @@ pub struct Classified {
     pub class: ConnectionClass,
     /// In which lane it travels.
     pub lane: Lane,
+    /// The caller's own rule, where it decided instead of one of this sidecar's.
+    pub spoken: Option<Arc<SpokenRule>>,
 }
 
 impl Classified {
+    /// When the time of a call is over that brings no limit of its own, by its caller's rule.
+    #[must_use]
+    pub fn spoken_limit(&self, arrived: Instant) -> Option<Instant> {
+        arrived.checked_add(self.spoken.as_ref()?.timeout?)
+    }
+
+    /// What an endpoint's own rule must agree with.
+    #[must_use]
+    pub fn agreement(&self) -> Option<Agreement> {
+        let spoken = self.spoken.as_ref().map(|spoken| spoken.agreement());
+        spoken.or_else(|| self.target.agreement())
+    }
+
     /// What the rule says of its method.
     #[must_use]
     pub fn method(&self) -> Option<&MethodRule> {
@@ -116,6 +134,32 @@ pub enum ClassifyError {
         /// The link's class.
         link: ConnectionClass,
     },
+    /// The local caller was built with another rule than this sidecar goes by.
+    #[error(
+        "{service}: its caller was built with class {}, lane `{}`, secure {}; the rule of this \
+         sidecar ({origin}) says class {}, lane `{}`, secure {}; build both from the same .proto",
+        theirs.0, theirs.1, theirs.2, ours.0, ours.1, ours.2
+    )]
+    CallersRule {
+        /// The service.
+        service: String,
+        /// What the caller's build says.
+        theirs: Agreement,
+        /// What holds here.
+        ours: Agreement,
+        /// Who says so, and where.
+        origin: String,
+    },
+    /// The local caller's rule asks for a strategy that this sidecar was not built with.
+    #[error(
+        "{service}: its caller was built with another strategy than this sidecar has: {problem}"
+    )]
+    CallersStrategy {
+        /// The service.
+        service: String,
+        /// What is asked for, and what there is.
+        problem: String,
+    },
     /// The caller's rule puts it in another lane than ours.
     #[error(
         "{service}: the caller sends it in lane `{link}`, the rule here ({origin}) says `{rule}`; \
@@ -168,6 +212,62 @@ pub fn outbound(
         method: found.method,
         class: rule.class,
         lane,
+        spoken: None,
+    })
+}
+
+/// Decides a local app's call whose caller says which rule it was built with. Where this sidecar
+/// is bound by a rule of its own, the two must agree; where it would follow an offer or the
+/// default, it follows its caller.
+///
+/// # Errors
+/// Why it may not go.
+pub fn spoken(
+    view: &View,
+    path: &str,
+    found: Found<&Arc<Target>>,
+    asked: Option<Lane>,
+    spoken: &Arc<SpokenRule>,
+    policy: Policy,
+) -> Result<Classified, ClassifyError> {
+    let Some(target) = found.service.filter(|target| target.is_known()) else {
+        return outbound(view, path, found, asked, policy);
+    };
+    if let Some(rule) = target.binding() {
+        if rule.agreement() == spoken.agreement() {
+            return outbound(view, path, found, asked, policy);
+        }
+        return Err(ClassifyError::CallersRule {
+            service: target.name.to_string(),
+            theirs: spoken.agreement(),
+            ours: rule.agreement(),
+            origin: target.said.fixed_by().to_string(),
+        });
+    }
+    if policy.require_rules && target.source == RuleSource::Default {
+        let service = target.name.to_string();
+        return Err(ClassifyError::NoRule { service });
+    }
+    let origin = || "its caller's".to_owned();
+    if spoken.secure {
+        let service = target.name.to_string();
+        let origin = origin();
+        return Err(ClassifyError::NotSecure { service, origin });
+    }
+    if let Some(asked) = asked.filter(|asked| *asked != spoken.lane) {
+        return Err(ClassifyError::LaneRefused {
+            service: target.name.to_string(),
+            asked: asked.name(),
+            origin: origin(),
+            allowed: spoken.lane.name().to_owned(),
+        });
+    }
+    Ok(Classified {
+        target: Arc::clone(target),
+        method: found.method,
+        class: spoken.class,
+        lane: spoken.lane,
+        spoken: Some(Arc::clone(spoken)),
     })
 }
 

@@ -12,7 +12,7 @@ use sidelane_proto::wire::admin::v1 as wire;
 
 use crate::balance::{Strategy, Unfit, Wanted};
 use crate::call::{Call, Caller, LANE_HEADER, NODE_HEADER};
-use crate::classify::{self, Classified};
+use crate::classify::Classified;
 use crate::mesh::{RuleSource, Target, View};
 use crate::own;
 use crate::policy::deadline;
@@ -111,7 +111,7 @@ fn steps(stack: &Stack, question: &Question, answer: &mut Explanation) -> Result
         let strategy = target.hub().strategy();
         answer.note_rule(&target.rule, target.source, strategy.name());
     }
-    let classified = classify::outbound(&view, head.uri.path(), found, call.lane, stack.policy)?;
+    let classified = stack.by_rule(&view, head.uri.path(), found, &call)?;
     answer.steps.push(format!(
         "goes as class {}, lane {}",
         classified.class, classified.lane
@@ -149,7 +149,7 @@ fn pick(
             .as_ref()
             .map(sidelane_proto::model::NodeId::as_str),
         class: classified.class,
-        agreement: target.agreement(),
+        agreement: classified.agreement(),
         exclude: &[],
         strategy: None,
         key: call.hash,

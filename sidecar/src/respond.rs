@@ -147,6 +147,7 @@ impl From<CallError> for Failure {
         };
         let reason = match &error {
             CallError::Lane { .. } => Reason::LaneRefused,
+            CallError::Rule(_) => Reason::RulesMismatch,
             _ => Reason::NotGrpc,
         };
         Self {
@@ -168,7 +169,9 @@ impl From<ClassifyError> for Failure {
             }
             ClassifyError::NotSecure { .. } => Reason::NotSecure,
             ClassifyError::NotExposed { .. } => Reason::NotExposed,
-            ClassifyError::RulesMismatch { .. } => Reason::RulesMismatch,
+            ClassifyError::RulesMismatch { .. }
+            | ClassifyError::CallersRule { .. }
+            | ClassifyError::CallersStrategy { .. } => Reason::RulesMismatch,
         };
         Self::refused(reason, error.to_string())
     }

@@ -101,7 +101,8 @@ impl Stack {
         let written = classified.target.source != RuleSource::Default;
         let method = classified.method();
         // Above the attempts: the deadline bounds all of them together.
-        let limit = deadline::decide(call.deadline, rule, written, method, Instant::now());
+        let asked = call.deadline.or_else(|| classified.spoken_limit(arrived));
+        let limit = deadline::decide(asked, rule, written, method, Instant::now());
         let Ok(limit) = limit else {
             let failure = Failure::deadline(head.uri.path(), arrived.elapsed(), Processed::No);
             return end(&mut guard, &mut respond, failure);

@@ -6,12 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use sidelane_proto::model::{ConnectionClass, Lane, MethodRule, NodeId, ServiceName};
+use sidelane::routing::Found;
+use sidelane_proto::model::{
+    ConnectionClass, FieldError, Lane, MethodRule, NodeId, Rule, ServiceName,
+};
 
-use crate::balance::{InFlight, PickError, Wanted};
+use crate::balance::{InFlight, PickError, Strategy, Wanted};
 use crate::call::{Call, CallError, Caller, Peer};
 use crate::classify::{self, Classified, ClassifyError};
 use crate::local::LocalService;
+use crate::mesh::{Target, View};
 use crate::own;
 use crate::pool::{Address, ConnectError, Key, PoolError, Seat, To};
 use crate::respond::{Callee, Failure, pick_failure, pool_failure};
@@ -62,8 +66,7 @@ impl Stack {
                 Some(node) if own::every_node_serves(service) => Some(self.beside(node, service)),
                 _ => {
                     let path = head.uri.path();
-                    let policy = self.policy;
-                    Some(classify::outbound(view, path, found, call.lane, policy))
+                    Some(self.by_rule(view, path, found, &call))
                 }
             };
             Ok((call, decided))
@@ -92,7 +95,7 @@ impl Stack {
         }
         let path = head.uri.path();
         self.mesh.look(|view| match view.find(path) {
-            Ok(found) => classify::outbound(view, path, found, call.lane, self.policy),
+            Ok(found) => self.by_rule(view, path, found, call),
             // It was well-formed a moment ago.
             Err(_) => decided,
         })
@@ -117,6 +120,7 @@ impl Stack {
             method: None,
             class: ConnectionClass::Internal,
             lane: target.rule.lane,
+            spoken: None,
         })
     }
 
@@ -153,9 +157,9 @@ impl Stack {
         let wanted = Wanted {
             node: call.node.as_ref().map(NodeId::as_str),
             class: classified.class,
-            agreement: target.agreement(),
+            agreement: classified.agreement(),
             exclude: tried,
-            strategy: None,
+            strategy: self.spoken_strategy(classified).ok().flatten(),
             key: call.hash,
             caller: own.as_str(),
         };
@@ -195,7 +199,8 @@ impl Stack {
             class: classified.class,
             lane: classified.lane,
         };
-        let persistent = target.rule.persistent;
+        let spoken = classified.spoken.as_ref();
+        let persistent = spoken.map_or(target.rule.persistent, |spoken| spoken.persistent);
         match self
             .seat(service, &key, &Address::Tcp(address), persistent)
             .await
@@ -213,6 +218,44 @@ impl Stack {
                 })
             }
         }
+    }
+
+    /// Decides a call by this sidecar's rule, and by its caller's where it says one.
+    pub(crate) fn by_rule(
+        &self,
+        view: &View,
+        path: &str,
+        found: Found<&Arc<Target>>,
+        call: &Call,
+    ) -> Decided {
+        let policy = self.policy;
+        let Some(rule) = &call.rule else {
+            return classify::outbound(view, path, found, call.lane, policy);
+        };
+        let classified = classify::spoken(view, path, found, call.lane, rule, policy)?;
+        match self.spoken_strategy(&classified) {
+            Ok(_) => Ok(classified),
+            Err(error) => Err(ClassifyError::CallersStrategy {
+                service: classified.target.name.to_string(),
+                problem: error.problem.to_string(),
+            }),
+        }
+    }
+
+    /// How the caller's own rule has an endpoint picked, where that rule decides and says so.
+    fn spoken_strategy(&self, classified: &Classified) -> Result<Option<Strategy>, FieldError> {
+        let Some(spoken) = classified.spoken.as_deref() else {
+            return Ok(None);
+        };
+        if spoken.strategy.is_none() {
+            let asked = spoken.load_balancing;
+            return Ok(asked.map(|asked| Strategy::of(Some(asked))));
+        }
+        let rule = Rule {
+            strategy: spoken.strategy.clone(),
+            ..Rule::default_for(&classified.target.name)
+        };
+        self.mesh.strategies().of(&rule).map(Some)
     }
 
     /// Asks control about a service that is called, and waits for its first word. A service beside

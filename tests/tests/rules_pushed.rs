@@ -252,6 +252,9 @@ async fn a_rule_that_cannot_be_is_refused_alone_and_the_last_good_one_stays() {
     assert_eq!(config["rules"], json!({ "held": 0, "refused": [] }));
 }
 
+/// What a pushed rule would move.
+type Change = fn(&mut wire::Rule);
+
 #[tokio::test]
 async fn a_compiled_rule_is_tuned_and_never_moved() {
     let control = FakeControl::start().await;
@@ -265,7 +268,7 @@ async fn a_compiled_rule_is_tuned_and_never_moved() {
     let mut session = control.session().await;
     session.welcome().await;
     taken(&session.update(full(1, Vec::new())).await.unwrap());
-    type Change = fn(&mut wire::Rule);
+
     let cases: [(&str, Change); 4] = [
         ("rules[0].rule.lane", |rule| {
             (rule.lane_id, rule.lane) = (1, "gossip".to_owned());
