@@ -44,6 +44,7 @@ pub mod link;
 pub mod load;
 pub mod machine;
 pub mod mesh_view;
+pub mod moved;
 pub mod ports;
 pub mod process;
 pub mod python;

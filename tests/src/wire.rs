@@ -1,6 +1,6 @@
 //! Generated code only: the messages, clients, servers and rules of the test protos.
 
-pub use generated::ROUTES;
+pub use generated::{DESCRIPTORS, ROUTES};
 /// Requests whose fields keep calls together.
 pub use generated::sidelane::test::keys;
 /// Version 1.
