@@ -16,6 +16,8 @@ use sidelane::routing::{
 use sidelane::sender::{
     HashKey, LocalSidecar, NetworkSenderExt, NodeId, Recipient, RpcRequest, TypedNetworkSender,
 };
+use sidelane_tests::admin::Answer;
+use sidelane_tests::ask::until_answered;
 use sidelane_tests::cluster::Node;
 use sidelane_tests::refusal::Refusal;
 use sidelane_tests::upstream::raw::RawRequest;
@@ -24,7 +26,7 @@ use sidelane_tests::wire::v1::{
     Behaviour, ExpandRequest, OpenRequest, OpenResponse, PingRequest, PingResponse, UnaryRequest,
     UnaryResponse,
 };
-use sidelane_tests::{Cluster, RawUpstream, Upstream, cluster, services};
+use sidelane_tests::{Cluster, RawUpstream, Upstream, cluster, services, unruled};
 use tonic::{Code, Status};
 
 const STRATEGIES: &str = env!("CARGO_BIN_EXE_strategies-under-test");
@@ -66,6 +68,8 @@ const LIMIT: Duration = Duration::from_millis(300);
 services! {
     Echo: services::ECHO, General, false, RoundRobin;
     EchoInGossip: services::ECHO, Gossip, false, RoundRobin;
+    EchoSecure: services::ECHO, General, true, RoundRobin;
+    EchoByKey: services::ECHO, Gossip, false, ConsistentHash;
     Beat: services::BEAT, Gossip, false, RoundRobin;
     Vault: services::VAULT, General, true, RoundRobin;
     Hashed: sidelane_tests::strategies::CONSISTENT_HASH, General, false, ConsistentHash;
@@ -106,6 +110,14 @@ fn slow(by: Duration) -> UnaryRequest {
     UnaryRequest {
         behaviour: Some(behaviour),
         ..UnaryRequest::default()
+    }
+}
+
+/// Does `/explain` know so many endpoints?
+fn all_of(nodes: usize) -> impl Fn(&Answer) -> bool {
+    move |answer| {
+        let explained: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        explained["candidates"].as_array().map(Vec::len) == Some(nodes)
     }
 }
 
@@ -254,8 +266,15 @@ async fn time_limits_end_calls_with_the_status_that_says_so() {
         .unwrap();
 }
 
+/// The reason of a refusal before delivery, and its text.
+fn reason<T: std::fmt::Debug>(refused: Result<T, Status>) -> (String, String) {
+    let refusal = Refusal::of_status(&refused.unwrap_err());
+    assert_eq!(refusal.processed, "no");
+    (refusal.reason, refusal.text)
+}
+
 #[tokio::test]
-async fn a_secure_rule_is_refused_in_the_clear_and_another_lane_as_well() {
+async fn what_the_sidecar_would_send_another_way_is_refused() {
     let server = Upstream::named("echo").start().await;
     let mesh = cluster!()
         .control()
@@ -266,12 +285,7 @@ async fn a_secure_rule_is_refused_in_the_clear_and_another_lane_as_well() {
         .start()
         .await;
     let sender = sender(mesh.node("caller")).await;
-    let reason = |status: Status| {
-        let refusal = Refusal::of_status(&status);
-        assert_eq!(refusal.processed, "no");
-        refusal.reason
-    };
-    let refused = sender
+    let secure = sender
         .call_rpc_with_service_routing::<_, Vault, OpenResponse>(
             None,
             OpenRequest::default(),
@@ -279,9 +293,9 @@ async fn a_secure_rule_is_refused_in_the_clear_and_another_lane_as_well() {
             None,
         )
         .await;
-    assert_eq!(reason(refused.unwrap_err()), "NOT_SECURE");
-    // A build that has the service in another lane than the sidecar's.
-    let refused = sender
+    assert_eq!(reason(secure).0, "NOT_SECURE");
+    // Builds that have the service in another lane than the sidecar's, and that want it secure.
+    let elsewhere = sender
         .call_rpc_with_service_routing::<_, EchoInGossip, UnaryResponse>(
             None,
             unary(""),
@@ -289,9 +303,90 @@ async fn a_secure_rule_is_refused_in_the_clear_and_another_lane_as_well() {
             None,
         )
         .await;
-    assert_eq!(reason(refused.unwrap_err()), "LANE_REFUSED");
-    let attempts = mesh.node("caller").metrics().await;
-    assert_eq!(attempts.sum("sidelane_attempts_total", &[]), 0.0);
+    let (refused, text) = reason(elsewhere);
+    assert_eq!(refused, "RULES_MISMATCH");
+    assert!(
+        text.contains("gossip") && text.contains("general"),
+        "{text}"
+    );
+    let secure = sender
+        .call_rpc_with_service_routing::<_, EchoSecure, UnaryResponse>(None, unary(""), None, None)
+        .await;
+    assert_eq!(reason(secure).0, "RULES_MISMATCH");
+    let metrics = mesh.node("caller").metrics().await;
+    assert_eq!(metrics.sum("sidelane_attempts_total", &[]), 0.0);
+    // One that agrees is not held up by them.
+    sender
+        .call_rpc_with_service_routing::<_, Echo, UnaryResponse>(None, unary(""), None, None)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_sidecar_without_a_rule_obeys_its_callers() {
+    const NODES: [&str; 3] = ["one", "two", "three"];
+    let mut servers = Vec::new();
+    for name in NODES {
+        servers.push(Upstream::named(name).start().await);
+    }
+    let mut mesh = cluster!().control().node("caller").running(unruled!());
+    for (name, server) in NODES.into_iter().zip(&servers) {
+        mesh = mesh
+            .node(name)
+            .running(unruled!())
+            .serving(services::ECHO, server);
+    }
+    let mesh = mesh.launch().await;
+    mesh.control().ready().await;
+    for node in mesh.nodes() {
+        node.ready().await;
+    }
+    let caller = mesh.node("caller");
+    let question = format!("/explain?path=/{}/Unary", services::ECHO);
+    // A service without a rule is looked for once somebody calls it.
+    until_answered(caller).await;
+    caller.answers(&question, all_of(NODES.len())).await;
+
+    let sender = sender(caller).await;
+    let mut seen = BTreeSet::new();
+    for key in 0..30 {
+        let call = async || {
+            let answer = sender
+                .call_rpc_with_service_routing::<_, EchoByKey, UnaryResponse>(
+                    None,
+                    unary(""),
+                    Some(key),
+                    None,
+                )
+                .await
+                .unwrap();
+            // In the caller's lane, and not in that of the default rule.
+            let lane = "sidelane-lane: gossip".to_owned();
+            assert!(answer.metadata.contains(&lane), "{answer:?}");
+            answer.node
+        };
+        let first = call().await;
+        assert_eq!(call().await, first);
+        seen.insert(first);
+    }
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    // The caller's rule has a time limit for the method, the default rule has none.
+    let asked = Instant::now();
+    let late = sender
+        .call_rpc_with_service_routing::<_, EchoByKey, UnaryResponse>(
+            None,
+            slow(Duration::from_secs(5)),
+            None,
+            None,
+        )
+        .await
+        .unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded, "{late:?}");
+    assert!(asked.elapsed() < Duration::from_secs(2));
+    let secure = sender
+        .call_rpc_with_service_routing::<_, EchoSecure, UnaryResponse>(None, unary(""), None, None)
+        .await;
+    assert_eq!(reason(secure).0, "NOT_SECURE");
 }
 
 #[tokio::test]
@@ -313,16 +408,13 @@ async fn keys_keep_calls_together_and_one_endpoint_must_be_named() {
     }
     let mesh = mesh.start().await;
     let sender = sender(mesh.node("caller")).await;
-    let three = |answer: &sidelane_tests::admin::Answer| {
-        let explained: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
-        explained["candidates"].as_array().map(Vec::len) == Some(NODES.len())
-    };
     for service in [
         sidelane_tests::strategies::CONSISTENT_HASH,
         sidelane_tests::strategies::NONE,
     ] {
         let question = format!("/explain?path=/{service}/Unary");
-        mesh.node("caller").answers(&question, three).await;
+        let caller = mesh.node("caller");
+        caller.answers(&question, all_of(NODES.len())).await;
     }
 
     let whom = async |request: UnaryRequest, key: Option<u64>| {
