@@ -10,7 +10,7 @@ use sidelane_proto::model::{FieldError, Problem, PushedRule, Rule, ServiceName, 
 use sidelane_proto::wire::admin::v1::mesh_client::MeshClient;
 use sidelane_proto::wire::admin::v1::{
     ApplyRulesRequest, ApplyRulesResponse, ListNodesRequest, ListRulesRequest, ListRulesResponse,
-    RuleChange, WaitRevisionRequest,
+    NodeRefusal, RuleChange, WaitRevisionRequest,
 };
 use sidelane_proto::wire::control::v1::{
     Ack, Hello, RuleRefusal, Subscribe, Update, sync_request::Message as Said,
@@ -614,6 +614,70 @@ async fn what_was_answered_survives_a_kill() {
         client.apply(rules, remove).await;
         drop(program);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_very_many_refusals_the_first_are_told_and_all_are_counted() {
+    const SIDECARS: usize = 130;
+    const RULES: usize = 10;
+    let control = Control::start().await;
+    let names: Vec<String> = (0..RULES).map(|n| format!("a.S{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut sidecars = Vec::new();
+    for number in 0..SIDECARS {
+        let hello = watcher(&format!("n-{number:03}"), &names);
+        let mut sidecar = control.join(hello).await;
+        sidecar.take().await;
+        sidecars.push(sidecar);
+    }
+    let mut client = Client::of(&control).await;
+    let rules = names.iter().map(|name| timeout(name, 1)).collect();
+    let revision = client.apply(rules, &[]).await;
+    for sidecar in &mut sidecars {
+        let update = sidecar.update().await;
+        let refused = names.iter().map(|name| RuleRefusal {
+            service: (*name).to_owned(),
+            version: revision,
+            field: "rules[0].rule.timeout".to_owned(),
+            problem: "p".repeat(2_000),
+        });
+        let ack = Ack {
+            version: update.version,
+            refused: refused.collect(),
+        };
+        sidecar.say(Said::Ack(ack)).await;
+    }
+    let wait = WaitRevisionRequest {
+        revision,
+        timeout_ms: 20_000,
+    };
+    let waited = client.0.wait_revision(wait).await.unwrap().into_inner();
+    assert!(waited.reached);
+    assert_eq!(waited.refused_count as usize, SIDECARS * RULES);
+    assert_eq!(waited.refused.len(), 1_000);
+    assert_eq!(waited.refused[0].node_id, "n-000");
+    let problem = |refused: &NodeRefusal| refused.refusal.as_ref().unwrap().problem.len();
+    assert!(waited.refused.iter().all(|refused| problem(refused) == 512));
+    let listed = client.0.list_nodes(ListNodesRequest::default()).await;
+    let node = &listed.unwrap().into_inner().nodes[7];
+    assert_eq!(
+        (node.refused_rules.len(), node.refused_rules_count),
+        (8, 10)
+    );
+    assert!(node.refused.ends_with(", and 9 more"), "{}", node.refused);
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_large_is_refused_and_control_goes_on() {
+    let control = Control::start().await;
+    let mut client = Client::of(&control).await;
+    let request = ApplyRulesRequest {
+        network: "n".repeat(sidelane_control::admin::REQUEST_LIMIT),
+        ..ApplyRulesRequest::default()
+    };
+    let status = client.0.apply_rules(request).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::OutOfRange, "{status}");
+    client.apply(vec![timeout("a.A", 1)], &[]).await;
 }
 
 /// Ten thousand at once, to one who wants to know all.

@@ -649,7 +649,8 @@ fn a_mesh_whose_nodes_agree_is_said_to() {
     let said = mesh.answer(&["check"]);
     assert_eq!(
         said,
-        "all nodes agree: 1 services, of each at most one rule\n"
+        "no node disagrees with another about class, lane or secure of what they offer (services looked \
+         at: 1)\n"
     );
     assert_eq!(
         mesh.json(&["check"])["disagreements"],

@@ -201,7 +201,8 @@ fn agreed(arguments: &Arguments) -> Result<ExitCode, Failure> {
         }
         let services = listed.services.len();
         return output::line(&format!(
-            "all nodes agree: {services} services, of each at most one rule"
+            "no node disagrees with another about class, lane or secure of what they offer \
+             (services looked at: {services})"
         ));
     }
     let lines = disagreements.iter().map(Disagreement::text);

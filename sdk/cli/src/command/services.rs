@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use sidelane_process::settings::Program;
 use sidelane_proto::wire::admin::v1::ListServicesResponse;
-use sidelane_proto::wire::control::v1::{Endpoint, ServiceState};
+use sidelane_proto::wire::control::v1::{Addresses, Endpoint, ServiceState};
 use sidelane_proto::wire::routing::v1::{Connection, Rule};
 
 use super::arguments::{self, CONTROL, Format, NETWORK, OUTPUT, Usage, plain};
@@ -69,12 +69,16 @@ fn row(state: &ServiceState, endpoint: &Endpoint) -> [String; 8] {
     // Where a node brings no rule for what it offers, the default rule holds.
     let rule = endpoint.rule.as_ref();
     let class = rule.map_or(Connection::Internal, Rule::connection);
+    let own = rule.and_then(|rule| rule.class_definition.as_ref());
     let lane = rule.map_or("general", |rule| rule.lane.as_str());
     let addresses = endpoint.addresses.clone().unwrap_or_default();
-    let address = match class {
-        Connection::External => addresses.external,
-        _ => addresses.internal,
+    let address = match (own, class) {
+        (Some(own), _) => own_address(&addresses, &own.name),
+        (None, Connection::External) => addresses.external,
+        (None, _) => addresses.internal,
     };
+    let built_in = || class.as_str_name().to_lowercase();
+    let class = own.map_or_else(built_in, |own| own.name.clone());
     let version = if endpoint.version.is_empty() {
         "-"
     } else {
@@ -84,12 +88,21 @@ fn row(state: &ServiceState, endpoint: &Endpoint) -> [String; 8] {
         state.service.clone(),
         endpoint.node_id.clone(),
         endpoint.health().as_str_name().to_lowercase(),
-        class.as_str_name().to_lowercase(),
+        class,
         lane.to_owned(),
         address,
         weight(endpoint).to_string(),
         version.to_owned(),
     ]
+}
+
+/// Where a node takes calls of a class of a project's own.
+fn own_address(addresses: &Addresses, name: &str) -> String {
+    let own = addresses.own.iter().find(|own| {
+        let class = own.class.as_ref();
+        class.is_some_and(|class| class.name == name)
+    });
+    own.map_or_else(|| "-".to_owned(), |own| own.address.clone())
 }
 
 /// On the wire nothing means the usual weight.
@@ -122,7 +135,14 @@ fn endpoint_json(endpoint: &Endpoint) -> Value {
         "node_id": endpoint.node_id,
         "generation": endpoint.generation,
         "identity": endpoint.identity,
-        "addresses": { "internal": addresses.internal, "external": addresses.external },
+        "addresses": {
+            "internal": addresses.internal,
+            "external": addresses.external,
+            "own": addresses.own.iter().map(|own| json!({
+                "class": own.class.as_ref().map(|class| &class.name),
+                "address": own.address,
+            })).collect::<Vec<_>>(),
+        },
         "locality": { "region": locality.region, "zone": locality.zone },
         "health": endpoint.health().as_str_name(),
         "weight": weight(endpoint),
@@ -136,7 +156,10 @@ fn rule_json(rule: &Rule) -> Value {
     json!({
         "service": rule.service,
         "category": rule.category().as_str_name(),
-        "class": rule.connection().as_str_name(),
+        "class": match &rule.class_definition {
+            Some(own) => own.name.as_str(),
+            None => rule.connection().as_str_name(),
+        },
         "lane": rule.lane,
         "secure": rule.secure,
         "persistent": rule.persistent,
@@ -148,7 +171,8 @@ fn rule_json(rule: &Rule) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sidelane_proto::wire::control::v1::{Addresses, Health};
+    use sidelane_proto::wire::control::v1::{ClassAddress, Health};
+    use sidelane_proto::wire::routing::v1::Class;
 
     fn listed() -> ListServicesResponse {
         let addresses = Addresses {
@@ -203,6 +227,39 @@ mod tests {
                 "x.Full b draining external ingress_data 127.0.0.1:2 10 v2",
             ]
         );
+    }
+
+    #[test]
+    fn a_class_of_ones_own_is_shown_by_its_name_and_with_its_address() {
+        let mut listed = listed();
+        let endpoint = &mut listed.services[1].endpoints[1];
+        let partner = Class {
+            number: 40,
+            name: "partner".to_owned(),
+            lanes: vec!["general".to_owned()],
+        };
+        let rule = endpoint.rule.as_mut().unwrap();
+        (rule.connection, rule.lane) = (0, "general".to_owned());
+        rule.class_definition = Some(partner.clone());
+        let row = |listed: &ListServicesResponse| {
+            let text = table(listed);
+            let last = text.lines().last().unwrap();
+            last.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(row(&listed), "x.Full b draining partner general - 10 v2");
+        let endpoint = &mut listed.services[1].endpoints[1];
+        endpoint.addresses.as_mut().unwrap().own = vec![ClassAddress {
+            class: Some(partner),
+            address: "127.0.0.1:3".to_owned(),
+        }];
+        assert_eq!(
+            row(&listed),
+            "x.Full b draining partner general 127.0.0.1:3 10 v2"
+        );
+        let json = json(&listed);
+        let endpoint = &json["services"][1]["endpoints"][1];
+        assert_eq!(endpoint["rule"]["class"], "partner");
+        assert_eq!(endpoint["addresses"]["own"][0]["address"], "127.0.0.1:3");
     }
 
     #[test]
