@@ -133,7 +133,7 @@ async fn news_that_cannot_be_are_refused_by_field_and_the_last_good_ones_stay() 
     let mut nowhere = good.clone();
     nowhere.addresses = Some(Addresses {
         internal: "nowhere".to_owned(),
-        external: String::new(),
+        ..Addresses::default()
     });
     let update = upserts(2, vec![good.clone(), nowhere.clone()]);
     let no_address = "`nowhere` is not a host and port such as `10.0.0.7:15006`";
