@@ -4,10 +4,16 @@
     reason = "a panic with a clear message is a failed test"
 )]
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
+use prost::Message;
 use sidelane::Target;
+use sidelane::routing::ServiceRouting;
 use sidelane::sender::{HashKey, RpcRequest};
+use sidelane_tests::admin::Answer;
+use sidelane_tests::cluster;
+use sidelane_tests::upstream::raw::{RawRequest, RawUpstream};
 use sidelane_tests::wire::keys::v1 as keys;
 use sidelane_tests::wire::keys::v1::KeysServiceRouting;
 use sidelane_tests::wire::keys::v1::keys_client::KeysClient;
@@ -161,6 +167,55 @@ async fn ordinary_stub_code_sends_it() {
 
     client.connect(keys::ConnectRequest {}).await.unwrap_err();
     assert_eq!(sent.one(), (path("Connect"), None));
+}
+
+/// A server that answers every call with its name.
+async fn named(name: &'static str) -> RawUpstream {
+    RawUpstream::start(move |mut request: RawRequest| async move {
+        request.read_all().await;
+        let node = name.to_owned();
+        let mut body = request.answer.begin(http::StatusCode::OK, &[]);
+        body.message(&keys::ByFieldResponse { node }.encode_to_vec());
+        body.trailers(&[("grpc-status", "0")], None);
+    })
+    .await
+}
+
+#[tokio::test]
+async fn ordinary_stub_code_keeps_calls_of_one_key_together() {
+    const NODES: [&str; 3] = ["one", "two", "three"];
+    let mut mesh = cluster!().control().node("caller");
+    let mut servers = Vec::new();
+    for name in NODES {
+        servers.push(named(name).await);
+    }
+    for (name, server) in NODES.into_iter().zip(&servers) {
+        mesh = mesh.node(name).serving(KeysServiceRouting::NAME, server);
+    }
+    let mesh = mesh.start().await;
+    let caller = mesh.node("caller");
+    let question = "/explain?path=/sidelane.test.keys.v1.Keys/ByField";
+    let all = |answer: &Answer| {
+        let explained: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        explained["candidates"].as_array().map(Vec::len) == Some(NODES.len())
+    };
+    caller.answers(question, all).await;
+
+    let target: Target = format!("http://{}", caller.outbound()).parse().unwrap();
+    let mut client = KeysClient::connect_to(&target).await.unwrap();
+    let mut seen = BTreeSet::new();
+    for id in 0..30 {
+        let mut nodes = BTreeSet::new();
+        for _ in 0..3 {
+            let request = keys::ByFieldRequest {
+                order: Some(order(id, None)),
+            };
+            nodes.insert(client.by_field(request).await.unwrap().into_inner().node);
+        }
+        assert_eq!(nodes.len(), 1, "calls of key {id} went to {nodes:?}");
+        seen.extend(nodes);
+    }
+    assert_eq!(seen.len(), NODES.len(), "{seen:?}");
 }
 
 /// A method named `Connect` keeps its name; the other constructors are there.
