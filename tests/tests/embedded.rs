@@ -115,7 +115,7 @@ fn ping(payload: &'static str) -> PingRequest {
 }
 
 /// A node of this name, on ports of its own, with its data there.
-fn linked(name: &str, control: impl ToString, data: &std::path::Path) -> Embedded {
+fn linked(name: &str, control: &dyn ToString, data: &std::path::Path) -> Embedded {
     Mesh::embedded(ROUTES)
         .setting("node", name)
         .setting("control", control.to_string())
@@ -178,7 +178,7 @@ async fn a_linked_sidecar_calls_processes_and_is_called_by_them_in_the_rules_lan
         .await;
     let folder = tempfile::tempdir().unwrap();
     let here = Here::default();
-    let mesh = linked("linked", cluster.control().listen(), folder.path())
+    let mesh = linked("linked", &cluster.control().listen(), folder.path())
         .serve(BeatServer::new(here.clone()))
         .start()
         .await
@@ -235,12 +235,12 @@ async fn two_linked_sidecars_in_one_process_work_and_apps_call_where_they_are_to
     let folder = tempfile::tempdir().unwrap();
     let here = Here::default();
     let outbound = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let one = linked("one", control, folder.path())
+    let one = linked("one", &control, folder.path())
         .setting("outbound", outbound.to_string())
         .start()
         .await
         .unwrap();
-    let two = linked("two", control, folder.path())
+    let two = linked("two", &control, folder.path())
         .serve(BeatServer::new(here.clone()))
         .start()
         .await
@@ -305,7 +305,7 @@ async fn alone(name: &str, folder: &std::path::Path) -> (Mesh, Here, Seen) {
     let here = Here::default();
     let seen = Seen::default();
     let direct = Arc::clone(&seen);
-    let mesh = linked(name, nobody, folder)
+    let mesh = linked(name, &nobody, folder)
         .serve(BeatServer::new(here.clone()))
         .serve(VaultServer::new(here.clone()))
         .local(PING, move |request: Request<Counted>| {
@@ -463,7 +463,7 @@ async fn its_end_lets_calls_finish_tells_control_and_leaves_nothing() {
     };
     let before = tasks();
     let here = Here::default();
-    let started = linked("leaver", control, folder.path())
+    let started = linked("leaver", &control, folder.path())
         .serve(BeatServer::new(here.clone()))
         .start();
     let mesh = started.await.unwrap();
@@ -499,7 +499,7 @@ async fn its_end_lets_calls_finish_tells_control_and_leaves_nothing() {
     until("no task is left", async || tasks() == before).await;
 
     // Its folder is free, and its next life is another one; dropped, it ends by itself.
-    let again = linked("leaver", control, folder.path())
+    let again = linked("leaver", &control, folder.path())
         .start()
         .await
         .unwrap();
@@ -525,7 +525,7 @@ fn the_processs_error(flag: &str) -> String {
 async fn wrong_settings_get_the_flags_errors_and_nothing_runs() {
     let folder = tempfile::tempdir().unwrap();
     let nobody = "127.0.0.1:9";
-    let mesh = || linked("wrong", nobody, folder.path());
+    let mesh = || linked("wrong", &nobody, folder.path());
     let error = async |embedded: Embedded| embedded.start().await.unwrap_err().to_string();
     for (name, value) in [
         ("grace", "soon"),
