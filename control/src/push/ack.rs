@@ -219,7 +219,7 @@ impl Progress {
         let in_flight = self.answered(version)?;
         self.wanted.synced = in_flight.version;
         let told = in_flight.ruled().cloned();
-        let refusals = self.rules.taken(self.wanted.full, told, refused);
+        let refusals = self.rules.taken(told, refused, &self.wanted);
         self.wanted.full = false;
         if self.held_back.is_empty() && self.rules.holds_nothing_back() {
             self.refused = None;

@@ -32,9 +32,9 @@ pub const PROTOCOL: ProtocolRange = ProtocolRange {
 /// older news by the time they are sent.
 const OUTGOING_LIMIT: usize = 2;
 
-/// The largest message that is read, in bytes. A Hello with all the offers that a node may make,
-/// and a rule of a kilobyte in each, fits.
-pub const MESSAGE_LIMIT: usize = 8 << 20;
+/// The largest message that is read, in bytes. A Hello with all the offers that a node may make, and
+/// a rule of a kilobyte in each, fits, and an Ack that refuses all rules that may be applied.
+pub const MESSAGE_LIMIT: usize = 24 << 20;
 
 /// The membership service.
 #[derive(Debug)]

@@ -667,6 +667,47 @@ async fn of_very_many_refusals_the_first_are_told_and_all_are_counted() {
     assert!(node.refused.ends_with(", and 9 more"), "{}", node.refused);
 }
 
+/// As many rules as there can be, with the longest names, and each refused at the greatest length.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_rules_that_can_be_may_be_refused_at_once() {
+    const RULES: usize = 20_000;
+    let control = Control::start().await;
+    let all = Hello {
+        subscribe: Some(Subscribe {
+            all: true,
+            ..Subscribe::default()
+        }),
+        ..hello("all", 1, &[])
+    };
+    let mut session = control.join(all).await;
+    session.take().await;
+    let names = (0..RULES).map(|number| format!("{number:S>255}"));
+    let names: Vec<String> = names.collect();
+    let mut client = Client::of(&control).await;
+    let rules = names.iter().map(|name| timeout(name, 1)).collect();
+    let revision = client.apply(rules, &[]).await;
+    let update = session.update().await;
+    assert_eq!(update.rules.len(), RULES);
+    let refused = names.iter().map(|name| RuleRefusal {
+        service: name.clone(),
+        version: revision,
+        field: "f".repeat(256),
+        problem: "p".repeat(512),
+    });
+    let ack = Ack {
+        version: update.version,
+        refused: refused.collect(),
+    };
+    session.say(Said::Ack(ack)).await;
+    let wait = WaitRevisionRequest {
+        revision,
+        timeout_ms: 20_000,
+    };
+    let waited = client.0.wait_revision(wait).await.unwrap().into_inner();
+    assert!(waited.reached, "the stream goes on");
+    assert_eq!(waited.refused_count as usize, RULES);
+}
+
 #[tokio::test]
 async fn a_request_that_is_too_large_is_refused_and_control_goes_on() {
     let control = Control::start().await;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::endpoint::Endpoint;
 use super::error::{FieldError, Problem};
-use super::name::{NodeId, ServiceName};
+use super::name::{NodeId, SERVICE_NAME_LIMIT, ServiceName};
 use super::node::Generation;
 use super::pushed::PushedRule;
 use crate::wire::control::v1 as wire;
@@ -18,6 +18,11 @@ pub const UPDATE_LIMIT: usize = 262_144;
 /// The largest update, in bytes as encoded. Above what a mesh of 65,536 endpoints with rules of
 /// usual length needs; a sidecar sets its decoder to this, because gRPC's default is 4 MiB.
 pub const UPDATE_BYTES_LIMIT: usize = 64 << 20;
+/// Fields and problems of refused rules are cut to so many bytes on the wire: thousands of rules may
+/// be refused at once, and a problem may list every method of a service.
+pub const REFUSED_FIELD_LIMIT: usize = 256;
+/// See [`REFUSED_FIELD_LIMIT`].
+pub const REFUSED_PROBLEM_LIMIT: usize = 512;
 /// The longest store id, in bytes.
 const STORE_ID_LIMIT: usize = 64;
 
@@ -258,12 +263,25 @@ fn pushed(
 impl From<&RefusedRule> for wire::RuleRefusal {
     fn from(refused: &RefusedRule) -> Self {
         Self {
-            service: refused.service.clone(),
+            service: cut(&refused.service, SERVICE_NAME_LIMIT),
             version: refused.version,
-            field: refused.error.path.clone(),
-            problem: refused.error.problem.to_string(),
+            field: cut(&refused.error.path, REFUSED_FIELD_LIMIT),
+            problem: cut(&refused.error.problem.to_string(), REFUSED_PROBLEM_LIMIT),
         }
     }
+}
+
+/// The beginning of a text that people read.
+fn cut(text: &str, limit: usize) -> String {
+    if text.len() <= limit {
+        return text.to_owned();
+    }
+    let mark = "…";
+    let mut end = limit - mark.len();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{mark}", &text[..end])
 }
 
 impl TryFrom<wire::ServiceState> for ServiceState {

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use sidelane_proto::model::pushed::RULES_LIMIT;
 use sidelane_proto::model::{Network, PushedRule, ServiceName};
 
 use super::cut;
@@ -134,33 +135,36 @@ impl Rules {
         news
     }
 
-    /// An update with these rules was taken, but for those that are refused. Returns how many of
-    /// its rules were.
+    /// An update with these rules was taken, but for those that are refused: of its own rules, and
+    /// in the first answer on a stream also of those that were held before. Returns how many that
+    /// are.
     pub(super) fn taken(
         &mut self,
-        full: bool,
         told: impl Iterator<Item = ServiceName>,
         refused: Vec<RefusedRule>,
+        wanted: &Wanted,
     ) -> usize {
-        if full {
+        if wanted.full {
             self.refused.clear();
         }
-        let mut refused: HashMap<ServiceName, RefusedRule> = refused
-            .into_iter()
-            .map(|refused| (refused.service.clone(), refused))
-            .collect();
-        let mut count = 0;
         for service in told {
             self.refused.remove(&service);
-            if let Some(refused) = refused.remove(&service) {
-                let text = self.make_room(refused.version).then(|| RefusedRule {
-                    field: cut(&refused.field),
-                    problem: cut(&refused.problem),
-                    ..refused
-                });
-                self.refused.insert(service, text);
-                count += 1;
+        }
+        let mut count = 0;
+        for refused in refused {
+            let service = refused.service.clone();
+            let named = wanted.services.contains(&service) || self.offered.contains(&service);
+            let room = self.refused.len() < RULES_LIMIT;
+            if !room || !(wanted.all || named) {
+                continue;
             }
+            let text = self.make_room(refused.version).then(|| RefusedRule {
+                field: cut(&refused.field),
+                problem: cut(&refused.problem),
+                ..refused
+            });
+            self.refused.insert(service, text);
+            count += 1;
         }
         count
     }

@@ -602,6 +602,20 @@ fn a_refused_rule_is_remembered_until_another_is_taken() {
 }
 
 #[test]
+fn what_was_refused_on_another_stream_is_said_again_in_the_first_answer() {
+    let mut world = world();
+    world.rule("a.A", Some(1));
+    let held = world.now.counter();
+    let mut session = world.session(&["a.A"], Some(held));
+    let first = session.next(&world.now).unwrap();
+    assert_eq!(ruled(&first), (vec![], vec![]), "it is held");
+    let refused = vec![refusal("a.A", held), refusal("stranger.X", held)];
+    let version = world.version(first.counter);
+    assert_eq!(session.ack(&version, refused), Some(1));
+    assert_eq!(session.refused_rules(), (vec![refusal("a.A", held)], 1));
+}
+
+#[test]
 fn of_many_refused_rules_the_text_of_the_first_is_kept() {
     let mut world = world();
     let services: Vec<String> = (0..REFUSALS_KEPT + 5).map(|n| format!("a.S{n}")).collect();
