@@ -149,3 +149,26 @@ fn the_text_of_a_refusal_is_cut_where_it_travels() {
     );
     assert!(wire.problem.ends_with('…'));
 }
+
+#[test]
+fn the_text_of_a_refusal_is_cut_where_it_travels() {
+    let refused = RefusedRule {
+        service: "s".repeat(300),
+        version: 7,
+        place: 0,
+        error: FieldError::new("é".repeat(300), Problem::Refused("é".repeat(600))),
+    };
+    let wire = control::RuleRefusal::from(&refused);
+    assert_eq!(wire.service.len(), 255);
+    assert!(
+        (254..=256).contains(&wire.field.len()),
+        "{}",
+        wire.field.len()
+    );
+    assert!(
+        (510..=512).contains(&wire.problem.len()),
+        "{}",
+        wire.problem.len()
+    );
+    assert!(wire.problem.ends_with('…'));
+}
