@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message as _;
 
@@ -102,7 +103,8 @@ impl PushedRule {
     }
 
     /// The rule that holds where this one stands beside `base`. A compiled base keeps all but its
-    /// tuning; any other gives way wherever this one says something.
+    /// tuning; any other gives way wherever this one says something. Where this one lowers the
+    /// ceiling, time limits of the base are cut to it; its own are for [`Rule::check`].
     #[must_use]
     pub fn beside(&self, base: &Rule, compiled: bool) -> Rule {
         let pushed = &*self.rule;
@@ -129,7 +131,28 @@ impl PushedRule {
         if !pushed.methods.is_empty() {
             rule.methods = Cow::Owned(methods(&rule.methods, &pushed.methods, compiled));
         }
+        if let Some(ceiling) = pushed.max_timeout {
+            cut(&mut rule, pushed, ceiling);
+        }
         rule
+    }
+}
+
+/// Cuts the time limits that `pushed` does not set itself.
+fn cut(rule: &mut Rule, pushed: &Rule, ceiling: Duration) {
+    let above = |limit: Option<Duration>| limit.is_some_and(|limit| limit > ceiling);
+    if pushed.timeout.is_none() && above(rule.timeout) {
+        rule.timeout = Some(ceiling);
+    }
+    let own = |method: &MethodRule| {
+        let method = pushed.method(&method.name);
+        method.is_some_and(|method| method.timeout.is_some())
+    };
+    let long = |method: &MethodRule| above(method.timeout) && !own(method);
+    if rule.methods.iter().any(long) {
+        for method in rule.methods.to_mut().iter_mut().filter(|it| long(it)) {
+            method.timeout = Some(ceiling);
+        }
     }
 }
 

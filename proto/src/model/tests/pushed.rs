@@ -69,39 +69,62 @@ fn each_refused_rule_is_named_by_its_place_and_refuses_nothing_else() {
     assert_eq!(refused, expected);
 }
 
-#[test]
-fn what_two_rules_say_together_is_checked_too() {
-    const METHODS: &[MethodRule] = &[MethodRule::unary("Get")];
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A compiled rule with a ceiling of two seconds.
+fn fixed() -> Rule {
+    const METHODS: &[MethodRule] = &[MethodRule::unary("Get").with_timeout(SECOND)];
     let class = ConnectionClass::Internal;
     let mut fixed = Rule::new("a.B", class, Lane::GENERAL, METHODS, "a.proto:1");
-    fixed.max_timeout = Some(Duration::from_secs(2));
-    let tuned = |change: fn(&mut Rule)| {
-        let mut rule = Rule::new("a.B", class, Lane::GENERAL, &[], "rules.yaml:1");
-        change(&mut rule);
-        let pushed = PushedRule {
-            rule: rule.into(),
-            tuning_only: true,
-            version: 1,
-        };
-        pushed.check_against(&fixed)
-    };
-    assert_eq!(
-        tuned(|rule| rule.timeout = Some(Duration::from_secs(2))),
-        Ok(())
-    );
-    let error = tuned(|rule| rule.timeout = Some(Duration::from_secs(3))).unwrap_err();
+    fixed.timeout = Some(SECOND);
+    fixed.max_timeout = Some(2 * SECOND);
+    fixed
+}
+
+fn tuning(change: fn(&mut Rule)) -> PushedRule {
+    let class = ConnectionClass::Internal;
+    let mut rule = Rule::new("a.B", class, Lane::GENERAL, &[], "rules.yaml:1");
+    change(&mut rule);
+    PushedRule {
+        rule: rule.into(),
+        tuning_only: true,
+        version: 1,
+    }
+}
+
+#[test]
+fn what_two_rules_say_together_is_checked_too() {
+    let judged = |change| tuning(change).check_against(&fixed());
+    assert_eq!(judged(|rule| rule.timeout = Some(2 * SECOND)), Ok(()));
+    let error = judged(|rule| rule.timeout = Some(3 * SECOND)).unwrap_err();
     assert_eq!(
         error.to_string(),
         "timeout beside the compiled rule (a.proto:1): is out of bounds: 3s is above the \
          service's ceiling, max_timeout 2s"
     );
-    let error = tuned(|rule| {
+    // Nothing in the compiled rule may run twice.
+    let error = judged(|rule| {
         rule.retry = Some(Retry {
             attempts: 2,
             on: Statuses::UNAVAILABLE,
         });
     });
     assert_eq!(error.unwrap_err().path, "retry");
+}
+
+#[test]
+fn a_lower_ceiling_cuts_what_it_finds_and_not_what_comes_with_it() {
+    let lower = tuning(|rule| rule.max_timeout = Some(SECOND / 2));
+    lower.check_against(&fixed()).unwrap();
+    let held = lower.beside(&fixed(), true);
+    assert_eq!(held.max_timeout, Some(SECOND / 2));
+    assert_eq!(held.timeout, Some(SECOND / 2));
+    assert_eq!(held.methods[0].timeout, Some(SECOND / 2));
+    let both = tuning(|rule| {
+        rule.max_timeout = Some(SECOND / 2);
+        rule.timeout = Some(SECOND);
+    });
+    assert_eq!(both.check_against(&fixed()).unwrap_err().path, "timeout");
 }
 
 #[test]
