@@ -15,6 +15,7 @@ use crate::discover::{Source, State, Status};
 use crate::drain::{Draining, Phase};
 use crate::explain::{self, Question};
 use crate::health::LocalHealth;
+use crate::kin::Kinship;
 use crate::lane;
 use crate::pool::To;
 use crate::stack::Stack;
@@ -67,13 +68,16 @@ impl Admin {
     fn explain(&self, request: &AdminRequest) -> AdminResponse {
         let text = |name: &str| request.parameter(name).map(str::to_owned);
         let Some(path) = text("path") else {
-            let usage = "ask with /explain?path=/package.Service/Method, and &node= or &lane=\n";
+            let usage = "ask with /explain?path=/package.Service/Method, and &node=, &lane=, \
+                         &hash= or &rule=\n";
             return AdminResponse::text(usage).with_status(StatusCode::BAD_REQUEST);
         };
         let question = Question {
             path,
             node: text("node"),
             lane: text("lane"),
+            hash: text("hash"),
+            rule: text("rule"),
         };
         AdminResponse::json(&explain::explain(&self.stack, &question))
     }
@@ -205,6 +209,7 @@ impl Admin {
                     "remote": link.remote.map(|address| address.to_string()),
                     "in_flight": link.in_flight(),
                     "limit": link.limit,
+                    "rules": link.kinship.map(Kinship::name),
                     "calls": link.calls(),
                     "age_ms": u64::try_from(link.opened.elapsed().as_millis()).unwrap_or(u64::MAX),
                 })

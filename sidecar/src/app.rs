@@ -37,6 +37,7 @@ use crate::health::{LocalHealth, offers};
 use crate::host::{Host, Started};
 use crate::identity::Own;
 use crate::idle::forget_idle;
+use crate::kin::RulesDigest;
 use crate::local::LocalServices;
 use crate::mesh::Mesh;
 use crate::pipe::Acceptor;
@@ -128,7 +129,8 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
     let local = LocalServices::new(given, rule_of);
     let local = Arc::new(local);
     let health = Arc::new(LocalHealth::new(&local));
-    let own = Own::new(identity.node.clone(), identity.generation);
+    let rules = RulesDigest::new(Rule::digest(routes.rules()));
+    let own = Own::new(identity.node.clone(), identity.generation).compiled_with(rules);
     let repair = Repair::new(Arc::clone(&mesh));
     let pool = Pool::new(own.clone(), Arc::clone(&repair) as _);
     repair.dial_with(&pool);

@@ -1,6 +1,8 @@
 //! Answers "why does this call go there?" by asking the functions that decide real calls, in the
 //! same order, without making one. Nothing moves: the rotation stays where it is.
 
+mod policy;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,8 +13,8 @@ use sidelane_proto::model::Rule;
 use sidelane_proto::wire::admin::v1 as wire;
 
 use crate::balance::{Strategy, Unfit, Wanted};
-use crate::call::{Call, Caller, LANE_HEADER, NODE_HEADER};
-use crate::classify::Classified;
+use crate::call::{Call, Caller, HASH_HEADER, LANE_HEADER, NODE_HEADER, RULE_HEADER};
+use crate::classify::{Classified, ClassifyError};
 use crate::mesh::{RuleSource, Target, View};
 use crate::own;
 use crate::policy::deadline;
@@ -28,6 +30,10 @@ pub struct Question {
     pub node: Option<String>,
     /// Its `sidelane-lane`.
     pub lane: Option<String>,
+    /// Its `sidelane-hash`.
+    pub hash: Option<String>,
+    /// Its `sidelane-rule`.
+    pub rule: Option<String>,
 }
 
 /// The answer, with the fields of `sidelane.admin.v1.ExplainResponse`.
@@ -36,6 +42,7 @@ pub struct Explanation {
     path: String,
     rule: Option<RuleText>,
     rule_source: &'static str,
+    policy: Vec<policy::Value>,
     steps: Vec<String>,
     candidates: Vec<CandidateText>,
     pick: String,
@@ -110,11 +117,33 @@ fn steps(stack: &Stack, question: &Question, answer: &mut Explanation) -> Result
     if let Some(target) = found.service {
         let strategy = target.hub().strategy();
         answer.note_rule(&target.rule, target.source, strategy.name());
+        let method = found
+            .method
+            .and_then(|method| target.rule.methods.get(method));
+        answer.policy = policy::values(target, method, strategy.name());
     }
-    let classified = stack.by_rule(&view, head.uri.path(), found, &call)?;
+    let decided = stack.by_rule(&view, head.uri.path(), found, &call);
+    if let Err(ClassifyError::UnknownService { .. }) = decided
+        && !stack
+            .discovery
+            .wanted()
+            .iter()
+            .any(|it| it.as_str() == path.service)
+    {
+        let text = "control was not asked about this service yet: a call would ask, and wait for \
+                    its word up to 2 s";
+        answer.steps.push(text.to_owned());
+    }
+    let classified = decided?;
     answer.steps.push(format!(
-        "goes as class {}, lane {}",
-        classified.class, classified.lane
+        "goes as class {}, lane {}{}",
+        classified.class,
+        classified.lane,
+        if classified.spoken.is_some() {
+            ", as its caller's own rule says"
+        } else {
+            ""
+        }
     ));
     let target = &classified.target;
     let written = target.source != RuleSource::Default;
@@ -143,6 +172,7 @@ fn pick(
     answer: &mut Explanation,
 ) -> Result<(), Failure> {
     let target = &classified.target;
+    let strategy = stack.spoken_strategy(classified).ok().flatten();
     let wanted = Wanted {
         node: call
             .node
@@ -151,7 +181,7 @@ fn pick(
         class: classified.class,
         agreement: classified.agreement(),
         exclude: &[],
-        strategy: None,
+        strategy,
         key: call.hash,
         caller: stack.own.node.as_str(),
     };
@@ -187,15 +217,16 @@ fn pick(
         answer.steps.push(text);
         return Ok(());
     }
+    let strategy = strategy.unwrap_or_else(|| hub.strategy());
     answer.steps.push(match &call.node {
         Some(node) => format!("standard mode: exactly node {node}"),
-        None => format!("load-balancer mode: {}", hub.strategy()),
+        None => format!("load-balancer mode: {strategy}"),
     });
     if let (_, Some(unknown)) = stack.mesh.strategies().serving(&target.rule) {
         let text = format!("{}; {} stands in", unknown.problem, hub.strategy());
         answer.steps.push(text);
     }
-    if call.node.is_none() && hub.strategy() == Strategy::ConsistentHash {
+    if call.node.is_none() && strategy == Strategy::ConsistentHash {
         answer.steps.push(match call.hash {
             Some(_) => "key: the call's `sidelane-hash`".to_owned(),
             None => format!("key: the caller's node, {}", stack.own.node),
@@ -220,6 +251,12 @@ fn read<'a>(question: &Question, view: &'a View) -> Result<Read<'a>, Failure> {
     }
     if let Some(lane) = &question.lane {
         request = request.header(LANE_HEADER, lane);
+    }
+    if let Some(hash) = &question.hash {
+        request = request.header(HASH_HEADER, hash);
+    }
+    if let Some(rule) = &question.rule {
+        request = request.header(RULE_HEADER, rule);
     }
     let request = request.body(()).map_err(|error| {
         Failure::refused(
@@ -259,6 +296,15 @@ impl Explanation {
             path: self.path.clone(),
             rule: self.whole_rule.as_ref().map(Into::into),
             rule_source: self.rule_source.to_owned(),
+            policy: self
+                .policy
+                .iter()
+                .map(|value| wire::PolicyValue {
+                    name: value.name.to_owned(),
+                    value: value.value.clone(),
+                    from: value.from.clone(),
+                })
+                .collect(),
             steps: self.steps.clone(),
             candidates: self
                 .candidates

@@ -6,11 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sidelane_proto::model::{Generation, NodeId};
 
+use crate::kin::RulesDigest;
+
 /// This node. Clones share the generation.
 #[derive(Debug, Clone)]
 pub struct Own {
     /// Its name.
     pub node: NodeId,
+    /// The rules that it was compiled with.
+    pub rules: RulesDigest,
     generation: Arc<AtomicU64>,
 }
 
@@ -20,8 +24,15 @@ impl Own {
     pub fn new(node: NodeId, generation: Generation) -> Self {
         Self {
             node,
+            rules: RulesDigest::default(),
             generation: Arc::new(AtomicU64::new(generation.number())),
         }
+    }
+
+    /// The same, compiled with these rules.
+    #[must_use]
+    pub fn compiled_with(self, rules: RulesDigest) -> Self {
+        Self { rules, ..self }
     }
 
     /// The generation's number.

@@ -33,6 +33,7 @@ pub mod http2;
 pub mod identity;
 pub mod idle;
 mod incoming;
+pub mod kin;
 pub mod lane;
 pub mod local;
 pub mod mesh;

@@ -79,6 +79,8 @@ impl Sidecar for Own {
             path: request.path,
             node: some(request.node),
             lane: some(request.lane),
+            hash: some(request.hash),
+            rule: some(request.rule),
         };
         Ok(Response::new(
             explain::explain(&self.0, &question).to_wire(),

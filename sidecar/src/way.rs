@@ -243,7 +243,10 @@ impl Stack {
     }
 
     /// How the caller's own rule has an endpoint picked, where that rule decides and says so.
-    fn spoken_strategy(&self, classified: &Classified) -> Result<Option<Strategy>, FieldError> {
+    pub(crate) fn spoken_strategy(
+        &self,
+        classified: &Classified,
+    ) -> Result<Option<Strategy>, FieldError> {
         let Some(spoken) = classified.spoken.as_deref() else {
             return Ok(None);
         };

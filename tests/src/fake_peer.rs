@@ -119,6 +119,7 @@ pub fn welcome(hello: &HelloRequest) -> HelloResponse {
         lane_id: hello.lane_id,
         lane: hello.lane.clone(),
         class: hello.class.clone(),
+        rules_digest: Vec::new(),
     }
 }
 

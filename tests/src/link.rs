@@ -90,6 +90,7 @@ pub async fn hello(node: &Node, class: ConnectionClass, lane: Lane) -> HelloRequ
             newest: 1,
         }),
         build: "test".to_owned(),
+        rules_digest: Vec::new(),
     }
 }
 

@@ -7,7 +7,7 @@
     reason = "a panic with a clear message is a failed test"
 )]
 
-use sidelane_proto::model::{ConnectionClass, Lane};
+use sidelane_proto::model::{ConnectionClass, Lane, Rule};
 use sidelane_proto::wire::peer::v1::HelloRequest;
 use sidelane_tests::ask::{ask_over, values};
 use sidelane_tests::client::RawClient;
@@ -15,6 +15,7 @@ use sidelane_tests::fake_control::{FakeControl, Session, endpoint, full, state};
 use sidelane_tests::fake_peer::{FakePeer, Taken};
 use sidelane_tests::frames::Opening;
 use sidelane_tests::lanes::{LaneFacts, assert_each_lane_has_its_own};
+use sidelane_tests::routes::ROUTES;
 use sidelane_tests::{Cluster, cluster, services};
 use tonic::Code;
 
@@ -174,6 +175,7 @@ async fn a_link_says_hello_once_and_first_and_its_calls_bring_no_word_of_the_mes
             lane: lane.name().to_owned(),
             protocol: *protocol,
             build: build.clone(),
+            rules_digest: Rule::digest(ROUTES.rules()).to_vec(),
         };
         assert_eq!(*hello, expected);
         assert!(!build.is_empty() && protocol.is_some(), "{hello:?}");

@@ -93,6 +93,8 @@ impl Service for HelloService {
     ) -> Result<Response<wire::HelloResponse>, Status> {
         let greeting = &self.0;
         let (peer, protocol) = greeting.check(request.get_ref())?;
+        let rules = &greeting.welcome.own.rules;
+        rules.compare(&peer.node, &request.get_ref().rules_digest);
         let answer = wire::HelloResponse {
             node_id: greeting.welcome.own.node.as_str().to_owned(),
             generation: greeting.welcome.own.generation(),
@@ -103,6 +105,7 @@ impl Service for HelloService {
             class: peer.class.spoken().1.to_owned(),
             lane_id: peer.lane.id().into(),
             lane: peer.lane.name().to_owned(),
+            rules_digest: rules.to_wire(),
         };
         if greeting.peer.set(Arc::new(peer)).is_err() {
             return Err(Status::failed_precondition(
@@ -159,6 +162,7 @@ mod tests {
                 .into(),
             ),
             build: "test".into(),
+            rules_digest: Vec::new(),
         }
     }
 

@@ -22,6 +22,7 @@ use super::key::{Address, Key, To};
 use super::link::CloseCause;
 use crate::http2::Transport;
 use crate::identity::Own;
+use crate::kin::Kinship;
 use crate::lane::{
     ERROR_RESETS, HEADER_LIST_LIMIT, LaneSettings, REMEMBER_RESETS, REMEMBERED_RESETS,
 };
@@ -244,14 +245,15 @@ fn builder(settings: &LaneSettings) -> h2::client::Builder {
     builder
 }
 
-/// Introduces this node and checks who answers. Returns how many calls may be open at once.
+/// Introduces this node and checks who answers. Returns how many calls may be open at once, and
+/// whether both have the same rules.
 pub(super) async fn hello(
     own: &Own,
     key: &Key,
     (node, generation): (&NodeId, Generation),
     address: &Address,
     sender: SendRequest<Bytes>,
-) -> Result<u32, ConnectError> {
+) -> Result<(u32, Kinship), ConnectError> {
     let address = address.to_string();
     let request = HelloRequest {
         node_id: own.node.as_str().to_owned(),
@@ -264,6 +266,7 @@ pub(super) async fn hello(
         lane: key.lane.name().to_owned(),
         protocol: Some(PEER_PROTOCOL.into()),
         build: env!("CARGO_PKG_VERSION").to_owned(),
+        rules_digest: own.rules.to_wire(),
     };
     let mut client = PeerClient::new(Transport::new(sender));
     let answer = bounded(HELLO_LIMIT, client.hello(request))
@@ -278,7 +281,8 @@ pub(super) async fn hello(
         })?
         .into_inner();
     check(key, (node, generation), address, &answer)?;
-    Ok(answer.max_concurrent_streams.max(1))
+    let kinship = own.rules.compare(node, &answer.rules_digest);
+    Ok((answer.max_concurrent_streams.max(1), kinship))
 }
 
 async fn bounded<Answer>(limit: Duration, answer: impl Future<Output = Answer>) -> Option<Answer> {

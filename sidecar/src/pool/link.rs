@@ -15,6 +15,7 @@ use http::Request;
 use super::connect::Driver;
 use super::key::Key;
 use crate::http2;
+use crate::kin::Kinship;
 use crate::lane::LaneSettings;
 
 /// One connection.
@@ -28,6 +29,8 @@ pub struct Link {
     pub remote: Option<SocketAddr>,
     /// Calls that may be open at once.
     pub limit: u32,
+    /// Was the peer compiled with the same rules? `None` towards local services.
+    pub kinship: Option<Kinship>,
     /// When it was opened.
     pub opened: Instant,
     /// It takes no new calls after this.
@@ -69,7 +72,7 @@ impl Link {
         key: Key,
         sender: SendRequest<Bytes>,
         (local, remote): (Option<SocketAddr>, Option<SocketAddr>),
-        limit: u32,
+        (limit, kinship): (u32, Option<Kinship>),
         (opened, expires): (Instant, Instant),
     ) -> Self {
         Self {
@@ -77,6 +80,7 @@ impl Link {
             local,
             remote,
             limit,
+            kinship,
             opened,
             expires,
             sender: Mutex::new(Some(sender)),

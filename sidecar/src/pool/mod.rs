@@ -26,6 +26,7 @@ pub use key::{Address, Key, To};
 pub use link::{CloseCause, Link, Seat, Sent};
 
 use crate::identity::Own;
+use crate::kin::Kinship;
 use crate::lane::{MAX_AGE, settings};
 
 /// Idle and old links are looked for this often.
@@ -294,12 +295,18 @@ impl Pool {
                 greeted = greet(&own, &key, &address, &opened.sender) => greeted,
                 cause = &mut drive => Err(ConnectError::Ended { address: address.to_string(), cause }),
             };
-            let limit = match greeted {
-                Ok(limit) => limit.min(settings(key.lane).max_streams),
+            let (limit, kinship) = match greeted {
+                Ok((limit, kinship)) => (limit.min(settings(key.lane).max_streams), kinship),
                 Err(error) => return report(Err(error)),
             };
             let ends = (opened.local, opened.remote);
-            let link = Arc::new(Link::new(key.clone(), opened.sender, ends, limit, lifetime()));
+            let link = Arc::new(Link::new(
+                key.clone(),
+                opened.sender,
+                ends,
+                (limit, kinship),
+                lifetime(),
+            ));
             report(Ok(Arc::clone(&link)));
             let cause = drive.await;
             if let Some(pool) = pool.upgrade() {
@@ -407,18 +414,21 @@ impl Drop for Waiting {
     }
 }
 
-/// The Hello, towards peers. Returns how many calls may be open at once.
+/// The Hello, towards peers. Returns how many calls may be open at once, and whether the peer has
+/// the same rules.
 async fn greet(
     own: &Own,
     key: &Key,
     address: &Address,
     sender: &SendRequest<Bytes>,
-) -> Result<u32, ConnectError> {
+) -> Result<(u32, Option<Kinship>), ConnectError> {
     match &key.to {
         To::Peer { node, generation } => {
-            connect::hello(own, key, (node, *generation), address, sender.clone()).await
+            let meant = (node, *generation);
+            let greeted = connect::hello(own, key, meant, address, sender.clone()).await;
+            greeted.map(|(limit, kinship)| (limit, Some(kinship)))
         }
-        To::Local(_) => Ok(settings(key.lane).max_streams),
+        To::Local(_) => Ok((settings(key.lane).max_streams, None)),
     }
 }
 

@@ -29,6 +29,11 @@ const LANE: Flag = Flag::single(
     "Ask for a lane, as the header sidelane-lane does",
 );
 const HASH: Flag = Flag::single("hash", "KEY", "The key of the header sidelane-hash");
+const RULE: Flag = Flag::single(
+    "rule",
+    "RULE",
+    "The caller's own rule, as the header sidelane-rule has it",
+);
 
 /// The command as people see it.
 pub(super) const USAGE: Usage = Usage {
@@ -36,7 +41,7 @@ pub(super) const USAGE: Usage = Usage {
         name: "sidelane explain",
         version: env!("CARGO_PKG_VERSION"),
         about: "Tells where a call would go, and why",
-        flags: &[NODE, LANE, HASH, SIDECAR, OUTPUT],
+        flags: &[NODE, LANE, HASH, RULE, SIDECAR, OUTPUT],
     },
     operand: Some("PATH"),
 };
@@ -92,7 +97,7 @@ fn page(arguments: &Arguments) -> Result<String, Failure> {
         });
     };
     let mut page = format!("/explain?path={}", escaped(path));
-    for flag in [NODE, LANE, HASH] {
+    for flag in [NODE, LANE, HASH, RULE] {
         if let Some(item) = arguments.settings.item(&flag) {
             // Writing into a String cannot fail.
             let _ = write!(page, "&{}={}", flag.name, escaped(item.text()));
@@ -139,6 +144,11 @@ fn beginning(answer: &str) -> String {
 fn text(explained: &Value) -> String {
     let mut text = format!("{}\n\n", word(&explained["path"]));
     let _ = writeln!(text, "rule        {}", rule(explained));
+    let policy = explained["policy"].as_array();
+    if let Some(policy) = policy.filter(|policy| !policy.is_empty()) {
+        text.push_str("\npolicy\n");
+        text.push_str(&values(policy));
+    }
     if let Some(steps) = explained["steps"]
         .as_array()
         .filter(|steps| !steps.is_empty())
@@ -187,6 +197,15 @@ fn rule(explained: &Value) -> String {
     let from = [source, origin].into_iter().filter(|part| !part.is_empty());
     let from = from.collect::<Vec<_>>().join(", ");
     format!("{} ({from})", parts.join(", "))
+}
+
+/// The values of the rule that holds, and whose word each is.
+fn values(policy: &[Value]) -> String {
+    let mut table = Table::new(&["value", "is", "from"]);
+    for value in policy {
+        table.row(["name", "value", "from"].map(|column| or_dash(&value[column])));
+    }
+    table.text()
 }
 
 fn table(candidates: &[Value]) -> String {
@@ -251,6 +270,11 @@ mod tests {
                 "load_balancing": "ROUND_ROBIN", "origin": "rules.rs:30",
             },
             "rule_source": "compiled",
+            "policy": [
+                {"name": "lane", "value": "general", "from": "compiled rules.rs:30"},
+                {"name": "timeout", "value": "800ms",
+                 "from": "pushed rule, version 7, rules.yaml:3"},
+            ],
             "steps": ["the path is well-formed", "round robin among 1 of 2"],
             "candidates": [
                 {"node_id": "orders-1", "generation": 5, "address": "127.0.0.1:1",
@@ -276,6 +300,11 @@ mod tests {
                 "",
                 "rule shop.v1.Orders, internal, lane general, persistent, ROUND_ROBIN, WORKER \
                  (compiled, rules.rs:30)",
+                "",
+                "policy",
+                "VALUE IS FROM",
+                "lane general compiled rules.rs:30",
+                "timeout 800ms pushed rule, version 7, rules.yaml:3",
                 "",
                 "steps",
                 "1. the path is well-formed",

@@ -1,0 +1,222 @@
+//! The values by which a call would go, and whose word each is: what was compiled in, pushed,
+//! offered, or nobody's. The same merge decides about calls; here it is only asked who won.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use sidelane_proto::model::{MethodRule, PushedRule, Retry, Rule};
+
+use crate::mesh::{RuleSource, Target};
+use crate::policy::deadline;
+use crate::rules::{Origin, Said};
+
+/// One value.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Value {
+    pub(super) name: &'static str,
+    pub(super) value: String,
+    pub(super) from: String,
+}
+
+/// All values that bear on a call of this method; `None` for one that the rule does not know.
+/// `balancing` is the strategy that the hub goes by.
+pub(super) fn values(target: &Target, method: Option<&MethodRule>, balancing: &str) -> Vec<Value> {
+    let (rule, said) = (&*target.rule, &target.said);
+    let fixed = said.fixed_by().to_string();
+    let truth = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let mut values = Vec::new();
+    let mut add = |name, value, from: String| values.push(Value { name, value, from });
+    add("class", rule.class.name().to_owned(), fixed.clone());
+    add("lane", rule.lane.name().to_owned(), fixed.clone());
+    add("secure", truth(rule.secure), fixed.clone());
+    add("persistent", truth(rule.persistent), fixed);
+    let balanced = said.tuned_by(|rule| rule.load_balancing.is_some() || rule.strategy.is_some());
+    add("balancing", balancing.to_owned(), balanced.to_string());
+    let Some(method) = method else {
+        let taken = "the rule does not know the method";
+        add("streaming", "yes".to_owned(), taken.to_owned());
+        return values;
+    };
+    let kind = said.method_by(&method.name).to_string();
+    add("streaming", truth(!method.is_unary()), kind.clone());
+    add("idempotent", truth(method.idempotent), kind);
+    let written = target.source != RuleSource::Default;
+    let (limit, from) = match deadline::limit(rule, written, Some(method)) {
+        Some(limit) => (shown(limit), timeout_by(rule, said, method, limit)),
+        None => ("none".to_owned(), Origin::DEFAULT.to_string()),
+    };
+    add("timeout", limit, from);
+    if let Some(ceiling) = deadline::ceiling(rule, Some(method)) {
+        let from = said.tuned_by(|rule| rule.max_timeout.is_some());
+        add("max_timeout", shown(ceiling), from.to_string());
+    }
+    let (retry, from) = match rule.retry_of(method) {
+        Some(retry) => (attempts(retry), retry_by(said, method)),
+        None => ("no".to_owned(), Origin::DEFAULT.to_string()),
+    };
+    add("retry", retry, from);
+    if let Some(field) = &method.hash_on {
+        let from = said.tuned_by(|rule| of(rule, method, |it| it.hash_on.is_some()));
+        add("hash_on", field.to_string(), from.to_string());
+    }
+    values
+}
+
+/// Who set the time limit that holds: the method's word, the service's, the ceiling, or nobody.
+fn timeout_by(rule: &Rule, said: &Said, method: &MethodRule, limit: Duration) -> String {
+    let origin = if rule.max_timeout == Some(limit) {
+        said.tuned_by(|rule| rule.max_timeout.is_some())
+    } else if method.timeout.is_some() {
+        said.tuned_by(|rule| of(rule, method, |it| it.timeout.is_some()))
+    } else {
+        said.tuned_by(|rule| rule.timeout.is_some())
+    };
+    origin.to_string()
+}
+
+fn retry_by(said: &Said, method: &MethodRule) -> String {
+    let origin = if method.retry.is_some() {
+        said.tuned_by(|rule| of(rule, method, |it| it.retry.is_some()))
+    } else {
+        said.tuned_by(|rule| rule.retry.is_some())
+    };
+    origin.to_string()
+}
+
+/// Does the rule say this of the method?
+fn of(rule: &Rule, method: &MethodRule, says: fn(&MethodRule) -> bool) -> bool {
+    rule.method(&method.name).is_some_and(says)
+}
+
+fn attempts(retry: Retry) -> String {
+    let statuses: Vec<&str> = retry.on.names().collect();
+    format!(
+        "up to {} attempts after {}, or a lost connection",
+        retry.attempts,
+        statuses.join(", ")
+    )
+}
+
+fn shown(limit: Duration) -> String {
+    format!("{limit:?}")
+}
+
+impl Said {
+    /// Who made this method known.
+    fn method_by(&self, name: &str) -> Origin<'_> {
+        let knows = |rule: &Rule| rule.method(name).is_some();
+        // A compiled rule's word on its methods cannot be moved.
+        let compiled = self.compiled.as_deref().filter(|rule| knows(rule));
+        let pushed = self.pushed.as_ref();
+        let pushed = pushed.filter(|pushed: &&PushedRule| knows(&pushed.rule));
+        match (compiled, pushed) {
+            (Some(_), _) => self.fixed_by(),
+            (None, _) => self.tuned_by(knows),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use sidelane::routing::{ConnectionClass, Lane, RouteTable};
+    use sidelane_proto::model::Statuses;
+
+    use super::*;
+    use crate::mesh::Mesh;
+    use crate::telemetry::Metrics;
+
+    const METHODS: &[MethodRule] = &[
+        MethodRule::unary("Get").idempotent(),
+        MethodRule::streaming("Watch", false, true),
+    ];
+    static TABLE: &[Rule] = &[{
+        let mut rule = Rule::new(
+            "shop.v1.Orders",
+            ConnectionClass::Internal,
+            Lane::GENERAL,
+            METHODS,
+            "shop.proto:12",
+        );
+        rule.max_timeout = Some(Duration::from_secs(2));
+        rule
+    }];
+
+    /// Name, value and origin in one line, as people read them.
+    fn lines(mesh: &Mesh, method: &str) -> Vec<String> {
+        let target = mesh.view().target("shop.v1.Orders").unwrap().clone();
+        let method = target.rule.method(method);
+        let values = values(&target, method, "PEAK_EWMA");
+        let line = |it: &Value| format!("{} {} from {}", it.name, it.value, it.from);
+        values.iter().map(line).collect()
+    }
+
+    #[test]
+    fn every_value_says_whose_word_it_is() {
+        let routes = RouteTable::new(TABLE);
+        let mesh = Mesh::new(routes, Vec::new(), Arc::new(Metrics::default()));
+        let fixed = [
+            "class Internal from compiled shop.proto:12",
+            "lane general from compiled shop.proto:12",
+            "secure no from compiled shop.proto:12",
+            "persistent no from compiled shop.proto:12",
+        ];
+        let compiled = lines(&mesh, "Get");
+        assert_eq!(compiled[..4], fixed);
+        assert_eq!(
+            compiled[4..],
+            [
+                "balancing PEAK_EWMA from the default",
+                "streaming no from compiled shop.proto:12",
+                "idempotent yes from compiled shop.proto:12",
+                // The default of 5 s is above the ceiling.
+                "timeout 2s from compiled shop.proto:12",
+                "max_timeout 2s from compiled shop.proto:12",
+                "retry no from the default",
+            ]
+        );
+
+        let mut pushed = Rule::new("shop.v1.Orders", TABLE[0].class, Lane::GENERAL, &[], "");
+        pushed.origin = Cow::Borrowed("rules.yaml:3");
+        pushed.timeout = Some(Duration::from_millis(800));
+        pushed.retry = Some(Retry {
+            attempts: 3,
+            on: Statuses::UNAVAILABLE,
+        });
+        let pushed = PushedRule {
+            rule: Arc::new(pushed),
+            tuning_only: true,
+            version: 7,
+        };
+        mesh.take([], &[], (&[pushed], &[]), Instant::now());
+        let tuned = lines(&mesh, "Get");
+        assert_eq!(tuned[..4], fixed);
+        assert_eq!(
+            tuned[7..],
+            [
+                "timeout 800ms from pushed rule, version 7, rules.yaml:3",
+                "max_timeout 2s from compiled shop.proto:12",
+                "retry up to 3 attempts after UNAVAILABLE, or a lost connection from pushed \
+                 rule, version 7, rules.yaml:3",
+            ]
+        );
+        let watch = lines(&mesh, "Watch");
+        assert_eq!(
+            watch[5..],
+            [
+                "streaming yes from compiled shop.proto:12",
+                "idempotent no from compiled shop.proto:12",
+                "timeout none from the default",
+                "retry no from the default",
+            ]
+        );
+        let unheard = lines(&mesh, "Unheard");
+        assert_eq!(
+            unheard[5..],
+            ["streaming yes from the rule does not know the method"]
+        );
+    }
+}
