@@ -16,7 +16,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     sidelane_cli::run(arguments, ROUTES)
 }
 
-/// Where the program is. To be used in integration tests, as [`cluster!`](crate::cluster).
+/// Where the program is. To be used in integration tests, as [`cluster!`](crate::cluster!).
 #[macro_export]
 macro_rules! moved {
     () => {

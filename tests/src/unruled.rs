@@ -37,7 +37,7 @@ pub fn run(mut arguments: Vec<OsString>) -> ExitCode {
     sidelane_cli::run(arguments, RouteTable::PREDEFINED)
 }
 
-/// Where the program is. To be used in integration tests, as [`cluster!`](crate::cluster).
+/// Where the program is. To be used in integration tests, as [`cluster!`](crate::cluster!).
 #[macro_export]
 macro_rules! unruled {
     () => {
