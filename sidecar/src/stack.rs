@@ -133,7 +133,7 @@ impl Stack {
             number += 1;
             let way = tokio::select! {
                 biased;
-                way = self.way(&classified, &call, &tried) => way,
+                way = self.way(&classified, &call, &tried, number == 1 || ran.is_some()) => way,
                 end = given_up(&mut delivery) => {
                     return finish(&mut guard, &mut delivery, end, processed(ran.as_ref()));
                 }

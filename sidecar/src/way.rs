@@ -124,19 +124,22 @@ impl Stack {
         })
     }
 
-    /// An endpoint and a seat on a link to it.
+    /// An endpoint and a seat on a link to it. `beside` says whether a service beside this sidecar
+    /// may take the call: one that does not answer is not asked again.
     pub(crate) async fn way(
         &self,
         classified: &Classified,
         call: &Call,
         tried: &[NodeId],
+        beside: bool,
     ) -> Result<Way, NoWay> {
         let target = &classified.target;
         let service = target.name.as_str();
         let own = &self.own.node;
         let meant_here = call.node.as_ref().is_none_or(|node| node == own);
         // The express path: a service beside this sidecar is reached without leaving the process.
-        if meant_here
+        if beside
+            && meant_here
             && !tried.contains(own)
             && let Some(local) = self.local.get(service)
         {

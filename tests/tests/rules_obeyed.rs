@@ -367,3 +367,36 @@ async fn a_ceiling_bounds_every_unary_call_and_a_methods_limit_those_without_one
     assert_eq!(visits[0].remaining, None);
     assert!(visits[0].reached(Moment::Finished).is_some());
 }
+
+#[tokio::test]
+async fn a_service_beside_its_caller_is_tried_again_where_it_is() {
+    let upstream = Upstream::named("alone").start().await;
+    let cluster = cluster!()
+        .control()
+        .node("alone")
+        .running(unruled!())
+        .serving(services::ECHO, &upstream)
+        .launch()
+        .await;
+    cluster.control().ready().await;
+    let node = cluster.node("alone");
+    node.ready().await;
+    let pushed = echo(|rule| {
+        rule.methods = vec![idempotent("Unary")];
+        rule.retry = retry(3, &[]);
+    });
+    applied(cluster.control(), &[node], pushed).await;
+    let key = fresh_key("beside");
+    let request = UnaryRequest {
+        behaviour: Some(Behaviour {
+            status: UNAVAILABLE,
+            ledger_key: key.clone(),
+            ..Behaviour::default()
+        }),
+        ..UnaryRequest::default()
+    };
+    let mut client = EchoClient::new(node.channel().await);
+    let error = client.unary(request).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    assert_eq!(upstream.ledger().visits(&key).len(), 3);
+}
