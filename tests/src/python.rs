@@ -50,12 +50,16 @@ impl Python {
         let interpreter = PathBuf::from(interpreter);
         let folder = tempfile::tempdir().expect("a folder for stubs");
         let protos = here().join("proto");
+        // What the tests' proto imports: the options that a rule is written with.
+        let options = here().join("../proto");
         let output = tokio::process::Command::new(&interpreter)
             .args(["-m", "grpc_tools.protoc"])
             .arg(format!("-I{}", protos.display()))
+            .arg(format!("-I{}", options.display()))
             .arg(format!("--python_out={}", folder.path().display()))
             .arg(format!("--grpc_python_out={}", folder.path().display()))
             .arg(protos.join("sidelane/test/v1/echo.proto"))
+            .arg(options.join("sidelane/routing/v1/routing.proto"))
             .kill_on_drop(true)
             .output();
         let output = tokio::time::timeout(START_LIMIT, output).await;
