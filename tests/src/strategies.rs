@@ -1,7 +1,11 @@
-//! Services that differ in how an endpoint is picked for their calls, and nothing else; and a
-//! strategy of a project's own.
+//! Services that differ in how an endpoint is picked for their calls, and nothing else; a strategy
+//! of a project's own, and a service in a connection class of its own.
 
-use sidelane::routing::{ConnectionClass, Lane, LoadBalancing, MethodRule, RouteTable, Rule, rule};
+use sidelane::define_connection;
+use sidelane::routing::{
+    ConnectionClass, ConnectionMarker, General, Lane, LoadBalancing, MethodRule, RouteTable, Rule,
+    rule,
+};
 use sidelane_sidecar::balance::{CallFacts, Choice, OwnStrategy};
 
 /// One after the other.
@@ -31,8 +35,18 @@ pub const ALL: [&str; 7] = [
 /// The name under which rules know [`Last`].
 pub const LAST: &str = "last";
 
+/// Its class is [`Partners`].
+pub const SETTLEMENT: &str = "strategies.v1.Settlement";
+
+define_connection!(
+    /// Other companies, over a line of their own.
+    pub Partners,
+    number = 16,
+    lanes = [General],
+);
+
 /// What the program is compiled with.
-pub static ROUTES: RouteTable = RouteTable::new(RULES);
+pub static ROUTES: RouteTable = RouteTable::new(RULES).with_classes(&[Partners::CLASS]);
 
 static RULES: &[Rule] = &[
     balanced(ROUND_ROBIN, LoadBalancing::RoundRobin),
@@ -42,6 +56,13 @@ static RULES: &[Rule] = &[
     balanced(NONE, LoadBalancing::None),
     plain(UNSAID),
     own(),
+    rule(
+        SETTLEMENT,
+        Partners::CLASS,
+        Lane::GENERAL,
+        METHODS,
+        "sidelane_tests::strategies",
+    ),
 ];
 
 const METHODS: &[MethodRule] = &[MethodRule::unary("Get")];
