@@ -56,7 +56,13 @@ impl Admin {
                 "/config",
                 page(|admin, _| AdminResponse::json(&admin.config())),
             )
-            .get("/explain", page(Self::explain))
+            .get("/explain", {
+                let admin = Arc::clone(&self);
+                move |request| {
+                    let admin = Arc::clone(&admin);
+                    async move { admin.explain(&request).await }
+                }
+            })
             .post("/drain", page(Self::start_drain))
     }
 
@@ -65,7 +71,7 @@ impl Admin {
         AdminResponse::text("draining\n").with_status(StatusCode::ACCEPTED)
     }
 
-    fn explain(&self, request: &AdminRequest) -> AdminResponse {
+    async fn explain(&self, request: &AdminRequest) -> AdminResponse {
         let text = |name: &str| request.parameter(name).map(str::to_owned);
         let Some(path) = text("path") else {
             let usage = "ask with /explain?path=/package.Service/Method, and &node=, &lane=, \
@@ -79,7 +85,7 @@ impl Admin {
             hash: text("hash"),
             rule: text("rule"),
         };
-        AdminResponse::json(&explain::explain(&self.stack, &question))
+        AdminResponse::json(&explain::explain(&self.stack, &question).await)
     }
 
     fn readyz(&self, request: &AdminRequest) -> AdminResponse {

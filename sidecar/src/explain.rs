@@ -1,5 +1,6 @@
 //! Answers "why does this call go there?" by asking the functions that decide real calls, in the
-//! same order, without making one. Nothing moves: the rotation stays where it is.
+//! same order, without making one. The rotation stays where it is; but control is asked about a
+//! service that was never heard of, as a call would ask.
 
 mod policy;
 
@@ -81,9 +82,10 @@ struct CandidateText {
 /// A question as the call that it is about.
 type Read<'a> = (Call, Found<&'a Arc<Target>>, Parts);
 
-/// Explains a call.
-#[must_use]
-pub fn explain(stack: &Stack, question: &Question) -> Explanation {
+/// Explains a call. Takes as long as control takes to say its first word about a service, at most
+/// two seconds.
+pub async fn explain(stack: &Stack, question: &Question) -> Explanation {
+    heard_of(stack, question).await;
     let mut answer = Explanation {
         path: question.path.clone(),
         ..Explanation::default()
@@ -96,6 +98,21 @@ pub fn explain(stack: &Stack, question: &Question) -> Explanation {
         answer.message = failure.text;
     }
     answer
+}
+
+/// Waits for control's first word where a call would. What it says is in the view then.
+async fn heard_of(stack: &Stack, question: &Question) {
+    let decided = || {
+        let view = stack.mesh.view();
+        let (call, found, head) = read(question, &view).ok()?;
+        let own = call.node.is_none() && own::answered(call.path(&head).service);
+        let decided = (!own).then(|| stack.by_rule(&view, head.uri.path(), found, &call))?;
+        Some((decided, call, head))
+    };
+    if let Some((decided, call, head)) = decided() {
+        // Whatever comes of it is explained step by step.
+        let _ = stack.classified(decided, &call, &head).await;
+    }
 }
 
 fn steps(stack: &Stack, question: &Question, answer: &mut Explanation) -> Result<(), Failure> {
@@ -130,8 +147,7 @@ fn steps(stack: &Stack, question: &Question, answer: &mut Explanation) -> Result
             .iter()
             .any(|it| it.as_str() == path.service)
     {
-        let text = "control was not asked about this service yet: a call would ask, and wait for \
-                    its word up to 2 s";
+        let text = "control is not asked about this service: too many are subscribed to already";
         answer.steps.push(text.to_owned());
     }
     let classified = decided?;

@@ -82,9 +82,8 @@ impl Sidecar for Own {
             hash: some(request.hash),
             rule: some(request.rule),
         };
-        Ok(Response::new(
-            explain::explain(&self.0, &question).to_wire(),
-        ))
+        let explanation = explain::explain(&self.0, &question).await;
+        Ok(Response::new(explanation.to_wire()))
     }
 }
 
