@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sidelane_proto::model::{Health, Offer};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::dial;
 use crate::discover::Discovery;
 use crate::local::LocalServices;
 use crate::pool::Address;
@@ -124,7 +125,7 @@ pub fn offers(local: &LocalServices, health: &LocalHealth) -> Vec<Offer> {
 async fn answers(address: &Address) -> bool {
     let connected = async {
         match address {
-            Address::Tcp(address) => TcpStream::connect(address.as_str()).await.map(drop),
+            Address::Tcp(address) => dial::named(address.as_str()).await.map(drop),
             Address::Unix(path) => UnixStream::connect(path).await.map(drop),
             Address::Pipe(opener) if opener.is_open() => Ok(()),
             Address::Pipe(_) => Err(std::io::ErrorKind::ConnectionRefused.into()),

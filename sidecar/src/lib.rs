@@ -21,6 +21,7 @@ pub mod call;
 pub mod classify;
 pub mod config;
 pub mod deliver;
+pub mod dial;
 pub mod discover;
 pub mod drain;
 pub mod embedded;
@@ -58,6 +59,7 @@ use std::process::ExitCode;
 use sidelane::routing::RouteTable;
 
 pub use builder::Builder;
+pub use dial::SOCKET_MARK;
 pub use embedded::Mesh;
 pub use stock::STOCK;
 

@@ -7,11 +7,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
 use super::Timing;
+use crate::dial;
 
 /// Why there is no stream to control, or no longer.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ pub(super) async fn connect(
         address: address.to_owned(),
         source,
     };
-    let stream = timeout(timing.connect, TcpStream::connect(address))
+    let stream = timeout(timing.connect, dial::named(address))
         .await
         .map_err(|_| ControlError::ConnectTimeout {
             address: address.to_owned(),

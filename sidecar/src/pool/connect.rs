@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::key::{Address, Key, To};
 use super::link::CloseCause;
+use crate::dial;
 use crate::http2::Transport;
 use crate::identity::Own;
 use crate::kin::Kinship;
@@ -207,7 +208,7 @@ async fn dial_tcp(
         })?;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for candidate in addresses {
-        match TcpStream::connect(candidate).await {
+        match dial::tcp(candidate).await {
             Ok(stream) => {
                 let ready = match marked {
                     Some(settings) => socket::mark(&stream, settings),
