@@ -45,6 +45,7 @@ pub mod load;
 pub mod machine;
 pub mod mesh_view;
 pub mod moved;
+pub mod netns;
 pub mod ports;
 pub mod process;
 pub mod python;
