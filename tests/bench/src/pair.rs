@@ -3,6 +3,7 @@
 //! them a pair must never change.
 
 use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,7 +13,6 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::accounting::{ProcessorTime, Size};
-use crate::args::Kind;
 use crate::call;
 use crate::load;
 use crate::mesh;
@@ -24,6 +24,29 @@ const FIRST_CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Between two tries of the first call.
 const TRY_INTERVAL: Duration = Duration::from_millis(25);
+
+/// A way from the load generator to the echo server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// No proxy.
+    Direct,
+    /// Two pass-through proxies of hyper and nothing else.
+    Bare,
+    /// Two Sidelane sidecars, and a control plane.
+    Sidelane,
+}
+
+impl Kind {
+    /// As in `--only`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Bare => "bare",
+            Self::Sidelane => "sidelane",
+        }
+    }
+}
 
 /// What a process does for its pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

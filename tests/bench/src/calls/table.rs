@@ -4,7 +4,7 @@
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use std::fmt::Write as _;
 
-use crate::report::{PairReport, Ratio, Report};
+use super::report::{PairReport, Ratio, Report};
 
 /// The whole report as text, ending with a newline.
 pub(crate) fn render(report: &Report) -> String {
@@ -146,7 +146,7 @@ fn times(ratio: &Ratio) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::report;
+    use crate::calls::report::tests::report;
 
     fn cells<'a>(text: &'a str, beginning: &str) -> Vec<&'a str> {
         let line = text

@@ -4,8 +4,8 @@
 
 use serde::Serialize;
 
-use crate::args::{Kind, Run};
-use crate::pair::Part;
+use super::args::Args;
+use crate::pair::{Kind, Part};
 use crate::statistics::{Latency, median};
 
 /// One run of the benchmark.
@@ -54,7 +54,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// From the command line.
-    pub(crate) fn of(run: &Run) -> Self {
+    pub(crate) fn of(run: &Args) -> Self {
         Self {
             calls: run.calls(),
             single_calls: run.single_calls,
@@ -298,9 +298,9 @@ pub(crate) mod tests {
 
     /// A report as three rounds could have made it.
     pub(crate) fn report(failed: u64) -> Report {
-        let run = crate::args::Args::try_parse_from(["sidelane-bench"])
+        let run = crate::args::CommandLine::try_parse_from(["sidelane-bench"])
             .unwrap()
-            .run;
+            .calls;
         let machine = Machine {
             processors: 2,
             kernel: "6.1".to_owned(),

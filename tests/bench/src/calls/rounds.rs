@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::args::Args;
+use super::report::{Figures, Machine, Memory, PairReport, ProcessReport, Report, Round, Settings};
 use crate::accounting::{ProcessorTime, Size};
-use crate::args::{Kind, Run};
 use crate::load::{self, Load};
 use crate::message::{self, EchoCall};
-use crate::pair::{Pair, Part};
-use crate::report::{Figures, Machine, Memory, PairReport, ProcessReport, Report, Round, Settings};
+use crate::pair::{Kind, Pair, Part};
 use crate::statistics::{median, microseconds, number};
 
 /// Calls for each one in flight before a reading: connections, windows and allocators have
@@ -20,7 +20,7 @@ use crate::statistics::{median, microseconds, number};
 const WARM_UP: u64 = 8;
 
 /// Runs the benchmark. The pairs are the caller's, who stops them however this ends.
-pub(crate) async fn run(settings: &Run, pairs: &mut Vec<Pair>) -> Result<Report> {
+pub(crate) async fn run(settings: &Args, pairs: &mut Vec<Pair>) -> Result<Report> {
     let mut courses = start(settings, pairs).await?;
     for round in 0..settings.rounds {
         for turn in 0..courses.len() {
@@ -55,7 +55,7 @@ pub(crate) async fn run(settings: &Run, pairs: &mut Vec<Pair>) -> Result<Report>
 }
 
 /// Starts all pairs, so that each is there, idle, while another is measured.
-async fn start(settings: &Run, pairs: &mut Vec<Pair>) -> Result<Vec<Course>> {
+async fn start(settings: &Args, pairs: &mut Vec<Pair>) -> Result<Vec<Course>> {
     let kinds = settings.kinds();
     let wanted = kinds.contains(&Kind::Sidelane);
     let sidelane = if wanted {
@@ -106,7 +106,7 @@ impl Course {
         })
     }
 
-    async fn round(&mut self, pair: &Pair, settings: &Run) -> Result<Round> {
+    async fn round(&mut self, pair: &Pair, settings: &Args) -> Result<Round> {
         let senders = load::connect(self.target, settings.connections).await?;
         let in_flight = settings.in_flight;
         let warm_up = Load {
