@@ -205,6 +205,7 @@ impl Admin {
                 let (kind, to) = match &link.key.to {
                     To::Peer { node, generation } => ("peer", format!("{node}@{generation}")),
                     To::Local(address) => ("local", address.to_string()),
+                    To::Destination(address) => ("destination", address.to_string()),
                 };
                 json!({
                     "kind": kind,

@@ -27,7 +27,7 @@ use crate::accept::{CONNECTIONS_LIMIT, Inbound, Outbound, OutboundListener, Welc
 use crate::admin::Admin;
 use crate::balance::Strategies;
 use crate::classify;
-use crate::config::{Advertise, Config, Loaded};
+use crate::config::{Advertise, Config, Loaded, Unknown};
 use crate::discover::{
     self, Change, DataFolder, Discovery, Held, NodeIdentity, Parameters, Sink, Timing, disk,
     unix_ms,
@@ -40,6 +40,7 @@ use crate::idle::forget_idle;
 use crate::kin::RulesDigest;
 use crate::local::LocalServices;
 use crate::mesh::Mesh;
+use crate::onward::Onward;
 use crate::pipe::Acceptor;
 use crate::pool::{Address, PEER_PROTOCOL, Pool};
 use crate::repair::Repair;
@@ -132,7 +133,8 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
     let rules = RulesDigest::new(Rule::digest(routes.rules()));
     let own = Own::new(identity.node.clone(), identity.generation).compiled_with(rules);
     let repair = Repair::new(Arc::clone(&mesh));
-    let pool = Pool::new(own.clone(), Arc::clone(&repair) as _);
+    let onward = Arc::new(Onward::new(addresses(&listeners)?));
+    let pool = Pool::new(own.clone(), Arc::clone(&repair) as _, Arc::clone(&onward));
     repair.dial_with(&pool);
 
     health.look().await;
@@ -169,6 +171,7 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
         repair,
         policy: classify::Policy {
             require_rules: config.require_rules,
+            passthrough: config.unknown == Unknown::Passthrough,
         },
         metrics: Arc::clone(&metrics),
     });
@@ -184,7 +187,7 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
         drain: Arc::clone(&asked),
     })
     .pages();
-    let served = serve(listeners, &stack, &drain, &apps, pages);
+    let served = serve(listeners, &stack, &drain, (&apps, &onward), pages);
     {
         let (health, local) = (Arc::clone(&health), Arc::clone(&local));
         let discovery = discovery.clone();
@@ -331,6 +334,21 @@ fn own_listeners(config: &Config) -> Result<Vec<(OwnClass, TcpListener)>, StartE
     Ok(listeners)
 }
 
+/// All TCP listeners, of every kind.
+fn addresses(listeners: &Listeners) -> Result<Vec<SocketAddr>, std::io::Error> {
+    let outbound = listeners.outbound.iter().filter_map(|it| match it {
+        OutboundListener::Tcp(listener) => Some(listener),
+        OutboundListener::Unix(_) | OutboundListener::Pipe(_) => None,
+    });
+    let own = listeners.own.iter().map(|(_, listener)| listener);
+    outbound
+        .chain([&listeners.internal, &listeners.admin])
+        .chain(&listeners.external)
+        .chain(own)
+        .map(TcpListener::local_addr)
+        .collect()
+}
+
 fn bound(listeners: &Listeners) -> Result<Value, std::io::Error> {
     let outbound: Vec<String> = listeners
         .outbound
@@ -365,7 +383,7 @@ fn serve(
     listeners: Listeners,
     stack: &Arc<Stack>,
     drain: &Drain,
-    apps: &Arc<Semaphore>,
+    (apps, onward): (&Arc<Semaphore>, &Arc<Onward>),
     pages: admin::Pages,
 ) -> impl Future<Output = ()> {
     let mut served = JoinSet::new();
@@ -374,6 +392,7 @@ fn serve(
         metrics: Arc::clone(&stack.metrics),
         draining: drain.subscribe(),
         connections: Arc::clone(apps),
+        onward: Arc::clone(onward),
     };
     for listener in listeners.outbound {
         let mut outbound = outbound.clone();

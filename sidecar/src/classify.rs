@@ -23,6 +23,8 @@ const NAMES_SHOWN: usize = 5;
 pub struct Policy {
     /// A service without a rule is not called.
     pub require_rules: bool,
+    /// A call that nobody here knows goes on to where it was meant to go, where that is known.
+    pub passthrough: bool,
 }
 
 /// A call that may go its way.
@@ -480,6 +482,7 @@ mod tests {
     fn where_rules_are_demanded_the_default_does_not_do() {
         let strict = Policy {
             require_rules: true,
+            ..Policy::default()
         };
         let (mesh, path) = (mesh(), "/other.v1.Seen/Get");
         let view = mesh.view();

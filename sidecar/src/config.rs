@@ -86,12 +86,14 @@ pub struct Advertise {
     pub port: Option<u16>,
 }
 
-/// What happens to calls to services that no rule and no endpoint knows. `passthrough` comes with
-/// redirection.
+/// What happens to calls to services that no rule and no endpoint knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unknown {
     /// They fail with `UNKNOWN_SERVICE`.
     Refuse,
+    /// They go on to where they were meant to go, where they came by a tunnel or a redirect; the
+    /// others fail.
+    Passthrough,
 }
 
 /// A configuration, how it came about, and what should be logged about it once there is a log.

@@ -86,12 +86,13 @@ impl Delivery<'_> {
     /// Sends the request and streams the answer. `load` is told how long the endpoint took.
     pub async fn attempt(&mut self, seat: &Seat, load: Option<&InFlight>) -> Attempt {
         let sent = Instant::now();
-        let to_app = matches!(seat.link().key.to, To::Local(_));
+        let to_app = !matches!(seat.link().key.to, To::Peer { .. });
         let callee = match &seat.link().key.to {
             To::Peer { node, .. } => Callee::Peer(node.as_str()),
             To::Local(_) => Callee::App(self.own),
+            To::Destination(address) => Callee::Destination(address.as_str()),
         };
-        let request = self.request(seat, to_app);
+        let request = self.request(seat);
         let Ok((response, mut to)) = seat.send(request, self.upload.is_empty()) else {
             return self.unprocessed(callee, &ForwardError::GoingAway);
         };
@@ -130,7 +131,7 @@ impl Delivery<'_> {
         }
     }
 
-    fn request(&self, seat: &Seat, to_app: bool) -> Request<()> {
+    fn request(&self, seat: &Seat) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = self.head.method.clone();
         *request.uri_mut() = with_authority(&self.head.uri);
@@ -143,7 +144,7 @@ impl Delivery<'_> {
         if self.previous > 0 {
             headers.insert(PREVIOUS_ATTEMPTS_HEADER, HeaderValue::from(self.previous));
         }
-        if to_app {
+        if let To::Local(_) = seat.link().key.to {
             // A node id is made of characters that every header takes.
             if let Ok(source) = HeaderValue::from_str(self.source) {
                 headers.insert(SOURCE_NODE_HEADER, source);
@@ -164,7 +165,11 @@ impl Delivery<'_> {
         if !to_app && peer_refusal(response.headers()) == Some(Processed::No) {
             return Attempt::Unprocessed(Refusal::Peers(response));
         }
-        if !response.headers().contains_key(STATUS_HEADER) {
+        let missing = !response.headers().contains_key(STATUS_HEADER);
+        if missing && self.is_plain() {
+            return Attempt::Ended(self.answer(response));
+        }
+        if missing {
             // Whatever it was, success by accident it must not be.
             let error = ForwardError::NoStatus(response.status());
             return Attempt::Failed(forward_failure(self.service, callee, &error));
@@ -211,6 +216,11 @@ impl Delivery<'_> {
             .is_some_and(|deadline| Instant::now() + EARLY >= deadline)
     }
 
+    /// HTTP/2 that is no gRPC: only what is passed on to its own destination may be that.
+    fn is_plain(&self) -> bool {
+        !is_grpc(&self.head.headers)
+    }
+
     /// Sends an answer that has no body.
     pub fn answer(&mut self, response: Response<()>) -> Outcome {
         let status = status(response.headers());
@@ -236,7 +246,9 @@ impl Delivery<'_> {
             return gone;
         };
         let failure = match stream_answer(self.upload, to, body, &mut caller, self.clock).await {
-            End::Trailers(trailers) if grpc && !early && !trailers.contains_key(STATUS_HEADER) => {
+            End::Trailers(trailers)
+                if grpc && !early && !trailers.contains_key(STATUS_HEADER) && !self.is_plain() =>
+            {
                 forward_failure(self.service, callee, &ForwardError::Unfinished)
             }
             End::Trailers(trailers) if self.overdue(&trailers) => self.late(),
@@ -251,7 +263,7 @@ impl Delivery<'_> {
                 };
             }
             // Plain HTTP, or a status that came with the head: the answer is whole.
-            End::NoTrailers if early || !grpc => {
+            End::NoTrailers if early || !grpc || self.is_plain() => {
                 return match caller.send_data(Bytes::new(), true) {
                     Ok(()) => Attempt::Ended(Outcome::Answered(early_status)),
                     Err(_) => gone,
@@ -266,6 +278,11 @@ impl Delivery<'_> {
             End::CallerGone => return gone,
         };
         let reason = failure.reason;
+        if self.is_plain() {
+            // Trailers would make an answer look whole that was cut off.
+            caller.send_reset(h2::Reason::INTERNAL_ERROR);
+            return Attempt::Ended(Outcome::Failed(reason));
+        }
         match caller.send_trailers(failure.into_trailers()) {
             Ok(()) => Attempt::Ended(Outcome::Failed(reason)),
             Err(_) => gone,

@@ -150,6 +150,15 @@ fn steps(stack: &Stack, question: &Question, answer: &mut Explanation) -> Result
         let text = "control is not asked about this service: too many are subscribed to already";
         answer.steps.push(text.to_owned());
     }
+    if let Err(ClassifyError::UnknownService { .. }) = decided {
+        let text = if stack.policy.passthrough {
+            "a call that came by a tunnel (CONNECT) or a redirect would go on to where it was \
+             meant to go (`--unknown passthrough`); one that was dialled has nowhere else to go"
+        } else {
+            "refused however it came (`--unknown refuse`)"
+        };
+        answer.steps.push(text.to_owned());
+    }
     let classified = decided?;
     answer.steps.push(format!(
         "goes as class {}, lane {}{}",

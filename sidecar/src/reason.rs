@@ -41,11 +41,13 @@ pub enum Reason {
     ConnectFailed,
     /// The connection or the stream broke.
     PeerReset,
+    /// Its way leads back to this sidecar.
+    Loop,
 }
 
 impl Reason {
     /// All reasons, for counters.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::UnknownService,
         Self::NoEndpoint,
         Self::UnknownNode,
@@ -59,6 +61,7 @@ impl Reason {
         Self::NotExposed,
         Self::ConnectFailed,
         Self::PeerReset,
+        Self::Loop,
     ];
 
     /// The reason as it stands in `sidelane-error`.
@@ -78,6 +81,7 @@ impl Reason {
             Self::NotExposed => "NOT_EXPOSED",
             Self::ConnectFailed => "CONNECT_FAILED",
             Self::PeerReset => "PEER_RESET",
+            Self::Loop => "LOOP",
         }
     }
 
@@ -94,6 +98,7 @@ impl Reason {
             Self::RulesMismatch | Self::NotSecure => Code::FailedPrecondition,
             Self::LaneRefused | Self::NotGrpc => Code::InvalidArgument,
             Self::Deadline => Code::DeadlineExceeded,
+            Self::Loop => Code::Internal,
         }
     }
 }

@@ -106,7 +106,7 @@ impl Repair {
                     drop(pool);
                     tokio::time::sleep(PAUSE).await;
                 }
-                Err(PoolError::Closed) => return,
+                Err(PoolError::Closed | PoolError::TooManyDestinations) => return,
                 Err(PoolError::Connect { error, again }) => {
                     if let ConnectError::Newer { found, .. } = &*error {
                         return self.replaced(node, *generation, *found);

@@ -185,6 +185,8 @@ pub enum Callee<'a> {
     Peer(&'a str),
     /// The app beside the sidecar of this node.
     App(&'a str),
+    /// Where a call was meant to go before it came to this sidecar.
+    Destination(&'a str),
 }
 
 impl fmt::Display for Callee<'_> {
@@ -192,6 +194,7 @@ impl fmt::Display for Callee<'_> {
         match self {
             Self::Peer(node) => formatter.write_str(node),
             Self::App(node) => write!(formatter, "the local service of {node}"),
+            Self::Destination(address) => write!(formatter, "its destination {address}"),
         }
     }
 }
@@ -216,12 +219,16 @@ pub fn pool_failure(
     (class, lane): (ConnectionClass, Lane),
     error: &PoolError,
 ) -> Failure {
-    let text = format!("{service} on {callee} ({class}, lane {lane}): {error}");
+    let text = match callee {
+        Callee::Destination(_) => format!("{service} on {callee}: {error}"),
+        _ => format!("{service} on {callee} ({class}, lane {lane}): {error}"),
+    };
     match error {
-        PoolError::LaneFull { .. } => Failure {
+        PoolError::LaneFull { .. } | PoolError::TooManyDestinations => Failure {
             pushback: Some(Duration::from_millis(100)),
             ..Failure::refused(Reason::LaneFull, text)
         },
+        PoolError::Connect { error, .. } if error.is_loop() => Failure::refused(Reason::Loop, text),
         PoolError::Connect { .. } | PoolError::Closed => {
             Failure::refused(Reason::ConnectFailed, text)
         }

@@ -10,13 +10,14 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::Request;
+use http::request::Parts;
 use sidelane::routing::Found;
 use sidelane_proto::model::NodeId;
 use tokio::time::{sleep, sleep_until};
 
 use crate::accept::{Connected, Handle};
 use crate::call::{Call, Caller, Peer};
-use crate::classify;
+use crate::classify::{self, Classified};
 use crate::deliver::{Attempt, Delivery, Refusal};
 use crate::discover::Discovery;
 use crate::ending::{end, finish, given_up, refuse_at_last, send_failure};
@@ -64,7 +65,9 @@ impl Handle for Arc<Stack> {
         respond: SendResponse<Bytes>,
     ) {
         match from {
-            Connected::Local => self.outbound(request, respond).await,
+            Connected::Local(None) => self.outbound(request, respond).await,
+            // What the mesh does not know has somewhere else to go: see `passthrough`.
+            Connected::Local(Some(origin)) => self.carried(origin, request, respond).await,
             Connected::Peer(peer) => self.inbound(peer, request, respond).await,
         }
     }
@@ -94,6 +97,18 @@ impl Stack {
             Ok(classified) => classified,
             Err(error) => return self.refuse(&mut respond, error.into()),
         };
+        self.routed(&call, &classified, (head, body), respond).await;
+    }
+
+    /// A call of the local app whose rule is known, up to its end.
+    pub(crate) async fn routed(
+        &self,
+        call: &Call,
+        classified: &Classified,
+        (head, body): (Parts, RecvStream),
+        mut respond: SendResponse<Bytes>,
+    ) {
+        let arrived = call.arrived;
         let service = call.path(&head).service;
         // From here on the call ends exactly once, whatever happens.
         let mut guard = self.metrics.call(&classified.target.counters, arrived);
@@ -133,7 +148,7 @@ impl Stack {
             number += 1;
             let way = tokio::select! {
                 biased;
-                way = self.way(&classified, &call, &tried, number == 1 || ran.is_some()) => way,
+                way = self.way(classified, call, &tried, number == 1 || ran.is_some()) => way,
                 end = given_up(&mut delivery) => {
                     return finish(&mut guard, &mut delivery, end, processed(ran.as_ref()));
                 }
@@ -300,7 +315,7 @@ impl Stack {
     }
 
     /// A call that ends before it is known what it is for.
-    fn refuse(&self, respond: &mut SendResponse<Bytes>, failure: Failure) {
+    pub(crate) fn refuse(&self, respond: &mut SendResponse<Bytes>, failure: Failure) {
         self.metrics.refused(failure.reason);
         // A caller that is gone needs no answer.
         let _ = send_failure(respond, failure);

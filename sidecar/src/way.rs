@@ -284,7 +284,7 @@ impl Stack {
             .await
     }
 
-    async fn seat(
+    pub(crate) async fn seat(
         &self,
         service: &str,
         key: &Key,
@@ -303,11 +303,13 @@ impl Stack {
                         }
                         (To::Peer { .. }, error) => self.repair.lost(key, error),
                         (To::Local(address), _) => self.health.failed(address),
+                        (To::Destination(_), _) => {}
                     }
                 }
                 let callee = match &key.to {
                     To::Peer { node, .. } => Callee::Peer(node.as_str()),
                     To::Local(_) => Callee::App(self.own.node.as_str()),
+                    To::Destination(address) => Callee::Destination(address.as_str()),
                 };
                 pool_failure(service, callee, (key.class, key.lane), &error)
             })

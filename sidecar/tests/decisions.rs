@@ -210,7 +210,11 @@ fn every_call_of_a_local_app_goes_by_its_services_rule_or_not_at_all() {
             for asked in lanes().into_iter().map(Some).chain([None]) {
                 for require_rules in [false, true] {
                     let what = format!("{case:?} {method} {asked:?} {require_rules}");
-                    let (path, policy) = (case.path(method), Policy { require_rules });
+                    let policy = Policy {
+                        require_rules,
+                        ..Policy::default()
+                    };
+                    let path = case.path(method);
                     let decision = outbound(&one, &path, asked, policy);
                     assert_eq!(decision, outbound(&one, &path, asked, policy), "{what}");
                     assert_eq!(decision, outbound(&other, &path, asked, policy), "{what}");

@@ -56,6 +56,7 @@ pub mod services;
 pub mod sockets;
 pub mod strategies;
 pub mod three;
+pub mod tunnel;
 pub mod unruled;
 pub mod upstream;
 pub mod wire;

@@ -140,12 +140,6 @@ async fn what_is_not_built_yet_is_refused_and_never_ignored() {
             "not built yet: name the addresses of control, HOST:PORT,…",
         ),
         (
-            "--unknown",
-            "passthrough",
-            "not built yet: a call that was dialled has no other destination to go on to; leave \
-             it at refuse, the default",
-        ),
-        (
             "--identity",
             "spiffe://mesh/ns/a/sa/b",
             "not built yet: without identity, a node is what it says that it is; remove this \

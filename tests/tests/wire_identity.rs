@@ -113,7 +113,10 @@ async fn a_settings_file_is_followed_below_the_flags() {
     let expected = setting(json!("eu/eu-1"), &format!("{file}:1"));
     assert_eq!(settings["locality"], expected);
     assert_eq!(settings["grace"], setting(json!("9s"), "command line"));
-    assert_eq!(settings["unknown"], setting(json!("refuse"), "default"));
+    assert_eq!(
+        settings["unknown"],
+        setting(json!("passthrough"), "default")
+    );
 }
 
 #[tokio::test]

@@ -145,7 +145,7 @@ async fn a_service_without_a_rule_goes_by_the_default_one_unless_rules_are_requi
 }
 
 #[tokio::test]
-async fn calls_that_nobody_knows_are_refused_by_default_and_when_told_so() {
+async fn dialled_calls_that_nobody_knows_have_nowhere_else_to_go() {
     let mesh = cluster!()
         .control()
         .node("default")

@@ -1,13 +1,15 @@
 //! The listeners: who connects, which protocol is spoken, and one task a connection. What is done
-//! with a call is a [`Handle`] that somebody else gives; nothing here knows services. Taking a
-//! call by HTTP CONNECT or from a redirected connection begins where `sniff` tells the protocols
-//! apart.
+//! with a call is a [`Handle`] that somebody else gives; nothing here knows services. What comes
+//! by HTTP CONNECT or from a redirected connection and is no HTTP/2 ends here: it is spliced.
 
+mod connect;
 mod hello;
 mod inbound;
+mod origin;
 mod outbound;
 mod server;
 mod sniff;
+mod splice;
 
 pub use hello::Welcome;
 pub use inbound::Inbound;

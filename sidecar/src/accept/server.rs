@@ -18,6 +18,7 @@ use crate::call::Peer;
 use crate::drain::{Draining, Phase};
 use crate::http2;
 use crate::lane::{ERROR_RESETS, LaneSettings, PENDING_RESETS, REMEMBER_RESETS, REMEMBERED_RESETS};
+use crate::onward::Origin;
 
 /// The longest wait for a connection's first bytes and its HTTP/2 preface: h2 has no limit.
 pub(super) const PREFACE_LIMIT: Duration = Duration::from_secs(10);
@@ -25,8 +26,8 @@ pub(super) const PREFACE_LIMIT: Duration = Duration::from_secs(10);
 /// The other end of a connection.
 #[derive(Debug, Clone)]
 pub enum Connected {
-    /// The app beside this sidecar.
-    Local,
+    /// The app beside this sidecar; where it meant somebody else, with whom.
+    Local(Option<Arc<Origin>>),
     /// A peer that said Hello.
     Peer(Arc<Peer>),
 }

@@ -1,5 +1,6 @@
-//! Tells by its first bytes what a connection speaks. Only HTTP/2 with prior knowledge is served
-//! on the outbound port; everything else gets an answer in its own protocol that says what to do.
+//! Tells by its first bytes what a connection speaks. HTTP/2 with prior knowledge and HTTP CONNECT
+//! are served on the outbound port; everything else gets an answer in its own protocol that says
+//! what to do.
 
 use std::io;
 use std::pin::Pin;
@@ -22,6 +23,9 @@ const METHODS: [&[u8]; 9] = [
     b"CONNECT ",
 ];
 
+/// How a URL begins that a proxy is asked for (RFC 9112 §3.2.2).
+const SCHEME: &[u8] = b"http://";
+
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spoken {
@@ -29,6 +33,8 @@ pub(super) enum Spoken {
     Http2,
     /// HTTP/1.1.
     Http1,
+    /// HTTP/1.1, asking a proxy for a whole URL.
+    Absolute,
     /// HTTP/1.1, asking for a tunnel.
     Connect,
     /// A TLS handshake.
@@ -42,8 +48,9 @@ pub(super) enum Spoken {
 /// A stream whose first bytes were read already.
 #[derive(Debug)]
 pub(super) struct Prefixed<Stream> {
-    prefix: [u8; PREFACE.len()],
-    filled: usize,
+    /// What was read.
+    read: Vec<u8>,
+    /// How much of it was given to those who read on.
     given: usize,
     stream: Stream,
 }
@@ -51,31 +58,56 @@ pub(super) struct Prefixed<Stream> {
 impl<Stream: AsyncRead + AsyncWrite + Unpin> Prefixed<Stream> {
     pub(super) fn new(stream: Stream) -> Self {
         Self {
-            prefix: [0; PREFACE.len()],
-            filled: 0,
+            read: Vec::new(),
             given: 0,
             stream,
         }
     }
 
-    /// Reads until `wanted` bytes are there, or the stream ends. Returns what is there.
+    /// Reads until `wanted` bytes are there, or the stream ends. Returns what is there, `wanted`
+    /// bytes at most.
     pub(super) async fn peek(&mut self, wanted: usize) -> io::Result<&[u8]> {
-        while self.filled < wanted {
-            match self
-                .stream
-                .read(&mut self.prefix[self.filled..wanted])
-                .await?
-            {
-                0 => break,
-                read => self.filled += read,
+        while self.read.len() < wanted {
+            if self.read_at_most(wanted).await? == 0 {
+                break;
             }
         }
-        Ok(&self.prefix[..self.filled])
+        Ok(&self.read[..self.read.len().min(wanted)])
+    }
+
+    /// Takes off a head of HTTP/1, up to its blank line. What came behind it is still there.
+    /// `None`: it is longer than `limit`.
+    pub(super) async fn head(&mut self, limit: usize) -> io::Result<Option<Vec<u8>>> {
+        const BLANK: &[u8] = b"\r\n\r\n";
+        let mut searched = 0_usize;
+        loop {
+            let from = searched.saturating_sub(BLANK.len() - 1);
+            let found = self.read[from..]
+                .windows(BLANK.len())
+                .position(|window| window == BLANK);
+            if let Some(found) = found {
+                let rest = self.read.split_off(from + found + BLANK.len());
+                return Ok(Some(std::mem::replace(&mut self.read, rest)));
+            }
+            searched = self.read.len();
+            if searched >= limit {
+                return Ok(None);
+            }
+            if self.read_at_most(limit).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    /// Reads more, up to `limit` bytes in all; 0 at the stream's end.
+    async fn read_at_most(&mut self, limit: usize) -> io::Result<usize> {
+        let room = limit.saturating_sub(self.read.len()) as u64;
+        (&mut self.stream).take(room).read_buf(&mut self.read).await
     }
 
     /// Forgets the first bytes: they were not for those who read on.
     pub(super) fn consume(&mut self) {
-        self.given = self.filled;
+        self.given = self.read.len();
     }
 
     /// The stream itself.
@@ -99,6 +131,19 @@ impl<Stream: AsyncRead + AsyncWrite + Unpin> Prefixed<Stream> {
             }
         }
         Ok(Spoken::Http2)
+    }
+
+    /// Reads on in a request of HTTP/1.1, as little as it takes to know how it names its target:
+    /// no request is shorter than that.
+    pub(super) async fn form(&mut self) -> io::Result<Spoken> {
+        let method = self.read.len();
+        let seen = self.peek(method + SCHEME.len()).await?;
+        let absolute = seen[method..].eq_ignore_ascii_case(SCHEME);
+        Ok(if absolute {
+            Spoken::Absolute
+        } else {
+            Spoken::Http1
+        })
     }
 }
 
@@ -136,21 +181,23 @@ pub(super) async fn refuse<Stream: AsyncWrite + Unpin>(
              Call it with a gRPC client, or with `curl --http2-prior-knowledge`. \
              The admin pages have a port of their own (--admin).\n",
         ),
-        Spoken::Connect => http1(
+        Spoken::Absolute => http1(
             "501 Not Implemented",
-            "This sidecar takes no tunnels. Dial this port itself with a gRPC client (h2c); \
-             the path of the call names the service.\n",
+            "This sidecar is a proxy for gRPC, and for whatever goes through a tunnel (CONNECT), \
+             not for plain HTTP. Name it in `grpc_proxy` (grpcio, grpc-js) or in `https_proxy`, \
+             which ask for a tunnel, and not in `http_proxy`.\n",
         ),
         // A fatal alert `protocol_version` (RFC 8446 §6.2): TLS clients show it by name.
         Spoken::Tls => vec![0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x46],
         Spoken::Garbage => goaway(b"this port speaks HTTP/2 with prior knowledge (h2c)"),
-        Spoken::Http2 | Spoken::Nothing => return Ok(()),
+        Spoken::Http2 | Spoken::Connect | Spoken::Nothing => return Ok(()),
     };
     stream.write_all(&answer).await?;
     stream.shutdown().await
 }
 
-fn http1(status: &str, text: &str) -> Vec<u8> {
+/// A whole answer of HTTP/1.1, the connection's last.
+pub(super) fn http1(status: &str, text: &str) -> Vec<u8> {
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n{text}",
@@ -178,9 +225,9 @@ impl<Stream: AsyncRead + Unpin> AsyncRead for Prefixed<Stream> {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.given < self.filled {
-            let part = (self.filled - self.given).min(into.remaining());
-            into.put_slice(&self.prefix[self.given..self.given + part]);
+        if self.given < self.read.len() {
+            let part = (self.read.len() - self.given).min(into.remaining());
+            into.put_slice(&self.read[self.given..self.given + part]);
             self.given += part;
             return Poll::Ready(Ok(()));
         }
@@ -240,6 +287,58 @@ mod tests {
         assert_eq!(spoken(b"PRI * HTTP/1.0\r\n").await, Spoken::Garbage);
         assert_eq!(spoken(b"PRI").await, Spoken::Garbage);
         assert_eq!(spoken(b"").await, Spoken::Nothing);
+    }
+
+    #[tokio::test]
+    async fn a_request_for_a_whole_url_is_told_from_others() {
+        let cases: [(&[u8], Spoken); 5] = [
+            (b"GET http://a/ HTTP/1.1\r\n\r\n", Spoken::Absolute),
+            (b"OPTIONS HTTP://a/ HTTP/1.1\r\n\r\n", Spoken::Absolute),
+            (b"GET / HTTP/1.1\r\n\r\n", Spoken::Http1),
+            (b"OPTIONS * HTTP/1.1\r\n\r\n", Spoken::Http1),
+            (b"GET htt", Spoken::Http1),
+        ];
+        for (first, expected) in cases {
+            let (mut client, server) = tokio::io::duplex(64);
+            client.write_all(first).await.unwrap();
+            drop(client);
+            let mut prefixed = Prefixed::new(server);
+            assert_eq!(prefixed.spoken().await.unwrap(), Spoken::Http1);
+            assert_eq!(prefixed.form().await.unwrap(), expected, "{first:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_is_taken_off_and_what_follows_is_not() {
+        let head = b"CONNECT a:1 HTTP/1.1\r\nx: y\r\n\r\n";
+        for at_once in [1, 3, 1000] {
+            let (mut client, server) = tokio::io::duplex(at_once);
+            let all = [head.as_slice(), b"PRI and more"].concat();
+            let writing = tokio::spawn(async move { client.write_all(&all).await });
+            let mut prefixed = Prefixed::new(server);
+            assert_eq!(prefixed.spoken().await.unwrap(), Spoken::Connect);
+            let taken = prefixed.head(head.len()).await.unwrap().unwrap();
+            assert_eq!(taken, head);
+            assert_eq!(prefixed.peek(3).await.unwrap(), b"PRI");
+            let mut rest = String::new();
+            prefixed.read_to_string(&mut rest).await.unwrap();
+            assert_eq!(rest, "PRI and more");
+            writing.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_long_or_ends_early_is_none() {
+        let head = b"CONNECT a:1 HTTP/1.1\r\n\r\n";
+        let (mut client, server) = tokio::io::duplex(64);
+        client.write_all(head).await.unwrap();
+        let mut prefixed = Prefixed::new(server);
+        assert_eq!(prefixed.head(head.len() - 1).await.unwrap(), None);
+        let (mut client, server) = tokio::io::duplex(64);
+        client.write_all(&head[..10]).await.unwrap();
+        drop(client);
+        let error = Prefixed::new(server).head(100).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[tokio::test]

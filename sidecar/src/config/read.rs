@@ -110,12 +110,11 @@ pub(super) fn locality(text: &str) -> Result<Locality, &'static str> {
 }
 
 pub(super) fn unknown(text: &str) -> Result<Unknown, String> {
-    let choices = [("refuse", Some(Unknown::Refuse)), ("passthrough", None)];
-    value::choice(text, &choices).map_err(|error| error.to_string())?.ok_or_else(|| {
-        "not built yet: a call that was dialled has no other destination to go on to; leave it at \
-         refuse, the default"
-            .to_owned()
-    })
+    let choices = [
+        ("refuse", Unknown::Refuse),
+        ("passthrough", Unknown::Passthrough),
+    ];
+    value::choice(text, &choices).map_err(|error| error.to_string())
 }
 
 /// Reads `--listen`; the same class twice is an error that names both.

@@ -62,9 +62,9 @@ pub(super) const LOCALITY: Flag = Flag::single("locality", "REGION/ZONE", "Where
 pub(super) const UNKNOWN: Flag = Flag::single(
     "unknown",
     "refuse|passthrough",
-    "Calls to services that nobody knows; passthrough is not built yet",
+    "Calls to services that nobody knows: they fail, or go on where they were meant to go",
 )
-.or("refuse");
+.or("passthrough");
 pub(super) const REQUIRE_RULES: Flag = Flag::switch(
     "require-rules",
     "Refuse calls to services without a rule of their own",

@@ -58,6 +58,7 @@ fn a_service_with_a_pushed_rule_is_known_though_nobody_offers_it() {
     let (mesh, now) = (mesh(&[]), Instant::now());
     let strict = Policy {
         require_rules: true,
+        ..Policy::default()
     };
     let error = decide(&mesh, strict).unwrap_err();
     assert!(matches!(error, ClassifyError::UnknownService { .. }));
@@ -86,6 +87,7 @@ fn what_only_tunes_is_no_rule_where_rules_are_demanded() {
     assert_eq!(classified.target.rule.timeout, Some(Duration::from_secs(9)));
     let strict = Policy {
         require_rules: true,
+        ..Policy::default()
     };
     let error = decide(&mesh, strict).unwrap_err();
     assert!(matches!(error, ClassifyError::NoRule { .. }));

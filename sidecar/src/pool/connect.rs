@@ -27,6 +27,7 @@ use crate::kin::Kinship;
 use crate::lane::{
     ERROR_RESETS, HEADER_LIST_LIMIT, LaneSettings, REMEMBER_RESETS, REMEMBERED_RESETS,
 };
+use crate::onward::{Onward, OnwardError, Open};
 use crate::preamble;
 use crate::socket;
 
@@ -53,6 +54,8 @@ pub(super) struct Opened {
     pub(super) driver: Driver,
     pub(super) local: Option<SocketAddr>,
     pub(super) remote: Option<SocketAddr>,
+    /// Where it is to a destination outside the mesh.
+    pub(super) onward: Option<Open>,
 }
 
 /// Why there is no connection. The call that asked for it was not sent.
@@ -82,6 +85,9 @@ pub enum ConnectError {
         /// How long was waited.
         limit: Duration,
     },
+    /// A destination outside the mesh is not to be had.
+    #[error("{0}")]
+    Onward(#[from] OnwardError),
     /// The other side speaks no HTTP/2.
     #[error("{address} speaks no HTTP/2: {source}")]
     Http2 {
@@ -128,18 +134,34 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// Does it lead back to this sidecar?
+    #[must_use]
+    pub fn is_loop(&self) -> bool {
+        matches!(self, Self::Onward(error) if error.is_loop())
+    }
+}
+
 /// Connects, up to HTTP/2.
 pub(super) async fn open(
     key: &Key,
     address: &Address,
     settings: &LaneSettings,
+    onward: &Onward,
 ) -> Result<Opened, ConnectError> {
     let shown = address.to_string();
     let slow = || ConnectError::TooSlow {
         address: shown.clone(),
         limit: CONNECT_LIMIT,
     };
+    let mut opened_onward = None;
     let (mut stream, local, remote): (Box<dyn Bidirectional>, _, _) = match address {
+        Address::Tcp(destination) if matches!(key.to, To::Destination(_)) => {
+            let (stream, open) = onward.dial(destination).await?;
+            opened_onward = Some(open);
+            let (local, remote) = (stream.local_addr().ok(), stream.peer_addr().ok());
+            (Box::new(stream), local, remote)
+        }
         Address::Tcp(peer) => {
             let marked = matches!(key.to, To::Peer { .. }).then_some(settings);
             let stream = timeout(CONNECT_LIMIT, dial_tcp(peer, marked))
@@ -192,6 +214,7 @@ pub(super) async fn open(
         driver,
         local,
         remote,
+        onward: opened_onward,
     })
 }
 

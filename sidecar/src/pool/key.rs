@@ -1,5 +1,5 @@
 //! What identifies a connection. A channel belongs to exactly one (node, generation, class, lane),
-//! or to one local service and lane.
+//! to one local service and lane, or to one destination outside the mesh.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -31,6 +31,8 @@ pub enum To {
     },
     /// A service beside this sidecar.
     Local(Address),
+    /// Where a call was meant to go that the mesh does not know.
+    Destination(PeerAddress),
 }
 
 /// Where to dial.
@@ -59,6 +61,7 @@ impl fmt::Display for Key {
         match &self.to {
             To::Peer { node, generation } => write!(formatter, "{node} (generation {generation})")?,
             To::Local(address) => write!(formatter, "the local service at {address}")?,
+            To::Destination(address) => return write!(formatter, "the destination {address}"),
         }
         write!(formatter, ", {}, lane {}", self.class, self.lane)
     }

@@ -28,11 +28,16 @@ pub use link::{CloseCause, Link, Seat, Sent};
 use crate::identity::Own;
 use crate::kin::Kinship;
 use crate::lane::{MAX_AGE, settings};
+use crate::onward::Onward;
 
 /// Idle and old links are looked for this often.
 const SWEEP: Duration = Duration::from_secs(1);
 /// A key without links is forgotten after this long.
 const FORGET: Duration = Duration::from_secs(60);
+
+/// Destinations outside the mesh that are known at once. Callers name them, so their number has a
+/// bound; one without connections is forgotten a minute after it was last called.
+pub const DESTINATIONS_LIMIT: usize = 1024;
 
 /// Why a call gets no seat. It was not sent.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -58,6 +63,12 @@ pub enum PoolError {
         /// When it is tried again, where it was not just tried.
         again: Option<Duration>,
     },
+    /// Calls go to too many destinations outside the mesh.
+    #[error(
+        "calls go to {DESTINATIONS_LIMIT} destinations outside the mesh already, which is the most; \
+         one that is not called is forgotten after a minute or two"
+    )]
+    TooManyDestinations,
     /// The pool is closing.
     #[error("this sidecar is stopping")]
     Closed,
@@ -86,18 +97,20 @@ struct Slot {
 pub struct Pool {
     own: Own,
     observer: Arc<dyn Observer>,
+    onward: Arc<Onward>,
     slots: Mutex<HashMap<Key, Slot>>,
     tasks: Mutex<JoinSet<()>>,
     this: Weak<Self>,
 }
 
 impl Pool {
-    /// An empty pool that dials as `own`.
+    /// An empty pool that dials as `own`, and whatever is outside the mesh by `onward`.
     #[must_use]
-    pub fn new(own: Own, observer: Arc<dyn Observer>) -> Arc<Self> {
+    pub fn new(own: Own, observer: Arc<dyn Observer>, onward: Arc<Onward>) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             own,
             observer,
+            onward,
             slots: Mutex::default(),
             tasks: Mutex::default(),
             this: this.clone(),
@@ -225,6 +238,14 @@ impl Pool {
         look: impl Fn(&Slot) -> Option<Wanted>,
     ) -> Result<Found<Wanted>, PoolError> {
         let mut slots = self.slots();
+        if let To::Destination(_) = key.to
+            && !slots.contains_key(key)
+        {
+            let outside = |known: &&Key| matches!(known.to, To::Destination(_));
+            if slots.keys().filter(outside).count() >= DESTINATIONS_LIMIT {
+                return Err(PoolError::TooManyDestinations);
+            }
+        }
         let slot = match slots.get_mut(key) {
             Some(slot) => slot,
             None => slots.entry(key.clone()).or_insert_with(Slot::new),
@@ -275,6 +296,7 @@ impl Pool {
         let (sender, receiver) = watch::channel(None);
         let pool = self.this.clone();
         let own = self.own.clone();
+        let onward = Arc::clone(&self.onward);
         let mut tasks = self.tasks();
         while tasks.try_join_next().is_some() {}
         tasks.spawn(async move {
@@ -283,10 +305,11 @@ impl Pool {
                     sender.send_replace(Some(pool.dialled(&key, result.map_err(Arc::new))));
                 }
             };
-            let opened = match connect::open(&key, &address, &settings(key.lane)).await {
+            let opened = match connect::open(&key, &address, &settings(key.lane), &onward).await {
                 Ok(opened) => opened,
                 Err(error) => return report(Err(error)),
             };
+            let _open = opened.onward;
             // The connection is driven while the Hello is said, and afterwards to its end.
             let pings = matches!(key.to, To::Peer { .. }).then_some(settings(key.lane));
             let mut drive = pin!(link::drive(opened.driver, pings.as_ref()));
@@ -428,7 +451,7 @@ async fn greet(
             let greeted = connect::hello(own, key, meant, address, sender.clone()).await;
             greeted.map(|(limit, kinship)| (limit, Some(kinship)))
         }
-        To::Local(_) => Ok((settings(key.lane).max_streams, None)),
+        To::Local(_) | To::Destination(_) => Ok((settings(key.lane).max_streams, None)),
     }
 }
 

@@ -69,7 +69,8 @@ fn pool() -> (Arc<Pool>, mpsc::UnboundedReceiver<String>) {
     let node = NodeId::new("test").unwrap();
     let (sender, receiver) = mpsc::unbounded_channel();
     let own = Own::new(node, Generation::new(1).unwrap());
-    (Pool::new(own, Arc::new(Told(sender))), receiver)
+    let onward = Arc::default();
+    (Pool::new(own, Arc::new(Told(sender)), onward), receiver)
 }
 
 async fn nobody() -> Address {
@@ -262,4 +263,36 @@ async fn a_busy_link_is_not_idle() {
     let _seat = pool.seat(&key, &server.address, false).await.unwrap();
     pool.sweep_at(Instant::now() + settings(Lane::GENERAL).idle * 2);
     assert_eq!(pool.links().len(), 1);
+}
+
+#[tokio::test]
+async fn destinations_outside_the_mesh_have_a_bound() {
+    let (pool, _told) = pool();
+    let reach = |number: usize| {
+        // Nobody listens on port 1, so each of them is refused, and remembered.
+        let [_, _, high, low] = u32::try_from(number).unwrap().to_be_bytes();
+        let at = PeerAddress::new(&format!("127.77.{high}.{low}:1")).unwrap();
+        let key = Key {
+            to: To::Destination(at.clone()),
+            class: ConnectionClass::Internal,
+            lane: Lane::GENERAL,
+        };
+        let pool = Arc::clone(&pool);
+        async move { pool.seat(&key, &Address::Tcp(at), false).await.unwrap_err() }
+    };
+    for number in 0..DESTINATIONS_LIMIT {
+        let error = reach(number).await;
+        assert!(matches!(error, PoolError::Connect { .. }), "{error}");
+    }
+    let error = reach(DESTINATIONS_LIMIT).await;
+    assert!(matches!(error, PoolError::TooManyDestinations), "{error}");
+    // One that is known is dialled again, and the mesh's own have places of their own.
+    let error = reach(0).await;
+    assert!(matches!(error, PoolError::Connect { .. }), "{error}");
+    let server = Server::start().await;
+    let own = server.key(Lane::GENERAL);
+    pool.seat(&own, &server.address, false).await.unwrap();
+    pool.sweep_at(Instant::now() + FORGET + SWEEP);
+    let error = reach(DESTINATIONS_LIMIT).await;
+    assert!(matches!(error, PoolError::Connect { .. }), "{error}");
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use sidelane_proto::model::{ConnectionClass, Lane, Rule, ServiceName};
@@ -16,6 +16,9 @@ use crate::reason::Reason;
 /// that no caller can fill the memory with names it made up.
 const TARGETS_LIMIT: usize = 16_384;
 
+/// The service's name in the series of calls that go on to where they were meant to go.
+const PASSED_ON: &str = "passthrough";
+
 /// What identifies a series.
 type TargetKey = (ServiceName, Direction, ConnectionClass, Lane);
 
@@ -24,9 +27,14 @@ type TargetKey = (ServiceName, Direction, ConnectionClass, Lane);
 pub struct Metrics {
     targets: Mutex<HashMap<TargetKey, Arc<TargetCounters>>>,
     open: Arc<AtomicU64>,
+    passed_on: OnceLock<Arc<TargetCounters>>,
     refused: [AtomicU64; Reason::ALL.len()],
     not_http2: AtomicU64,
     connections: AtomicU64,
+    tunnels: AtomicU64,
+    tunnels_refused: AtomicU64,
+    splices: AtomicU64,
+    splices_failed: AtomicU64,
     links_refused: AtomicU64,
     subscriptions_refused: AtomicU64,
 }
@@ -58,6 +66,18 @@ impl Metrics {
         Arc::clone(targets.entry(key).or_insert_with(fresh))
     }
 
+    /// The counters of calls that go on to where they were meant to go: one series for all of them,
+    /// since their services are whatever a caller says.
+    pub fn passed_on(&self) -> Arc<TargetCounters> {
+        let way = (ConnectionClass::Internal, Lane::GENERAL);
+        let counters = self.passed_on.get_or_init(|| {
+            #[allow(clippy::expect_used, reason = "a constant, which a test reads")]
+            let name = ServiceName::new(PASSED_ON).expect("a name of a service");
+            self.counters(&name, Direction::Outbound, way)
+        });
+        Arc::clone(counters)
+    }
+
     /// Begins to count a call.
     #[must_use]
     pub fn call(&self, counters: &Arc<TargetCounters>, arrived: Instant) -> CallGuard {
@@ -78,6 +98,26 @@ impl Metrics {
     /// A connection was accepted.
     pub fn connection(&self) {
         add(&self.connections);
+    }
+
+    /// A tunnel was opened.
+    pub fn tunnel(&self) {
+        add(&self.tunnels);
+    }
+
+    /// A tunnel was refused.
+    pub fn tunnel_refused(&self) {
+        add(&self.tunnels_refused);
+    }
+
+    /// A connection is carried on as it is.
+    pub fn spliced(&self) {
+        add(&self.splices);
+    }
+
+    /// A connection could not be carried on.
+    pub fn splice_failed(&self) {
+        add(&self.splices_failed);
     }
 
     /// A peer's link was refused: preamble, Hello, class or lane.
@@ -144,6 +184,30 @@ impl Metrics {
                 "counter",
                 "Connections that did not speak HTTP/2.",
                 &self.not_http2,
+            ),
+            (
+                "sidelane_tunnels_total",
+                "counter",
+                "Tunnels opened (CONNECT).",
+                &self.tunnels,
+            ),
+            (
+                "sidelane_tunnels_refused_total",
+                "counter",
+                "Tunnels refused.",
+                &self.tunnels_refused,
+            ),
+            (
+                "sidelane_splices_total",
+                "counter",
+                "Connections that are no calls, carried on to where they were meant to go.",
+                &self.splices,
+            ),
+            (
+                "sidelane_splices_failed_total",
+                "counter",
+                "Connections that could not be carried on.",
+                &self.splices_failed,
             ),
             (
                 "sidelane_links_refused_total",

@@ -1,0 +1,232 @@
+//! Calls that came by a tunnel or a redirect, and so have a destination of their own. Whatever the
+//! mesh knows goes through the mesh; the rest goes on to where it was meant to go, stream by stream
+//! over a connection that all calls to there share, with the call's deadline, its cancellation and
+//! its counters, and without any header of the mesh. Dialled calls never come here.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::request::Parts;
+use http::{Method, Request, StatusCode};
+use sidelane_proto::model::{ConnectionClass, Lane, ServiceName};
+use tokio::time::sleep_until;
+
+use crate::call::{Call, CallError, strip_mesh_headers};
+use crate::classify::ClassifyError;
+use crate::deliver::{Attempt, Delivery, Refusal};
+use crate::discover::State;
+use crate::ending::{end, finish, given_up, refuse_at_last};
+use crate::forward::{Clock, Upload};
+use crate::onward::Origin;
+use crate::own;
+use crate::policy::retry;
+use crate::pool::{Address, Key, To};
+use crate::reason::{Processed, Reason};
+use crate::respond::Failure;
+use crate::stack::Stack;
+use crate::way::Decided;
+
+/// One call that goes on.
+struct Passing {
+    head: Parts,
+    body: RecvStream,
+    respond: SendResponse<Bytes>,
+    arrived: Instant,
+    deadline: Option<Instant>,
+    /// HTTP/2, but no gRPC: its failures are HTTP's.
+    plain: bool,
+}
+
+impl Stack {
+    /// A call that has a destination of its own.
+    pub(crate) async fn carried(
+        self: &Arc<Self>,
+        origin: Arc<Origin>,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+    ) {
+        let arrived = Instant::now();
+        let (mut head, body) = request.into_parts();
+        // Before anything else: also a call that the mesh knows would come by here again.
+        if let Some(looped) = origin.looped {
+            let text = format!("{}: {}: {looped}", head.uri.path(), origin.destination);
+            return self.refuse(&mut respond, Failure::refused(Reason::Loop, text));
+        }
+        let (call, decided) = match self.decide(&mut head, arrived) {
+            Ok(decided) => decided,
+            Err(error) if self.policy.passthrough && passes(&error, &head.method) => {
+                strip_mesh_headers(&mut head.headers);
+                let passing = Passing::new((head, body), respond, arrived);
+                return self.pass_on(&origin, passing.plain()).await;
+            }
+            Err(error) => return self.refuse(&mut respond, error.into()),
+        };
+        // Their path says nothing, so the destination says whose are meant.
+        if call.node.is_none() && own::every_node_serves(call.path(&head).service) {
+            let passing = Passing::new((head, body), respond, arrived);
+            return self.pass_on(&origin, passing.until(call.deadline)).await;
+        }
+        let Some(decided) = decided else {
+            return own::serve(self, head, body, respond).await;
+        };
+        match self.heard(decided, &call, &head).await {
+            Ok(classified) => {
+                self.routed(&call, &classified, (head, body), respond).await;
+            }
+            Err(ClassifyError::UnknownService { .. }) if self.policy.passthrough => {
+                let passing = Passing::new((head, body), respond, arrived);
+                self.pass_on(&origin, passing.until(call.deadline)).await;
+            }
+            Err(error) => self.refuse(&mut respond, error.into()),
+        }
+    }
+
+    /// As [`Stack::classified`], but a service that was never heard of is not waited for while
+    /// control is away: there is somewhere else to go.
+    async fn heard(&self, decided: Decided, call: &Call, head: &Parts) -> Decided {
+        let connected = || {
+            let status = self.discovery.status();
+            let state = &status.borrow().state;
+            matches!(state, State::Connected { .. })
+        };
+        if !matches!(decided, Err(ClassifyError::UnknownService { .. })) || connected() {
+            return self.classified(decided, call, head).await;
+        }
+        // Asked for all the same, so that it is known once control is back.
+        if let Ok(name) = ServiceName::new(call.path(head).service)
+            && self.discovery.want(&name).is_err()
+        {
+            self.metrics.subscription_refused();
+        }
+        decided
+    }
+
+    async fn pass_on(&self, origin: &Origin, passing: Passing) {
+        let Passing {
+            head,
+            body,
+            mut respond,
+            arrived,
+            deadline,
+            plain,
+        } = passing;
+        let counters = self.metrics.passed_on();
+        let mut guard = self.metrics.call(&counters, arrived);
+        let failed = |failure: Failure| if plain { as_http(failure) } else { failure };
+        if deadline.is_some_and(|at| at <= Instant::now()) {
+            let failure = Failure::deadline(head.uri.path(), arrived.elapsed(), Processed::No);
+            return end(&mut guard, &mut respond, failed(failure));
+        }
+        let key = Key {
+            to: To::Destination(origin.destination.clone()),
+            class: ConnectionClass::Internal,
+            lane: Lane::GENERAL,
+        };
+        let address = Address::Tcp(origin.destination.clone());
+        let service = head.uri.path().to_owned();
+        let mut clock: Clock = deadline.map(|at| Box::pin(sleep_until(at.into())));
+        let mut upload = Upload::new(body);
+        let mut delivery = Delivery {
+            head: &head,
+            upload: &mut upload,
+            respond: &mut respond,
+            clock: &mut clock,
+            deadline,
+            arrived,
+            source: self.own.node.as_str(),
+            own: self.own.node.as_str(),
+            service: &service,
+            // No rule says that it may be made again.
+            retry: None,
+            previous: 0,
+        };
+        let mut number = 0;
+        // What was never looked at may be sent again, over a connection that is not going away.
+        loop {
+            number += 1;
+            let way = tokio::select! {
+                biased;
+                way = self.seat(&service, &key, &address, false) => way,
+                end = given_up(&mut delivery) => {
+                    return finish(&mut guard, &mut delivery, end, Processed::No);
+                }
+            };
+            let seat = match way {
+                Ok(seat) => seat,
+                Err(failure) => return end(&mut guard, delivery.respond, failed(failure)),
+            };
+            counters.attempt();
+            let refusal = match delivery.attempt(&seat, None).await {
+                Attempt::Ended(outcome) => return guard.ended(outcome),
+                Attempt::Failed(failure) => {
+                    return end(&mut guard, delivery.respond, failed(failure));
+                }
+                Attempt::Unprocessed(refusal) | Attempt::Again(refusal, _) => refusal,
+            };
+            let attempt = retry::Attempt {
+                number,
+                unprocessed: true,
+                replayable: delivery.upload.replayable(),
+            };
+            if !retry::again(attempt, None, deadline, Instant::now()) {
+                let refusal = match refusal {
+                    Refusal::Ours(failure) => Refusal::Ours(failed(failure)),
+                    theirs @ Refusal::Peers(_) => theirs,
+                };
+                return refuse_at_last(&mut guard, &mut delivery, refusal);
+            }
+            delivery.upload.rewind();
+        }
+    }
+}
+
+impl Passing {
+    fn new(
+        (head, body): (Parts, RecvStream),
+        respond: SendResponse<Bytes>,
+        arrived: Instant,
+    ) -> Self {
+        Self {
+            head,
+            body,
+            respond,
+            arrived,
+            deadline: None,
+            plain: false,
+        }
+    }
+
+    fn plain(self) -> Self {
+        Self {
+            plain: true,
+            ..self
+        }
+    }
+
+    fn until(self, deadline: Option<Instant>) -> Self {
+        Self { deadline, ..self }
+    }
+}
+
+/// Is it HTTP/2 that is none of gRPC's, and may go on as it is? CONNECT has no path to be sent
+/// with, and would be a tunnel in a tunnel.
+fn passes(error: &CallError, method: &Method) -> bool {
+    error.is_plain_http() && method != Method::CONNECT
+}
+
+/// The failure as plain HTTP says it.
+fn as_http(failure: Failure) -> Failure {
+    let status = match failure.reason {
+        Reason::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        Reason::LaneFull => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::Loop => StatusCode::LOOP_DETECTED,
+        _ => StatusCode::BAD_GATEWAY,
+    };
+    Failure {
+        plain: Some(status),
+        ..failure
+    }
+}
