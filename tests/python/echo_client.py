@@ -74,7 +74,6 @@ def channel(address):
         ("grpc.primary_user_agent", USER_AGENT),
         # Otherwise all channels to one address share a connection.
         ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.enable_http_proxy", 0),
     ]
     return grpc.insecure_channel(address, options=options)
 
@@ -708,8 +707,21 @@ CASES = [
 ]
 
 
-def main(ground):
-    for case in CASES:
+def end_with_test():
+    """Ends this process when its standard input does: a test that is killed leaves nothing behind."""
+
+    def wait():
+        # Not `sys.stdin`, whose lock would be held when this process ends by itself.
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    if "TETHERED_TO_TEST" in os.environ:
+        threading.Thread(target=wait, daemon=True).start()
+
+
+def main(ground, cases):
+    for case in cases:
         # So that a case that hangs is named.
         print(json.dumps({"begin": case.__name__}), flush=True)
         start = time.monotonic()
@@ -727,11 +739,17 @@ if __name__ == "__main__":
     parser.add_argument("--stubs", required=True, help="folder of the generated stubs")
     parser.add_argument("--target", required=True, help="whom to call")
     parser.add_argument("--server", required=True, help="whom to ask what it saw")
-    parser.add_argument("--server-kind", required=True, choices=["Rust", "Python"])
+    parser.add_argument("--server-kind", required=True, help="what it is made of")
     parser.add_argument("--caller", help="the node behind which this is; none without a mesh")
+    parser.add_argument("--cases", help="which cases, NAME,NAME; without it, all")
     arguments = parser.parse_args()
+    cases = CASES
+    if arguments.cases is not None:
+        by_name = {case.__name__: case for case in CASES}
+        cases = [by_name[name] for name in arguments.cases.split(",")]
+    end_with_test()
     sys.path.insert(0, arguments.stubs)
     from sidelane.test.v1 import echo_pb2 as pb2
     from sidelane.test.v1 import echo_pb2_grpc as pb2_grpc
 
-    main(Ground(arguments))
+    main(Ground(arguments), cases)

@@ -7,7 +7,9 @@ which it listens, and serves until it is ended.
 import argparse
 import asyncio
 import base64
+import os
 import sys
+import threading
 import time
 
 import grpc
@@ -245,6 +247,19 @@ def servicers(pb2_grpc, node):
     return Echo(), Witness()
 
 
+def end_with_test():
+    """Ends this process when its standard input does: a test that is killed leaves nothing behind."""
+
+    def wait():
+        # Not `sys.stdin`, whose lock would be held when this process ends by itself.
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    if "TETHERED_TO_TEST" in os.environ:
+        threading.Thread(target=wait, daemon=True).start()
+
+
 async def serve(pb2_grpc, node):
     server = grpc.aio.server(
         options=[
@@ -266,6 +281,7 @@ if __name__ == "__main__":
     parser.add_argument("--stubs", required=True, help="folder of the generated stubs")
     parser.add_argument("--node", required=True, help="what the server calls itself")
     arguments = parser.parse_args()
+    end_with_test()
     sys.path.insert(0, arguments.stubs)
     from sidelane.test.v1 import echo_pb2 as pb2
     from sidelane.test.v1 import echo_pb2_grpc

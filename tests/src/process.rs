@@ -39,6 +39,7 @@ pub struct Process {
     name: String,
     program: PathBuf,
     arguments: Vec<String>,
+    variables: Vec<(String, String)>,
     output: Output,
     log: PathBuf,
     id: AtomicU32,
@@ -69,10 +70,26 @@ impl Process {
         folder: &Path,
         output: Output,
     ) -> Self {
+        Self::start_with(name, program, arguments, Vec::new(), folder, output).await
+    }
+
+    /// The same, with these environment variables.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub async fn start_with(
+        name: &str,
+        program: &Path,
+        arguments: Vec<String>,
+        variables: Vec<(String, String)>,
+        folder: &Path,
+        output: Output,
+    ) -> Self {
         let process = Self {
             name: name.to_owned(),
             program: program.to_owned(),
             arguments,
+            variables,
             output,
             log: folder.join(format!("{name}.log")),
             id: AtomicU32::new(0),
@@ -126,10 +143,12 @@ impl Process {
         command.stderr(log);
         // Settings of whoever runs the tests must not reach what is tested.
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("SIDELANE_") {
+            let text = name.to_string_lossy().to_lowercase();
+            if text.starts_with("sidelane_") || text.ends_with("_proxy") {
                 command.env_remove(name);
             }
         }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.env(TETHER_VARIABLE, "yes");
         command
     }

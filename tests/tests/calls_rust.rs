@@ -1,6 +1,7 @@
 //! The call matrix with tonic on both sides.
 
-use sidelane_tests::cases::{Ground, ServerKind, Way, run_all};
+use sidelane_tests::cases::{Ground, Way, run_all};
+use sidelane_tests::languages::Language;
 use sidelane_tests::{Upstream, cluster, services};
 use tokio::sync::Mutex;
 
@@ -15,7 +16,7 @@ async fn directly() {
         target: upstream.address(),
         server: upstream.address(),
         way: Way::Direct,
-        server_kind: ServerKind::Rust,
+        server_kind: Language::Rust,
     };
     run_all(&ground).await;
 }
@@ -37,7 +38,7 @@ async fn through_two_sidecars() {
         way: Way::Mesh {
             caller: "caller".to_owned(),
         },
-        server_kind: ServerKind::Rust,
+        server_kind: Language::Rust,
     };
     run_all(&ground).await;
 }

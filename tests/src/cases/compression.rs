@@ -6,7 +6,8 @@ use tonic::Request;
 use tonic::codec::CompressionEncoding::Gzip;
 use tonic::metadata::MetadataMap;
 
-use super::{Ground, ServerKind};
+use super::Ground;
+use crate::languages::Language;
 use crate::upstream::COMPRESS_HEADER;
 use crate::wire::v1::{ChatRequest, CollectRequest, ExpandRequest, UnaryRequest};
 
@@ -29,7 +30,7 @@ pub async fn gzip_unary(ground: Ground) -> Result<()> {
     check_encoding(response.metadata())?;
     let response = response.into_inner();
     ensure!(response.payload == payload, "another payload came back");
-    if ground.server_kind == ServerKind::Rust {
+    if ground.server_kind == Language::Rust {
         let seen = response
             .metadata
             .iter()

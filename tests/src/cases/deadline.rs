@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tonic::Code;
 
-use super::{Ground, SOON, ServerKind, fresh_key, keyed, median};
+use super::{Ground, SOON, fresh_key, keyed, median};
 use crate::client::{RawAnswer, mesh_reason};
+use crate::languages::Language;
 use crate::wire::v1::{Behaviour, ExpandRequest, Moment, UnaryRequest};
 
 const UNARY: &str = "/sidelane.test.v1.Echo/Unary";
@@ -36,7 +37,7 @@ pub async fn deadline_of_unary(ground: Ground) -> Result<()> {
 
 /// A stream that has begun ends at its deadline, on both sides.
 pub async fn deadline_of_stream(ground: Ground) -> Result<()> {
-    if !ground.is_mesh() && ground.server_kind == ServerKind::Rust {
+    if !ground.is_mesh() && ground.server_kind == Language::Rust {
         // tonic's server forgets the deadline once it has sent headers, so nobody would end it.
         println!("       not tested: tonic alone ends no stream at its deadline");
         return Ok(());

@@ -1,7 +1,7 @@
 //! The call matrix: every kind of gRPC call, each case a function that makes calls and says what
 //! must come of them. The same cases run directly, from client to server, which shows that the
-//! cases are right, and through two sidecars, which shows that the mesh is. `echo_client.py` has
-//! the same cases by the same names.
+//! cases are right, and through two sidecars, which shows that the mesh is. The clients in other
+//! languages have the same cases by the same names.
 
 pub mod cancellation;
 pub mod compression;
@@ -22,6 +22,7 @@ use anyhow::{Context, Result};
 use tonic::transport::Channel;
 
 use crate::client::{self, RawClient};
+use crate::languages::Language;
 use crate::upstream::MESSAGE_LIMIT;
 use crate::wire::v1::echo_client::EchoClient;
 use crate::wire::v1::witness_client::WitnessClient;
@@ -42,7 +43,7 @@ pub struct Ground {
     /// How calls get there.
     pub way: Way,
     /// What the server is made of.
-    pub server_kind: ServerKind,
+    pub server_kind: Language,
 }
 
 /// How a call gets to its server.
@@ -55,15 +56,6 @@ pub enum Way {
         /// The caller's node.
         caller: String,
     },
-}
-
-/// What a server is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServerKind {
-    /// tonic.
-    Rust,
-    /// grpcio.
-    Python,
 }
 
 type Outcome = Pin<Box<dyn Future<Output = Result<()>>>>;
@@ -120,13 +112,19 @@ cases! {
     crowd::ten_thousand_cancelled,
 }
 
-/// Runs all cases, one after the other, since some measure time.
+/// Runs all cases.
 ///
 /// # Panics
 /// If one fails, after all have run: with each failure.
 pub async fn run_all(ground: &Ground) {
+    let all: Vec<&str> = CASES.iter().map(|case| case.name).collect();
+    run(ground, &all).await.conclude(&format!("{ground:?}"));
+}
+
+/// Runs these cases, one after the other, since some measure time.
+pub async fn run(ground: &Ground, cases: &[&str]) -> Report {
     let mut report = Report::default();
-    for case in CASES {
+    for case in CASES.iter().filter(|case| cases.contains(&case.name)) {
         let start = Instant::now();
         let ended = tokio::time::timeout(CASE_LIMIT, (case.run)(ground.clone())).await;
         let result = ended
@@ -135,7 +133,7 @@ pub async fn run_all(ground: &Ground) {
             .map_err(|error| format!("{error:#}"));
         report.add(case.name, start.elapsed(), result);
     }
-    report.conclude(&format!("{ground:?}"));
+    report
 }
 
 /// What came of the cases.
@@ -161,6 +159,18 @@ impl Report {
                 let _ = writeln!(self.failures, "- {name}: {error}");
             }
         }
+    }
+
+    /// How many cases passed.
+    #[must_use]
+    pub fn passed(&self) -> usize {
+        self.passed
+    }
+
+    /// Each failure, a line or more; empty if there is none.
+    #[must_use]
+    pub fn failures(&self) -> &str {
+        &self.failures
     }
 
     /// The end.

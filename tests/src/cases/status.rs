@@ -5,8 +5,9 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use tonic::{Code, Status};
 
-use super::{Ground, ServerKind};
+use super::Ground;
 use crate::client::RawClient;
+use crate::languages::Language;
 use crate::wire::v1::{Behaviour, ExpandRequest, UnaryRequest};
 
 /// Needs percent-encoding in every way (gRPC over HTTP2, `grpc-message`).
@@ -70,7 +71,7 @@ pub async fn errors_are_trailers_only(ground: Ground) -> Result<()> {
         .await?
         .unary(path, &[], &request)
         .await?;
-    if ground.server_kind == ServerKind::Rust {
+    if ground.server_kind == Language::Rust {
         ensure!(
             sent.only_headers,
             "the server does not send what is to be tested: {sent:?}"
