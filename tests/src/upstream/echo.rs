@@ -28,6 +28,9 @@ use crate::wire::v1::{
 /// Metadata with this prefix is the tests' own, and is what `echo_metadata` returns.
 pub const ECHOED_PREFIX: &str = "x-test-";
 
+/// How far apart the end of a request and its reset may come.
+const SETTLES: Duration = Duration::from_millis(25);
+
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// A call and what is to be done with it.
@@ -83,7 +86,7 @@ impl Echo for Shared {
                 break;
             }
         }
-        check_whole(&extensions)?;
+        check_whole(&extensions).await?;
         let mut visitor =
             visitor.unwrap_or_else(|| Visitor::new(self, Behaviour::default(), &metadata));
         visitor.act().await?;
@@ -224,7 +227,7 @@ impl Script for Conversation {
             None => self.messages.message().await?,
         };
         if message.is_none() {
-            check_whole(&self.extensions)?;
+            check_whole(&self.extensions).await?;
         }
         let payload = match message {
             Some(message) => message.payload,
@@ -317,8 +320,10 @@ impl Visitor {
     }
 }
 
-/// Has the request come to its end, and not been given up?
-fn check_whole(extensions: &Extensions) -> Result<(), Status> {
+/// Has the request come to its end, and not been given up? Node ends the request of a call that it
+/// gives up, and resets it a moment later: then hyper drops the whole call while this waits.
+async fn check_whole(extensions: &Extensions) -> Result<(), Status> {
+    tokio::time::sleep(SETTLES).await;
     match extensions.get::<Broken>() {
         Some(broken) if broken.is_broken() => Err(Status::cancelled("the caller gave up")),
         _ => Ok(()),
