@@ -22,7 +22,7 @@ pub(crate) struct CommandLine {
 /// The benchmarks, and the processes that they start of themselves.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Compares gRPC calls: direct, through two bare hyper proxies, through two Sidelane sidecars.
+    /// Compares gRPC calls: direct, through bare hyper proxies, Envoys and Sidelane sidecars.
     ///
     /// All run at once as separate single-threaded processes on 127.0.0.1 and are measured in
     /// turn, so that a machine that drifts drifts for all of them. Exit code 1 if a call failed.
@@ -52,13 +52,13 @@ mod tests {
     #[test]
     fn calls_are_what_is_measured_unless_told() {
         let implied = CommandLine::try_parse_from(["sidelane-bench", "--rounds", "7"]).unwrap();
-        assert!(implied.command.is_none() && implied.calls.rounds == 7);
+        assert!(implied.command.is_none() && implied.calls.rounds() == 7);
         let named =
             CommandLine::try_parse_from(["sidelane-bench", "calls", "--rounds", "7"]).unwrap();
         let Some(Command::Calls(calls)) = named.command else {
             panic!("{named:?}");
         };
-        assert_eq!(calls.rounds, 7);
+        assert_eq!(calls.rounds(), 7);
     }
 
     #[test]

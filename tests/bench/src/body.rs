@@ -15,6 +15,8 @@ use std::task::{Context, Poll};
 pub(crate) struct MessageBody {
     // Apart from the rest, so that the usual body of one frame allocates nothing.
     first: Option<Bytes>,
+    // How often the first is sent again.
+    again: u32,
     rest: VecDeque<Bytes>,
     trailers: Option<HeaderMap>,
 }
@@ -24,6 +26,15 @@ impl MessageBody {
     pub(crate) fn once(frame: Bytes) -> Self {
         Self {
             first: Some(frame),
+            ..Self::default()
+        }
+    }
+
+    /// The same frame so many times.
+    pub(crate) fn repeated(frame: Bytes, times: u32) -> Self {
+        Self {
+            first: (times > 0).then_some(frame),
+            again: times.saturating_sub(1),
             ..Self::default()
         }
     }
@@ -53,7 +64,12 @@ impl Body for MessageBody {
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let data = self.first.take().or_else(|| self.rest.pop_front());
+        let data = if self.again > 0 {
+            self.again -= 1;
+            self.first.clone()
+        } else {
+            self.first.take().or_else(|| self.rest.pop_front())
+        };
         Poll::Ready(match data {
             Some(data) => Some(Ok(Frame::data(data))),
             None => self
@@ -97,6 +113,20 @@ mod tests {
         assert_eq!(last["grpc-status"], "0");
         assert!(body.is_end_stream());
         assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_frame_is_repeated_as_often_as_it_says() {
+        for times in [0, 1, 3] {
+            let mut body = MessageBody::repeated(Bytes::from_static(b"again"), times);
+            for _ in 0..times {
+                assert!(!body.is_end_stream());
+                let frame = body.frame().await.unwrap().unwrap();
+                assert_eq!(frame.into_data().unwrap(), "again");
+            }
+            assert!(body.is_end_stream());
+            assert!(body.frame().await.is_none());
+        }
     }
 
     #[tokio::test]

@@ -48,7 +48,7 @@ pub(crate) enum CallError {
 /// Makes one call and verifies status and length of its answer.
 pub(crate) async fn make(sender: &mut Sender, call: &EchoCall) -> Result<(), CallError> {
     let got = exchange(sender, call, |_, _| ()).await?;
-    let wanted = call.frame().len();
+    let wanted = call.answer_length();
     if got == wanted {
         Ok(())
     } else {

@@ -1,5 +1,5 @@
 //! The HTTP/2 settings of everything that the benchmark itself runs: load generator, echo server
-//! and both bare proxies. They are those of a reasonable General lane, the same at every hop, so
+//! and both bare proxies, and of Envoy as far as it has them. They are those of a reasonable General lane, the same at every hop, so
 //! that a ratio compares processes and never settings.
 
 use bytes::Buf;
@@ -12,10 +12,10 @@ use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
 /// Sixteen payloads of 64 KiB in one stream before anybody has to wait for a window update.
-const STREAM_WINDOW: u32 = 1024 * 1024;
+pub(crate) const STREAM_WINDOW: u32 = 1024 * 1024;
 
 /// Four stream windows, so that a slow stream cannot stall its connection.
-const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
+pub(crate) const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 
 /// More than any `--in-flight`, so that no call waits for a free stream; a bound nevertheless.
 pub(crate) const CONCURRENT_STREAMS: u32 = 1024;

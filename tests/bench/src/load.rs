@@ -67,10 +67,7 @@ pub(crate) async fn connect(target: SocketAddr, count: u32) -> Result<Vec<Sender
 
 /// Makes the calls, spread evenly over the connections.
 pub(crate) async fn run(senders: &[Sender], call: &Arc<EchoCall>, load: Load) -> Result<Outcome> {
-    let shared = Arc::new(Shared {
-        left: AtomicU64::new(load.calls),
-        tally: Mutex::new(Tally::new().context("cannot make a histogram")?),
-    });
+    let shared = Shared::new(load.calls)?;
     let start = Instant::now();
     let mut loops = JoinSet::new();
     for (sender, _) in senders.iter().cycle().zip(0..load.in_flight) {
@@ -80,30 +77,12 @@ pub(crate) async fn run(senders: &[Sender], call: &Arc<EchoCall>, load: Load) ->
             shared.clone(),
         ));
     }
-    join_unless_stalled(&mut loops, &shared, load).await?;
-    let elapsed = start.elapsed();
-    let tally = shared.tally.lock().unwrap_or_else(PoisonError::into_inner);
-    let (answered, failed) = (tally.latency.len(), tally.failed);
-    if answered == 0 {
-        let reason = tally
-            .first_failure
-            .as_deref()
-            .unwrap_or("no connection, or no calls");
-        bail!(
-            "not one of {} calls was answered; the first said: {reason}",
-            load.calls
-        );
-    }
-    Ok(Outcome {
-        answered,
-        failed,
-        first_failure: tally.first_failure.clone(),
-        elapsed,
-        latency: Latency::of(&tally.latency),
-    })
+    join_unless_stalled(&mut loops, &shared, load.calls).await?;
+    shared.outcome(load.calls, start.elapsed())
 }
 
-struct Shared {
+/// What the calls of one run have in common.
+pub(crate) struct Shared {
     left: AtomicU64,
     // All loops run on one thread: the lock is never contended.
     tally: Mutex<Tally>,
@@ -116,6 +95,38 @@ impl Shared {
         self.left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
             .is_ok()
+    }
+
+    /// For this many calls.
+    pub(crate) fn new(calls: u64) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            left: AtomicU64::new(calls),
+            tally: Mutex::new(Tally::new().context("cannot make a histogram")?),
+        }))
+    }
+
+    /// Counts one call.
+    pub(crate) fn count(&self, result: Result<(), CallError>, took: Duration) {
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        tally.count(result, took);
+    }
+
+    /// What came of it; an error if nothing did.
+    pub(crate) fn outcome(&self, calls: u64, elapsed: Duration) -> Result<Outcome> {
+        let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        let (answered, failed) = (tally.latency.len(), tally.failed);
+        if answered == 0 {
+            let reason = tally.first_failure.as_deref();
+            let reason = reason.unwrap_or("no connection, or no calls");
+            bail!("not one of {calls} calls was answered; the first said: {reason}");
+        }
+        Ok(Outcome {
+            answered,
+            failed,
+            first_failure: tally.first_failure.clone(),
+            elapsed,
+            latency: Latency::of(&tally.latency),
+        })
     }
 
     fn done(&self) -> u64 {
@@ -160,16 +171,16 @@ async fn call_until_done(mut sender: Sender, call: Arc<EchoCall>, shared: Arc<Sh
         let sent = Instant::now();
         let result = call::make(&mut sender, &call).await;
         let took = sent.elapsed();
-        shared
-            .tally
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .count(result, took);
+        shared.count(result, took);
     }
 }
 
 /// One timer for all calls: one for each would be a cost of the load generator's own.
-async fn join_unless_stalled(loops: &mut JoinSet<()>, shared: &Shared, load: Load) -> Result<()> {
+pub(crate) async fn join_unless_stalled(
+    loops: &mut JoinSet<()>,
+    shared: &Shared,
+    calls: u64,
+) -> Result<()> {
     let mut done = 0;
     loop {
         let all_joined = async {
@@ -183,10 +194,7 @@ async fn join_unless_stalled(loops: &mut JoinSet<()>, shared: &Shared, load: Loa
         }
         let now = shared.done();
         if now == done {
-            bail!(
-                "{now} of {} calls ended, then none for {STALLED:?}",
-                load.calls
-            );
+            bail!("{now} of {calls} calls ended, then none for {STALLED:?}");
         }
         done = now;
     }

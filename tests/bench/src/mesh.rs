@@ -55,7 +55,8 @@ pub(crate) async fn start(
     Ok(caller.outbound)
 }
 
-async fn add(
+/// Adds a process to `members` once its admin port answers 200 to `path`.
+pub(crate) async fn add(
     members: &mut Vec<Member>,
     part: Part,
     process: Process,
@@ -115,18 +116,20 @@ impl Sidecar {
     }
 }
 
-fn words(words: &[&str]) -> Vec<String> {
+/// Arguments that are written here.
+pub(crate) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
-fn flag(arguments: &mut Vec<String>, name: &str, value: impl std::fmt::Display) {
+/// A flag and its value.
+pub(crate) fn flag(arguments: &mut Vec<String>, name: &str, value: impl std::fmt::Display) {
     arguments.push(name.to_owned());
     arguments.push(value.to_string());
 }
 
 /// Loopback addresses that were free a moment ago, all different. Somebody else may take one
 /// before its owner does; then that process ends, and the error shows its log.
-fn free_addresses<const COUNT: usize>() -> Result<[SocketAddr; COUNT]> {
+pub(crate) fn free_addresses<const COUNT: usize>() -> Result<[SocketAddr; COUNT]> {
     let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); COUNT];
     let mut held = Vec::new();
     for address in &mut addresses {

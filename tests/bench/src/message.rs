@@ -1,9 +1,9 @@
-//! The call that every pair carries: `sidelane.test.v1.Echo/Unary`, as bytes on the wire. It is
-//! built once and cloned for each call, and must never cost a call an encoding: what is measured
-//! is the way, not the message.
+//! The calls that every pair carries, of `sidelane.test.v1.Echo`, as bytes on the wire. A call is
+//! built once and cloned each time, and must never cost an encoding: what is measured is the way,
+//! not the message.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
 use http::uri::InvalidUri;
 use http::{Method, Request, Uri, Version};
 use std::net::SocketAddr;
@@ -13,8 +13,18 @@ use crate::body::MessageBody;
 /// The service of the call, as a sidecar's `--serve` names it.
 pub(crate) const SERVICE: &str = "sidelane.test.v1.Echo";
 
-/// The method that is called; the echo server answers `UNIMPLEMENTED` to every other.
-pub(crate) const PATH: &str = "/sidelane.test.v1.Echo/Unary";
+/// One message each way. To a method that is not among these three, the echo server answers
+/// `UNIMPLEMENTED`.
+pub(crate) const UNARY: &str = "/sidelane.test.v1.Echo/Unary";
+
+/// One message in, as many out as [`MESSAGES`] says.
+pub(crate) const EXPAND: &str = "/sidelane.test.v1.Echo/Expand";
+
+/// Each message is answered as it comes.
+pub(crate) const CHAT: &str = "/sidelane.test.v1.Echo/Chat";
+
+/// How many messages an answer to [`EXPAND`] has; in a header, because the echo server reads none.
+pub(crate) const MESSAGES: HeaderName = HeaderName::from_static("bench-messages");
 
 /// The content type of both directions.
 pub(crate) const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -52,23 +62,66 @@ fn put_varint(into: &mut BytesMut, mut value: u32) {
     into.put_u8(value.to_le_bytes()[0]);
 }
 
+/// What a call is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// One message each way.
+    Unary,
+    /// One message up, so many down.
+    Expand(u32),
+    /// So many messages up, and each comes back.
+    Chat(u32),
+}
+
+impl Shape {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Unary => UNARY,
+            Self::Expand(_) => EXPAND,
+            Self::Chat(_) => CHAT,
+        }
+    }
+
+    /// Messages that come back.
+    pub(crate) fn answers(self) -> u32 {
+        match self {
+            Self::Unary => 1,
+            Self::Expand(messages) | Self::Chat(messages) => messages,
+        }
+    }
+}
+
 /// One call to one address, ready to be sent any number of times.
 pub(crate) struct EchoCall {
     uri: Uri,
     headers: HeaderMap,
     frame: Bytes,
+    shape: Shape,
 }
 
 impl EchoCall {
-    /// A call that goes to `target` with `frame` as its only message.
+    /// A unary call that goes to `target` with `frame` as its only message.
     pub(crate) fn new(target: SocketAddr, frame: Bytes) -> Result<Self, InvalidUri> {
-        let mut headers = HeaderMap::with_capacity(2);
+        Self::shaped(target, frame, Shape::Unary)
+    }
+
+    /// A call of this shape, all of whose messages are `frame`.
+    pub(crate) fn shaped(
+        target: SocketAddr,
+        frame: Bytes,
+        shape: Shape,
+    ) -> Result<Self, InvalidUri> {
+        let mut headers = HeaderMap::with_capacity(3);
         headers.insert(CONTENT_TYPE, GRPC);
         headers.insert(TE, HeaderValue::from_static("trailers"));
+        if let Shape::Expand(messages) = shape {
+            headers.insert(MESSAGES, HeaderValue::from(messages));
+        }
         Ok(Self {
-            uri: Uri::try_from(format!("http://{target}{PATH}"))?,
+            uri: Uri::try_from(format!("http://{target}{}", shape.path()))?,
             headers,
             frame,
+            shape,
         })
     }
 
@@ -77,9 +130,18 @@ impl EchoCall {
         &self.frame
     }
 
+    /// Bytes that must come back in all.
+    pub(crate) fn answer_length(&self) -> usize {
+        self.frame.len() * self.shape.answers() as usize
+    }
+
     /// A request of its own for one call.
     pub(crate) fn request(&self) -> Request<MessageBody> {
-        let mut request = Request::new(MessageBody::once(self.frame.clone()));
+        let body = match self.shape {
+            Shape::Unary | Shape::Expand(_) => MessageBody::once(self.frame.clone()),
+            Shape::Chat(messages) => MessageBody::repeated(self.frame.clone(), messages),
+        };
+        let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = self.uri.clone();
@@ -121,6 +183,8 @@ mod tests {
         );
         assert_eq!(request.method(), Method::POST);
         assert_eq!(request.headers()[TE], "trailers");
-        assert!(PATH.starts_with(&format!("/{SERVICE}/")));
+        for path in [UNARY, EXPAND, CHAT] {
+            assert!(path.starts_with(&format!("/{SERVICE}/")));
+        }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::accounting::{ProcessorTime, Size};
 use crate::call;
+use crate::envoy;
 use crate::load;
 use crate::mesh;
 use crate::message::EchoCall;
@@ -33,8 +34,19 @@ pub(crate) enum Kind {
     Direct,
     /// Two pass-through proxies of hyper and nothing else.
     Bare,
+    /// Two Envoys, with nothing but their router.
+    Envoy,
     /// Two Sidelane sidecars, and a control plane.
     Sidelane,
+}
+
+/// The programs of pairs that are not this one's own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Programs {
+    /// `sidelane`.
+    pub(crate) sidelane: Option<PathBuf>,
+    /// `envoy`.
+    pub(crate) envoy: Option<PathBuf>,
 }
 
 impl Kind {
@@ -43,6 +55,7 @@ impl Kind {
         match self {
             Self::Direct => "direct",
             Self::Bare => "bare",
+            Self::Envoy => "envoy",
             Self::Sidelane => "sidelane",
         }
     }
@@ -90,11 +103,11 @@ impl Pair {
 
     /// Starts its processes and returns where calls go in. What has been started when it fails
     /// belongs to the pair all the same.
-    pub(crate) async fn start(&mut self, sidelane: Option<&Path>) -> Result<SocketAddr> {
+    pub(crate) async fn start(&mut self, programs: &Programs) -> Result<SocketAddr> {
         let echo = self.add(Part::Echo, "echo server", &["echo"]).await?;
-        match (self.kind, sidelane) {
-            (Kind::Direct, _) => Ok(echo),
-            (Kind::Bare, _) => {
+        match self.kind {
+            Kind::Direct => Ok(echo),
+            Kind::Bare => {
                 let upstream = echo.to_string();
                 let arguments = ["bare", "--upstream", &upstream];
                 let callee = self.add(Part::Proxy, "callee's proxy", &arguments).await?;
@@ -102,13 +115,18 @@ impl Pair {
                 let arguments = ["bare", "--upstream", &upstream];
                 self.add(Part::Proxy, "caller's proxy", &arguments).await
             }
-            (Kind::Sidelane, Some(program)) => {
-                let directory = tempfile::Builder::new().prefix("sidelane-bench-").tempdir();
-                let directory = directory.context("cannot make a temporary directory")?;
-                let directory = self.directory.insert(directory).path();
+            Kind::Envoy => {
+                let program = programs.envoy.as_deref();
+                let program = program.context("the envoy program is not known")?;
+                let directory = directory(&mut self.directory)?;
+                envoy::start(program, directory, echo, &mut self.members).await
+            }
+            Kind::Sidelane => {
+                let program = programs.sidelane.as_deref();
+                let program = program.context("the sidelane program is not known")?;
+                let directory = directory(&mut self.directory)?;
                 mesh::start(program, directory, echo, &mut self.members).await
             }
-            (Kind::Sidelane, None) => bail!("the sidelane program is not known"),
         }
     }
 
@@ -189,4 +207,11 @@ impl Pair {
             member.process.stop().await;
         }
     }
+}
+
+/// A directory of its own for what a pair's programs write.
+fn directory(kept: &mut Option<TempDir>) -> Result<&Path> {
+    let directory = tempfile::Builder::new().prefix("sidelane-bench-").tempdir();
+    let directory = directory.context("cannot make a temporary directory")?;
+    Ok(kept.insert(directory).path())
 }

@@ -34,24 +34,32 @@ async fn direct_and_bare_are_measured_in_turn() -> Result<()> {
         "--only",
         "bare,direct",
         "--calls",
-        "300",
+        "600",
         "--single-calls",
         "30",
         "--rounds",
         "2",
+        "--rates",
+        "200",
+        "--open-seconds",
+        "0.1",
+        "--large-calls",
+        "20",
+        "--stream-messages",
+        "3000",
         "--json",
     ])
     .await?;
     let told = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}: {told}", output.status);
     // Each round begins with another pair.
-    let order: Vec<&str> = told
-        .lines()
-        .filter(|line| line.starts_with("round"))
-        .collect();
-    assert_eq!(order.len(), 4, "{told}");
-    for (line, pair) in order.iter().zip(["direct", "bare", "bare", "direct"]) {
-        assert!(line.contains(pair), "{told}");
+    for rounds in ["round", "bulk"] {
+        let lines = told.lines().filter(|line| line.starts_with(rounds));
+        let order: Vec<&str> = lines.collect();
+        assert_eq!(order.len(), 4, "{told}");
+        for (line, pair) in order.iter().zip(["direct", "bare", "bare", "direct"]) {
+            assert!(line.contains(pair), "{told}");
+        }
     }
 
     let report: Value = serde_json::from_slice(&output.stdout)?;
@@ -65,13 +73,30 @@ async fn direct_and_bare_are_measured_in_turn() -> Result<()> {
     );
     for pair in pairs {
         let rounds = pair["rounds"].as_array().context("rounds")?;
-        // 8 calls to warm up for each of the 64 in flight, then 300, then 30 one by one.
-        assert!(
-            rounds
-                .iter()
-                .all(|round| round["answered"] == 8 * 64 + 300 + 30),
-            "{pair}"
-        );
+        for round in rounds {
+            let open = round["open"].as_array().context("open")?;
+            assert_eq!(open.len(), 2, "{round}");
+            assert_eq!(
+                (&open[0]["rate"], &open[0]["fixed"]),
+                (&200.0.into(), &true.into())
+            );
+            let capacity = round["calls_per_second"].as_f64().context("capacity")?;
+            let rate = open[1]["rate"].as_f64().context("rate")?;
+            assert!((rate - 0.7 * capacity).abs() < 1.0, "{round}");
+            // 8 calls to warm up for each of the 64 in flight, then 600, then 30 one by one, then
+            // what is due in a tenth of a second.
+            let known = f64::from(8 * 64 + 600 + 30 + 20);
+            let due = round["answered"].as_f64().context("answered")? - known;
+            assert!((due - rate * 0.1).abs() <= 1.0, "{round}");
+        }
+        // 20 calls twice, and three streams of 1,000 messages twice, of both kinds.
+        for round in pair["bulk_rounds"].as_array().context("bulk rounds")? {
+            assert_eq!(round["answered"], 2 * 20 + 2 * 2 * 3, "{round}");
+        }
+        for part in ["large", "expand", "chat"] {
+            let through = &pair["bulk"][part]["per_second"];
+            assert!(through.as_f64() > Some(0.0), "{part}: {pair}");
+        }
         for process in pair["processes"].as_array().context("processes")? {
             assert_eq!(process["threads"], 1, "{process}");
             assert!(
@@ -95,6 +120,12 @@ async fn direct_and_bare_are_measured_in_turn() -> Result<()> {
     }
     let none = &pairs[0]["median"]["proxies_cpu_us_per_call"];
     assert_eq!(none.to_string(), "0.0", "direct has no proxies");
+    assert_eq!(report["added"][0]["pair"], "bare", "{report}");
+    assert_eq!(
+        report["aims"],
+        serde_json::json!([]),
+        "they are those of Sidelane's pair"
+    );
     assert!(pairs[1]["median"]["proxies_cpu_us_per_call"].as_f64() > Some(0.0));
     Ok(())
 }
@@ -114,6 +145,12 @@ async fn large_payloads_come_back_whole() -> Result<()> {
         "1",
         "--in-flight",
         "32",
+        "--open-seconds",
+        "0",
+        "--large-calls",
+        "0",
+        "--stream-messages",
+        "0",
     ])
     .await?;
     let told = String::from_utf8_lossy(&output.stderr);
@@ -173,7 +210,7 @@ async fn a_sidelane_that_ends_at_once_is_told_with_its_log() -> Result<()> {
 
 #[tokio::test]
 async fn nothing_outlives_a_benchmark_that_was_killed() -> Result<()> {
-    let mut child = bench(&["--only", "direct,bare", "--rounds", "1000"])
+    let mut child = bench(&["--only", "direct,bare", "--rounds", "1000", "--quick"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

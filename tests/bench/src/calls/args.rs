@@ -2,10 +2,11 @@
 
 use anyhow::{Context as _, Result, bail};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::http2::CONCURRENT_STREAMS;
 use crate::message::LONGEST_PAYLOAD;
-use crate::pair::Kind;
+use crate::pair::{Kind, Programs};
 
 /// Calls in a round of small payloads: some seconds, long beside the clock's and the kernel's
 /// grain.
@@ -17,16 +18,46 @@ const LARGE_CALLS: u64 = 6_000;
 /// The payload from which on it is a large one, in bytes: it no longer fits one HTTP/2 frame.
 const LARGE: u32 = 16 * 1024;
 
+/// Calls in a round with one at a time.
+const SINGLE_CALLS: u64 = 2_000;
+
+/// Calls in a round of 64 KiB, beside those of `--payload`.
+const LARGE_CALLS_BESIDE: u64 = 3_000;
+
+/// Messages in a round of streams, each way.
+const STREAM_MESSAGES: u64 = 200_000;
+
+/// How long calls are made at each fixed rate.
+const OPEN_SECONDS: f64 = 3.0;
+
+/// Rounds: the fewest of which the median forgets two bad ones.
+const ROUNDS: u32 = 5;
+
 /// One comparison.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Calls in each round and pair, with `--in-flight` at once [default: 60000; 6000 from
     /// payloads of 16 KiB on]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) calls: Option<u64>,
-    /// Calls in each round and pair with one at a time
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) single_calls: u64,
+    calls: Option<u64>,
+    /// Calls in each round and pair with one at a time [default: 2000]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    single_calls: Option<u64>,
+    /// Fixed rates of the open loop, in calls a second; one of 70 % of what each pair has just
+    /// shown it can do is made besides
+    #[arg(long, value_delimiter = ',', default_values_t = [500, 2_000],
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) rates: Vec<u32>,
+    /// Seconds at each rate; 0 leaves the open loop out [default: 3]
+    #[arg(long)]
+    open_seconds: Option<f64>,
+    /// Calls of 64 KiB in each round and pair; 0 leaves them out [default: 3000]
+    #[arg(long)]
+    large_calls: Option<u64>,
+    /// Messages in each round and pair of server streams, and of streams both ways; 0 leaves them
+    /// out [default: 200000]
+    #[arg(long)]
+    stream_messages: Option<u64>,
     /// Connections of the caller
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) connections: u32,
@@ -38,40 +69,127 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 128,
           value_parser = clap::value_parser!(u32).range(0..=i64::from(LONGEST_PAYLOAD)))]
     pub(crate) payload: u32,
-    /// Rounds; figures are the medians of them
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) rounds: u32,
-    /// Which pairs to measure
-    #[arg(long, value_delimiter = ',', default_values = ["direct", "bare", "sidelane"])]
-    pub(crate) only: Vec<Kind>,
-    /// Print JSON with all rounds instead of the table
+    /// Rounds; figures are the medians of them [default: 5]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
+    /// A tenth of everything that is not said, in two rounds: for a look, not for figures to keep
+    #[arg(long)]
+    quick: bool,
+    /// Which pairs to measure [default: direct,bare,sidelane, and envoy where there is one]
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Kind>,
+    /// Print JSON with all rounds instead of the tables
     #[arg(long)]
     pub(crate) json: bool,
     /// The `sidelane` program [default: variable SIDELANE, else `sidelane` beside this program]
     #[arg(long, value_name = "PATH")]
-    pub(crate) sidelane: Option<PathBuf>,
+    sidelane: Option<PathBuf>,
+    /// The `envoy` program [default: variable ENVOY, else `envoy` of the PATH]
+    #[arg(long, value_name = "PATH")]
+    envoy: Option<PathBuf>,
 }
 
 impl Args {
     /// Calls in each round and pair.
     pub(crate) fn calls(&self) -> u64 {
-        self.calls.unwrap_or(if self.payload < LARGE {
+        let usual = if self.payload < LARGE {
             CALLS
         } else {
             LARGE_CALLS
-        })
+        };
+        self.calls.unwrap_or(self.shortened(usual))
     }
 
-    /// The pairs to measure, each once, in the order of [`Kind`].
-    pub(crate) fn kinds(&self) -> Vec<Kind> {
+    /// Calls in each round and pair with one at a time.
+    pub(crate) fn single_calls(&self) -> u64 {
+        self.single_calls.unwrap_or(self.shortened(SINGLE_CALLS))
+    }
+
+    /// Calls of 64 KiB in each round and pair; 0 for none.
+    pub(crate) fn large_calls(&self) -> u64 {
+        self.large_calls
+            .unwrap_or(self.shortened(LARGE_CALLS_BESIDE))
+    }
+
+    /// Messages of each kind of stream in each round and pair; 0 for none.
+    pub(crate) fn stream_messages(&self) -> u64 {
+        self.stream_messages
+            .unwrap_or(self.shortened(STREAM_MESSAGES))
+    }
+
+    /// Rounds.
+    pub(crate) fn rounds(&self) -> u32 {
+        self.rounds.unwrap_or(if self.quick { 2 } else { ROUNDS })
+    }
+
+    /// How long calls are made at each rate; `None` without an open loop.
+    ///
+    /// # Errors
+    /// It is no time.
+    pub(crate) fn open_time(&self) -> Result<Option<Duration>> {
+        let seconds = self.open_seconds.unwrap_or(if self.quick {
+            OPEN_SECONDS / 10.0
+        } else {
+            OPEN_SECONDS
+        });
+        let time = Duration::try_from_secs_f64(seconds)
+            .with_context(|| format!("--open-seconds {seconds} is no time"))?;
+        Ok((!time.is_zero()).then_some(time))
+    }
+
+    fn shortened(&self, usual: u64) -> u64 {
+        if self.quick { usual / 10 } else { usual }
+    }
+
+    /// The pairs to measure, each once, in the order of [`Kind`], and the programs that they need.
+    ///
+    /// # Errors
+    /// One of them is not there.
+    pub(crate) fn pairs(&self) -> Result<(Vec<Kind>, Programs)> {
         let mut kinds = self.only.clone();
+        if kinds.is_empty() {
+            kinds = vec![Kind::Direct, Kind::Bare, Kind::Sidelane];
+            // Never needed; but one that was named must be there.
+            if self.named_envoy().is_some() || on_path("envoy").is_some() {
+                kinds.push(Kind::Envoy);
+            }
+        }
         kinds.sort_unstable();
         kinds.dedup();
-        kinds
+        let mut programs = Programs::default();
+        if kinds.contains(&Kind::Sidelane) {
+            programs.sidelane = Some(self.sidelane()?);
+        }
+        if kinds.contains(&Kind::Envoy) {
+            programs.envoy = Some(self.envoy()?);
+        }
+        Ok((kinds, programs))
+    }
+
+    fn named_envoy(&self) -> Option<PathBuf> {
+        let variable = std::env::var_os("ENVOY").map(PathBuf::from);
+        self.envoy.clone().or(variable)
+    }
+
+    fn envoy(&self) -> Result<PathBuf> {
+        let Some(named) = self.named_envoy() else {
+            return on_path("envoy").context(
+                "no envoy on the PATH: name it by --envoy PATH or the variable ENVOY, or leave \
+                 its pair out",
+            );
+        };
+        if !named.is_file() {
+            bail!(
+                "no envoy program at {}: name another by --envoy PATH or the variable ENVOY, or \
+                 leave its pair out (--only direct,bare,sidelane)",
+                named.display()
+            );
+        }
+        Ok(named)
     }
 
     /// Where the `sidelane` program is; an error if nothing is there.
-    pub(crate) fn sidelane(&self) -> Result<PathBuf> {
+    fn sidelane(&self) -> Result<PathBuf> {
         let variable = std::env::var_os("SIDELANE").map(PathBuf::from);
         let named = self.sidelane.clone().or(variable);
         let path = match named {
@@ -88,6 +206,12 @@ impl Args {
         }
         Ok(path)
     }
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH")?;
+    let mut programs = std::env::split_paths(&folders).map(|folder| folder.join(program));
+    programs.find(|path| path.is_file())
 }
 
 fn beside(program: &Path) -> PathBuf {
@@ -111,8 +235,35 @@ mod tests {
             (run.calls(), run.connections, run.in_flight),
             (60_000, 2, 64)
         );
-        assert_eq!((run.payload, run.rounds), (128, 5));
-        assert_eq!(run.kinds(), [Kind::Direct, Kind::Bare, Kind::Sidelane]);
+        assert_eq!(
+            (run.payload, run.rounds(), run.single_calls()),
+            (128, 5, 2_000)
+        );
+        assert_eq!((run.large_calls(), run.stream_messages()), (3_000, 200_000));
+        assert_eq!(run.rates, [500, 2_000]);
+        assert_eq!(run.open_time().unwrap(), Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn quick_shortens_what_is_not_said() {
+        let run = run(&["--quick", "--large-calls", "77"]).unwrap();
+        assert_eq!(
+            (run.calls(), run.rounds(), run.single_calls()),
+            (6_000, 2, 200)
+        );
+        assert_eq!((run.large_calls(), run.stream_messages()), (77, 20_000));
+        assert_eq!(run.open_time().unwrap(), Some(Duration::from_millis(300)));
+    }
+
+    #[test]
+    fn an_open_loop_of_no_time_is_left_out_and_less_is_refused() {
+        let time = |text| run(&["--open-seconds", text]).unwrap().open_time();
+        assert_eq!(time("0").unwrap(), None);
+        let error = run(&["--open-seconds=-1"])
+            .unwrap()
+            .open_time()
+            .unwrap_err();
+        assert_eq!(error.to_string(), "--open-seconds -1 is no time");
     }
 
     #[test]
@@ -128,18 +279,19 @@ mod tests {
 
     #[test]
     fn only_takes_a_list_and_ignores_order_and_repetition() {
-        let kinds = run(&["--only", "bare,direct", "--only", "bare"])
-            .unwrap()
-            .kinds();
+        let run = run(&["--only", "bare,direct", "--only", "bare"]).unwrap();
+        let (kinds, programs) = run.pairs().unwrap();
         assert_eq!(kinds, [Kind::Direct, Kind::Bare]);
+        assert!(programs.sidelane.is_none() && programs.envoy.is_none());
     }
 
     #[test]
     fn what_is_not_known_or_out_of_range_is_refused() {
         for wrong in [
             ["--call", "7"],
-            ["--only", "envoy"],
+            ["--only", "nginx"],
             ["--calls", "0"],
+            ["--rates", "0"],
             ["--in-flight", "1025"],
             ["--payload", "4194304"],
         ] {
@@ -149,11 +301,17 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_sidelane_is_named_with_the_ways_out() {
-        let run = run(&["--sidelane", "/nowhere/sidelane"]).unwrap();
-        let text = run.sidelane().unwrap_err().to_string();
+    fn a_missing_program_is_named_with_the_ways_out() {
+        let missing = run(&["--only", "sidelane", "--sidelane", "/nowhere/sidelane"]);
+        let text = missing.unwrap().pairs().unwrap_err().to_string();
         assert!(
             text.contains("/nowhere/sidelane") && text.contains("--only direct,bare"),
+            "{text}"
+        );
+        let missing = run(&["--only", "envoy", "--envoy", "/nowhere/envoy"]);
+        let text = missing.unwrap().pairs().unwrap_err().to_string();
+        assert!(
+            text.contains("/nowhere/envoy") && text.contains("--only direct,bare,sidelane"),
             "{text}"
         );
     }

@@ -1,7 +1,11 @@
-//! `sidelane-bench calls`: calls direct, through two bare hyper proxies and through two Sidelane
-//! sidecars, in one run and in turn, with what each costs.
+//! `sidelane-bench calls`: calls direct, through two bare hyper proxies, two Envoys and two
+//! Sidelane sidecars, in one run and in turn, with what each costs: as many as go through, at fixed
+//! rates, large ones and streams.
 
+mod aims;
 mod args;
+mod course;
+mod phases;
 mod report;
 mod rounds;
 mod table;

@@ -2,9 +2,12 @@
 //! figures of a pair are medians of its rounds, and a ratio is taken within each round before
 //! its median is; field names carry their units and are what other programs rely on.
 
+use anyhow::Result;
 use serde::Serialize;
 
+use super::aims::{self, Aim};
 use super::args::Args;
+use super::phases::{Added, Bulk, BulkRound, Open};
 use crate::pair::{Kind, Part};
 use crate::statistics::{Latency, median};
 
@@ -15,10 +18,18 @@ pub(crate) struct Report {
     pub(crate) settings: Settings,
     /// Where it ran.
     pub(crate) machine: Machine,
-    /// In the order direct, bare, sidelane.
+    /// In the order direct, bare, envoy, sidelane.
     pub(crate) pairs: Vec<PairReport>,
     /// Sidelane to bare; absent unless both ran.
     pub(crate) sidelane_to_bare: Option<Ratios>,
+    /// Sidelane to Envoy; absent unless both ran.
+    pub(crate) sidelane_to_envoy: Option<Ratios>,
+    /// Envoy to bare; absent unless both ran.
+    pub(crate) envoy_to_bare: Option<Ratios>,
+    /// What each pair adds to direct calls at the fixed rates; empty unless direct ran.
+    pub(crate) added: Vec<Added>,
+    /// The aims, each with what came of it.
+    pub(crate) aims: Vec<Aim>,
     /// Failed calls of all pairs and rounds.
     pub(crate) failed: u64,
 }
@@ -26,19 +37,37 @@ pub(crate) struct Report {
 impl Report {
     /// Puts the pairs together and compares them.
     pub(crate) fn new(settings: Settings, machine: Machine, pairs: Vec<PairReport>) -> Self {
-        let pair = |kind| pairs.iter().find(|pair| pair.pair == kind);
-        let sidelane_to_bare = pair(Kind::Sidelane)
-            .zip(pair(Kind::Bare))
-            .map(|(sidelane, bare)| Ratios::of(&sidelane.rounds, &bare.rounds));
+        let ratios = |one, other| Some(Ratios::of(find(&pairs, one)?, find(&pairs, other)?));
+        let (to_bare, to_envoy) = (
+            ratios(Kind::Sidelane, Kind::Bare),
+            ratios(Kind::Sidelane, Kind::Envoy),
+        );
+        let envoy_to_bare = ratios(Kind::Envoy, Kind::Bare);
+        let direct = find(&pairs, Kind::Direct);
+        let added: Vec<Added> = direct
+            .into_iter()
+            .flat_map(|direct| pairs.iter().flat_map(|pair| Added::of(pair, direct)))
+            .collect();
+        let sidelane = find(&pairs, Kind::Sidelane);
+        let aims =
+            sidelane.map(|pair| aims::judge(pair, to_bare.as_ref(), to_envoy.as_ref(), &added));
         let failed = pairs.iter().map(PairReport::failed).sum();
         Self {
             settings,
             machine,
-            pairs,
-            sidelane_to_bare,
+            sidelane_to_bare: to_bare,
+            sidelane_to_envoy: to_envoy,
+            envoy_to_bare,
+            added,
+            aims: aims.unwrap_or_default(),
             failed,
+            pairs,
         }
     }
+}
+
+fn find(pairs: &[PairReport], kind: Kind) -> Option<&PairReport> {
+    pairs.iter().find(|pair| pair.pair == kind)
 }
 
 /// What was asked for.
@@ -49,20 +78,32 @@ pub(crate) struct Settings {
     connections: u32,
     in_flight: u32,
     payload_bytes: u32,
+    rates: Vec<u32>,
+    open_seconds: f64,
+    large_calls: u64,
+    stream_messages: u64,
     rounds: u32,
 }
 
 impl Settings {
     /// From the command line.
-    pub(crate) fn of(run: &Args) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// What it says of the open loop is no time.
+    pub(crate) fn of(run: &Args) -> Result<Self> {
+        let open = run.open_time()?.unwrap_or_default();
+        Ok(Self {
             calls: run.calls(),
-            single_calls: run.single_calls,
+            single_calls: run.single_calls(),
             connections: run.connections,
             in_flight: run.in_flight,
             payload_bytes: run.payload,
-            rounds: run.rounds,
-        }
+            rates: run.rates.clone(),
+            open_seconds: open.as_secs_f64(),
+            large_calls: run.large_calls(),
+            stream_messages: run.stream_messages(),
+            rounds: run.rounds(),
+        })
     }
 }
 
@@ -96,10 +137,16 @@ pub(crate) struct PairReport {
     pub(crate) pair: Kind,
     /// Medians of the rounds.
     pub(crate) median: Figures,
+    /// Medians of the open loop, one for each rate.
+    pub(crate) open: Vec<Open>,
+    /// Medians of the rounds in bulk.
+    pub(crate) bulk: Bulk,
     /// Its processes, and last the load generator.
     pub(crate) processes: Vec<ProcessReport>,
     /// Each round, in the order in which they ran.
     pub(crate) rounds: Vec<Round>,
+    /// Each round in bulk, likewise; they run after all the others.
+    pub(crate) bulk_rounds: Vec<BulkRound>,
 }
 
 impl PairReport {
@@ -107,6 +154,7 @@ impl PairReport {
     pub(crate) fn new(
         pair: Kind,
         rounds: Vec<Round>,
+        bulk_rounds: Vec<BulkRound>,
         processes: Vec<ProcessReport>,
     ) -> Option<Self> {
         let of = |figure: fn(&Figures) -> f64| median(rounds.iter().map(|r| figure(&r.figures)));
@@ -127,14 +175,33 @@ impl PairReport {
         Some(Self {
             pair,
             median,
+            open: Open::medians(&rounds),
+            bulk: Bulk::median(&bulk_rounds),
             processes,
             rounds,
+            bulk_rounds,
         })
     }
 
     /// Failed calls of all rounds.
     pub(crate) fn failed(&self) -> u64 {
-        self.rounds.iter().map(|round| round.failed).sum()
+        let bulk = self.bulk_rounds.iter().map(|round| round.failed);
+        self.rounds
+            .iter()
+            .map(|round| round.failed)
+            .chain(bulk)
+            .sum()
+    }
+
+    /// What the first of them said.
+    pub(crate) fn first_failure(&self) -> Option<&str> {
+        let bulk = self.bulk_rounds.iter().map(|round| &round.first_failure);
+        let mut all = self
+            .rounds
+            .iter()
+            .map(|round| &round.first_failure)
+            .chain(bulk);
+        all.find_map(Option::as_deref)
     }
 
     /// A sum over the two proxies.
@@ -153,6 +220,8 @@ pub(crate) struct Round {
     /// What was measured.
     #[serde(flatten)]
     pub(crate) figures: Figures,
+    /// The open loop, one for each rate; empty where it is left out.
+    pub(crate) open: Vec<Open>,
     /// Calls that were answered as they should be.
     pub(crate) answered: u64,
     /// Calls that were not.
@@ -211,19 +280,37 @@ pub(crate) struct Ratios {
     pub(crate) loaded_p99: Ratio,
     /// Mean with one call at a time.
     pub(crate) single_mean: Ratio,
+    /// Calls of 64 KiB a second.
+    pub(crate) large_calls_per_second: Ratio,
+    /// Processor time of both proxies for a call of 64 KiB.
+    pub(crate) large_cpu_per_call: Ratio,
+    /// Processor time of both proxies for a message of a server stream.
+    pub(crate) expand_cpu_per_message: Ratio,
+    /// Processor time of both proxies for a message, there and back, of a stream both ways.
+    pub(crate) chat_cpu_per_message: Ratio,
 }
 
 impl Ratios {
-    fn of(one: &[Round], other: &[Round]) -> Self {
+    fn of(one: &PairReport, other: &PairReport) -> Self {
         let ratio = |figure: fn(&Figures) -> f64| {
-            let pairs = one.iter().zip(other);
+            let pairs = one.rounds.iter().zip(&other.rounds);
             Ratio::of(pairs.map(|(one, other)| figure(&one.figures) / figure(&other.figures)))
+        };
+        let in_bulk = |figure: fn(&Bulk) -> Option<f64>| {
+            let pairs = one.bulk_rounds.iter().zip(&other.bulk_rounds);
+            let both = pairs
+                .filter_map(|(one, other)| Some(figure(&one.figures)? / figure(&other.figures)?));
+            Ratio::of(both)
         };
         Self {
             cpu_per_call: ratio(|figures| figures.proxies_cpu_us_per_call),
             calls_per_second: ratio(|figures| figures.calls_per_second),
             loaded_p99: ratio(|figures| figures.loaded.p99_us),
             single_mean: ratio(|figures| figures.single.mean_us),
+            large_calls_per_second: in_bulk(|bulk| Some(bulk.large?.per_second)),
+            large_cpu_per_call: in_bulk(|bulk| Some(bulk.large?.proxies_cpu_us)),
+            expand_cpu_per_message: in_bulk(|bulk| Some(bulk.expand?.proxies_cpu_us)),
+            chat_cpu_per_message: in_bulk(|bulk| Some(bulk.chat?.proxies_cpu_us)),
         }
     }
 }
@@ -251,6 +338,7 @@ impl Ratio {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::calls::phases::Throughput;
     use clap::Parser as _;
 
     fn round(cpu: f64, calls_per_second: f64, failed: u64) -> Round {
@@ -266,6 +354,11 @@ pub(crate) mod tests {
                 loaded: latency,
                 single: latency,
             },
+            open: vec![Open {
+                rate: 2000.0,
+                fixed: true,
+                latency,
+            }],
             answered: 1000 - failed,
             failed,
             first_failure: (failed > 0).then(|| "grpc-status 14: nobody".to_owned()),
@@ -293,7 +386,19 @@ pub(crate) mod tests {
             process("caller's proxy", Some(Part::Proxy), 2048),
             process("load generator", None, 9000),
         ];
-        PairReport::new(kind, rounds, processes).unwrap()
+        let bulk = cpus.map(|cpu| BulkRound {
+            figures: Bulk {
+                large: Some(Throughput {
+                    per_second: 1e5 / cpu,
+                    proxies_cpu_us: 10.0 * cpu,
+                }),
+                ..Bulk::default()
+            },
+            answered: 10,
+            failed: 0,
+            first_failure: None,
+        });
+        PairReport::new(kind, rounds, bulk.to_vec(), processes).unwrap()
     }
 
     /// A report as three rounds could have made it.
@@ -310,7 +415,7 @@ pub(crate) mod tests {
             pair(Kind::Bare, [10.0, 20.0, 40.0], 0),
             pair(Kind::Sidelane, [11.0, 26.0, 48.0], failed),
         ];
-        Report::new(Settings::of(&run), machine, pairs)
+        Report::new(Settings::of(&run).unwrap(), machine, pairs)
     }
 
     #[test]
@@ -322,6 +427,13 @@ pub(crate) mod tests {
             Some(1.2),
             "26/20, the ratio of the medians, would be 1.3"
         );
+    }
+
+    #[test]
+    fn ratios_in_bulk_are_those_of_what_both_did() {
+        let ratios = report(0).sidelane_to_bare.unwrap();
+        assert_eq!(ratios.large_cpu_per_call.rounds, [1.1, 1.3, 1.2]);
+        assert_eq!(ratios.chat_cpu_per_message.median, None);
     }
 
     #[test]
@@ -354,6 +466,10 @@ pub(crate) mod tests {
         assert_eq!(bare["median"]["single"]["mean_us"], 100.0);
         assert_eq!(bare["rounds"][2]["calls_per_second"], 25_000.0);
         assert_eq!(bare["rounds"][2]["answered"], 1000);
+        assert_eq!(bare["open"][0]["latency"]["p99_us"], 300.0);
+        assert_eq!(bare["bulk"]["large"]["per_second"], 5000.0);
+        assert_eq!(bare["bulk"]["chat"], serde_json::Value::Null);
+        assert_eq!(json["aims"][0]["met"], false);
         assert_eq!(bare["processes"][1]["part"], "proxy");
         assert_eq!(bare["processes"][1]["memory"]["peak_kib"], 3 * 4096);
         assert_eq!(bare["processes"][3]["part"], serde_json::Value::Null);

@@ -4,28 +4,34 @@
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use std::fmt::Write as _;
 
-use super::report::{PairReport, Ratio, Report};
+use super::aims::Aim;
+use super::phases::Bulk;
+use super::report::{PairReport, Ratio, Ratios, Report};
 
 /// The whole report as text, ending with a newline.
 pub(crate) fn render(report: &Report) -> String {
     let mut text = format!("{}\n\n{}\n", pairs(report), processes(report));
-    if let Some(ratios) = &report.sidelane_to_bare {
-        text.push_str("\nSidelane to bare, median of the rounds (lowest to highest):\n");
-        for (name, ratio) in [
-            ("CPU per call", &ratios.cpu_per_call),
-            ("calls a second", &ratios.calls_per_second),
-            ("p99 under load", &ratios.loaded_p99),
-            ("mean, one call at a time", &ratios.single_mean),
-        ] {
-            let _ = writeln!(text, "  {name}: {}", times(ratio));
+    if report.pairs.iter().any(|pair| !pair.open.is_empty()) {
+        text.push_str("\nAt a rate, timed from when each call was due:\n\n");
+        let _ = writeln!(text, "{}", open(report));
+    }
+    if report.pairs.iter().any(|pair| pair.bulk != Bulk::default()) {
+        let _ = writeln!(text, "\n{}", bulk(report));
+    }
+    for (title, ratios) in [
+        ("Sidelane to bare", &report.sidelane_to_bare),
+        ("Sidelane to Envoy", &report.sidelane_to_envoy),
+        ("Envoy to bare", &report.envoy_to_bare),
+    ] {
+        if let Some(ratios) = ratios {
+            put_ratios(&mut text, title, ratios);
         }
     }
+    if !report.aims.is_empty() {
+        let _ = writeln!(text, "\n{}", aims(&report.aims));
+    }
     for pair in &report.pairs {
-        let first = pair
-            .rounds
-            .iter()
-            .find_map(|round| round.first_failure.as_deref());
-        if let Some(first) = first {
+        if let Some(first) = pair.first_failure() {
             let (name, failed) = (pair.pair.name(), pair.failed());
             let _ = writeln!(
                 text,
@@ -37,6 +43,106 @@ pub(crate) fn render(report: &Report) -> String {
         text.push_str("\nBuilt without optimisation: these figures say nothing.\n");
     }
     text
+}
+
+fn put_ratios(text: &mut String, title: &str, ratios: &Ratios) {
+    let _ = writeln!(text, "\n{title}, median of the rounds (lowest to highest):");
+    for (name, ratio) in [
+        ("CPU per call", &ratios.cpu_per_call),
+        ("calls a second", &ratios.calls_per_second),
+        ("p99 under load", &ratios.loaded_p99),
+        ("mean, one call at a time", &ratios.single_mean),
+        ("64 KiB calls a second", &ratios.large_calls_per_second),
+        ("CPU per 64 KiB call", &ratios.large_cpu_per_call),
+        (
+            "CPU per message, server stream",
+            &ratios.expand_cpu_per_message,
+        ),
+        (
+            "CPU per message, stream both ways",
+            &ratios.chat_cpu_per_message,
+        ),
+    ] {
+        let _ = writeln!(text, "  {name}: {}", times(ratio));
+    }
+}
+
+fn open(report: &Report) -> Table {
+    let mut table = table(&[
+        "pair",
+        "calls/s",
+        "p50 us",
+        "p99 us",
+        "added p50 us",
+        "added p99 us",
+    ]);
+    for pair in &report.pairs {
+        for open in &pair.open {
+            let added = report.added.iter().find(|added| {
+                let here = added.pair == pair.pair && open.fixed;
+                here && (added.rate - open.rate).abs() < 0.5
+            });
+            let more = |figure: Option<f64>| {
+                figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.0}"))
+            };
+            let note = if open.fixed { "" } else { " (70 %)" };
+            table.add_row([
+                pair.pair.name().to_owned(),
+                format!("{:.0}{note}", open.rate),
+                format!("{:.0}", open.latency.p50_us),
+                format!("{:.0}", open.latency.p99_us),
+                more(added.map(|added| added.p50_us)),
+                more(added.map(|added| added.p99_us)),
+            ]);
+        }
+    }
+    align(table)
+}
+
+fn bulk(report: &Report) -> Table {
+    let mut table = table(&[
+        "pair",
+        "64 KiB calls/s",
+        "CPU us/call, proxies",
+        "server stream messages/s",
+        "CPU us/message",
+        "both ways messages/s",
+        "CPU us/message",
+    ]);
+    for pair in &report.pairs {
+        let mut row = vec![pair.pair.name().to_owned()];
+        for part in [pair.bulk.large, pair.bulk.expand, pair.bulk.chat] {
+            match part {
+                Some(part) => {
+                    row.push(format!("{:.0}", part.per_second));
+                    row.push(format!("{:.2}", part.proxies_cpu_us));
+                }
+                None => row.extend(["-".to_owned(), "-".to_owned()]),
+            }
+        }
+        table.add_row(row);
+    }
+    align(table)
+}
+
+fn aims(aims: &[Aim]) -> Table {
+    let mut table = table(&["aim", "bound", "measured", "verdict"]);
+    for aim in aims {
+        let side = if aim.at_most { "at most" } else { "at least" };
+        let verdict = match (aim.met, aim.missed_by()) {
+            (Some(true), _) => "met".to_owned(),
+            (_, Some(percent)) => format!("missed by {percent:.0} %"),
+            _ => "not measured".to_owned(),
+        };
+        let measured = aim.measured;
+        table.add_row([
+            aim.name.to_owned(),
+            format!("{side} {:.2}", aim.bound),
+            measured.map_or_else(|| "-".to_owned(), |measured| format!("{measured:.2}")),
+            verdict,
+        ]);
+    }
+    align(table)
 }
 
 fn pairs(report: &Report) -> Table {
@@ -191,6 +297,26 @@ mod tests {
             text.contains("  CPU per call: 1.20x (1.10 to 1.30)\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn rates_bulk_and_aims_have_their_tables() {
+        let text = render(&report(0));
+        let after = &text[text.find("At a rate").unwrap()..];
+        let row = ["bare", "2000", "90", "300", "-", "-"];
+        assert_eq!(cells(after, "| bare"), row, "nothing to add to: {text}");
+        let after = &text[text.find("64 KiB calls/s").unwrap()..];
+        let row = ["bare", "5000", "200.00", "-", "-", "-", "-"];
+        assert_eq!(cells(after, "| bare"), row, "{text}");
+        let row = [
+            "CPU per call, to bare",
+            "at most 1.15",
+            "1.20",
+            "missed by 4 %",
+        ];
+        assert_eq!(cells(&text, "| CPU per call, to bare"), row, "{text}");
+        let envoy = cells(&text, "| CPU per call, to Envoy");
+        assert_eq!(envoy[2..], ["-", "not measured"], "{text}");
     }
 
     #[test]
