@@ -76,7 +76,7 @@ fn help_names_every_command() {
     assert_eq!((code, errors.as_str()), (0, ""));
     for command in [
         "control", "sidecar", "nodes", "services", "apply", "rules", "check", "explain", "wait",
-        "demo", "version", "help",
+        "redirect", "demo", "version", "help",
     ] {
         let line = text
             .lines()
@@ -93,7 +93,7 @@ fn help_names_every_command() {
 #[test]
 fn help_of_a_command_is_its_own_help() {
     for command in [
-        "nodes", "services", "apply", "rules", "check", "explain", "wait", "demo",
+        "nodes", "services", "apply", "rules", "check", "explain", "wait", "redirect", "demo",
     ] {
         let (code, text, _) = outcome(&["help", command]);
         assert_eq!(code, 0);
@@ -195,6 +195,54 @@ fn a_wait_is_for_one_thing() {
         2,
         "sidelane wait: --control is of no use here: without --revision a sidecar is waited for, \
          and control is not asked",
+    );
+}
+
+#[test]
+fn ports_that_would_lead_nowhere_are_refused_before_a_rule_is_made() {
+    refused(
+        &["redirect"],
+        2,
+        "sidelane redirect: which ports to redirect is missing: sidelane redirect --ports \
+         50051,50052 (or --remove)",
+    );
+    refused(
+        &["redirect", "--ports", "50051,0"],
+        2,
+        "sidelane redirect: --ports \"0\" (command line): is no port; write a number from 1 to 65535",
+    );
+    refused(
+        &["redirect", "--ports", "15006"],
+        2,
+        "sidelane redirect: --ports \"15006\" (command line): is a port of sidecars or control, \
+         whose own connections it would take; if theirs are others here, say so with --own-ports",
+    );
+    refused(
+        &["redirect", "--remove", "--ports", "50051"],
+        2,
+        "sidelane redirect: --ports is of no use here: --remove takes out whatever was installed",
+    );
+}
+
+#[test]
+fn rules_are_shown_without_a_right_and_without_iptables() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sidelane"));
+    let arguments = ["redirect", "--ports", "50051", "--to", "7001", "--dry-run"];
+    // Nothing is run: there is nowhere to find it.
+    let output = command.args(arguments).env("PATH", "").output().unwrap();
+    let rules = |program: &str, loopback: &str| {
+        format!(
+            "# {program} --noflush\n*nat\n:SIDELANE_REDIRECT - [0:0]\n\
+             -A SIDELANE_REDIRECT -m mark --mark 0x51de -j RETURN\n\
+             -A SIDELANE_REDIRECT -d {loopback} -j RETURN\n\
+             -A SIDELANE_REDIRECT -p tcp -m tcp --dport 50051 -j REDIRECT --to-ports 7001\n\
+             -I OUTPUT 1 -p tcp -j SIDELANE_REDIRECT\nCOMMIT\n"
+        )
+    };
+    assert!(output.status.success());
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        rules("iptables-restore", "127.0.0.0/8") + &rules("ip6tables-restore", "::1/128")
     );
 }
 

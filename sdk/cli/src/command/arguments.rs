@@ -165,6 +165,13 @@ fn help(usage: &Usage) -> String {
     text
 }
 
+/// The settings of a command line, for tests of what a command makes of them.
+#[cfg(test)]
+pub(super) fn parsed_for_tests(usage: &Usage, given: Vec<OsString>) -> Settings {
+    let parsed = parse(usage, given, &Environment::default()).unwrap();
+    parsed.unwrap().settings
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@ pub(crate) mod control;
 mod explain;
 mod nodes;
 pub(crate) mod output;
+mod redirect;
 mod rules;
 mod services;
 mod sidecar;
@@ -27,6 +28,7 @@ use apply::ApplyError;
 use check::CheckError;
 use control::ControlError;
 use explain::ExplainError;
+use redirect::TablesError;
 use rules::RulesError;
 use sidecar::SidecarError;
 use wait::WaitError;
@@ -37,7 +39,7 @@ const WRONG_USAGE: u8 = 2;
 const VERSION: &str = concat!("sidelane ", env!("CARGO_PKG_VERSION"));
 
 /// Every command that people see, with what it does.
-const COMMANDS: [(&str, &str); 12] = [
+const COMMANDS: [(&str, &str); 13] = [
     ("control", "Runs the control plane"),
     ("sidecar", "Runs a sidecar beside a service"),
     ("nodes", nodes::USAGE.program.about),
@@ -47,6 +49,7 @@ const COMMANDS: [(&str, &str); 12] = [
     ("check", check::USAGE.program.about),
     ("explain", explain::USAGE.program.about),
     ("wait", wait::USAGE.program.about),
+    ("redirect", redirect::USAGE.program.about),
     ("demo", demo::USAGE.program.about),
     ("version", "Prints the version"),
     ("help", "Prints this text, or that of one command"),
@@ -106,6 +109,9 @@ pub(crate) enum Failure {
     /// A wait in vain.
     #[error(transparent)]
     Wait(#[from] WaitError),
+    /// The kernel's rules are not as asked.
+    #[error(transparent)]
+    Redirect(#[from] TablesError),
     /// The demo.
     #[error(transparent)]
     Demo(#[from] DemoError),
@@ -139,6 +145,7 @@ impl Failure {
             | Self::Check(_)
             | Self::Explain(_)
             | Self::Wait(_)
+            | Self::Redirect(_)
             | Self::Demo(_)
             | Self::System { .. } => ExitCode::FAILURE,
         }
@@ -165,6 +172,7 @@ pub(crate) fn run(mut args: Vec<OsString>, routes: RouteTable) -> ExitCode {
         "check" => check::run(args),
         "explain" => explain::run(args),
         "wait" => wait::run(args),
+        "redirect" => redirect::run(args),
         "demo" => demo::run(args),
         "version" | "--version" | "-V" => output::line(VERSION),
         "help" | "--help" | "-h" => return help(args, routes),
