@@ -1,5 +1,6 @@
 //! The call matrix in every language that there is a kit for: each as the client and each as the
-//! server, through two sidecars. The client dials its sidecar. The same pairs without a mesh are the control group: what fails there is not ours.
+//! server, through two sidecars. The client dials its sidecar, or it knows of none and has a proxy
+//! variable. The same pairs without a mesh are the control group: what fails there is not ours.
 //!
 //! One mesh for each language of the server, so that all clients find the same; the test names each
 //! cell and case that failed, after all have run.
@@ -9,12 +10,15 @@ use std::time::Instant;
 
 use sidelane_tests::cases::{self, CASES, Ground, Report, Way};
 use sidelane_tests::cluster::{Cluster, LocalService};
-use sidelane_tests::languages::{Kit, Language, go, python};
+use sidelane_tests::languages::{Kit, Language, Proxy, go, python};
 use sidelane_tests::{Upstream, cluster, services};
 use tokio::sync::Mutex;
 
 /// Cases measure time, so only one test of this file runs at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
+
+/// The name that clients believe to call; `.test` is never anybody's (RFC 6761).
+const NOBODY: &str = "echo.test:50051";
 
 /// Takes seconds where a language is slow, and the connection of one client is all that it is
 /// about: left to the cells of a language with itself and with Rust.
@@ -25,6 +29,7 @@ const LONG: &str = "ten_thousand_cancelled";
 enum Road {
     Directly,
     Dialled,
+    ByProxyVariable,
 }
 
 /// What came of the cells.
@@ -107,13 +112,32 @@ async fn row(
             .collect();
         // The control group: without the mesh, that is, without anything of ours.
         if all {
-            table.cell(client, Road::Directly, &ground, &chosen).await;
+            table
+                .cell(client, Road::Directly, &ground, None, &chosen)
+                .await;
         }
         ground.target = outbound;
         ground.way = Way::Mesh {
             caller: "caller".to_owned(),
         };
-        table.cell(client, Road::Dialled, &ground, &chosen).await;
+        table
+            .cell(client, Road::Dialled, &ground, None, &chosen)
+            .await;
+        if client.kit().is_some() {
+            let proxy = Proxy {
+                address: outbound,
+                target: NOBODY.to_owned(),
+            };
+            table
+                .cell(
+                    client,
+                    Road::ByProxyVariable,
+                    &ground,
+                    Some(&proxy),
+                    &chosen,
+                )
+                .await;
+        }
     }
     println!("{} cells, {} cases passed", table.cells, table.cases);
     assert!(
@@ -124,11 +148,18 @@ async fn row(
 }
 
 impl Table {
-    async fn cell(&mut self, client: &Client, road: Road, ground: &Ground, chosen: &[&str]) {
+    async fn cell(
+        &mut self,
+        client: &Client,
+        road: Road,
+        ground: &Ground,
+        proxy: Option<&Proxy>,
+        chosen: &[&str],
+    ) {
         let cell = format!("{} to {}, {road}", client.language(), ground.server_kind);
         println!("---- {cell}");
         let start = Instant::now();
-        let report = client.run(ground, chosen).await;
+        let report = client.run(ground, proxy, chosen).await;
         println!("---- {cell}: {} ms", start.elapsed().as_millis());
         self.cells += 1;
         self.cases += report.passed();
@@ -165,10 +196,10 @@ impl Client {
         }
     }
 
-    async fn run(&self, ground: &Ground, chosen: &[&str]) -> Report {
+    async fn run(&self, ground: &Ground, proxy: Option<&Proxy>, chosen: &[&str]) -> Report {
         match self {
             Self::Rust => cases::run(ground, chosen).await,
-            Self::Kit(kit) => kit.run(ground, None, chosen).await,
+            Self::Kit(kit) => kit.run(ground, proxy, chosen).await,
         }
     }
 }
@@ -178,6 +209,7 @@ impl std::fmt::Display for Road {
         formatter.write_str(match self {
             Self::Directly => "directly",
             Self::Dialled => "dialled through two sidecars",
+            Self::ByProxyVariable => "by proxy variable through two sidecars",
         })
     }
 }

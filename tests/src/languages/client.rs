@@ -111,3 +111,110 @@ async fn ended(process: &Process, ran: &[String], cases: &[&str]) -> Result<(), 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::languages::{Language, Launch, Missing};
+
+    const WANTED: [&str; 2] = ["half_close", "early_answer"];
+
+    /// A language whose client is a shell script.
+    fn kit(script: &str) -> Kit {
+        let launch = Launch {
+            program: PathBuf::from("/bin/sh"),
+            arguments: ["-c", script, "sh"].map(str::to_owned).to_vec(),
+        };
+        Kit {
+            language: Language::Go,
+            client: launch.clone(),
+            server: launch.clone(),
+            version: launch,
+            proxy: |address| vec![("proxy_of_test".to_owned(), address.to_string())],
+            missing: &[Missing {
+                case: "unary_of_4_mib",
+                reason: "a script has no megabytes",
+            }],
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    async fn run(script: &str, proxy: Option<&Proxy>, cases: &[&str]) -> Report {
+        let ground = Ground {
+            target: address("127.0.0.1:1"),
+            server: address("127.0.0.1:2"),
+            way: Way::Direct,
+            server_kind: Language::Rust,
+        };
+        kit(script).run(&ground, proxy, cases).await
+    }
+
+    const BOTH: &str = r#"for case in half_close early_answer; do
+        echo "{\"begin\": \"$case\"}"
+        echo "{\"case\": \"$case\", \"took_ms\": 1, \"error\": null}"
+    done"#;
+
+    #[tokio::test]
+    async fn the_cases_that_ran_are_those_that_were_wanted() {
+        let report = run(BOTH, None, &WANTED).await;
+        assert_eq!((report.passed(), report.failures()), (2, ""));
+
+        let more = ["half_close", "early_answer", "every_status"];
+        let report = run(BOTH, None, &more).await;
+        assert!(report.failures().contains("it ran"), "{report:?}");
+        let report = run(BOTH, None, &WANTED[..1]).await;
+        assert!(report.failures().contains("it ran"), "{report:?}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_case_is_not_asked_for() {
+        let report = run(
+            BOTH,
+            None,
+            &["unary_of_4_mib", "half_close", "early_answer"],
+        )
+        .await;
+        assert_eq!((report.passed(), report.failures()), (2, ""));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_breaks_is_reported_with_the_case_and_its_log() {
+        let script = r#"echo '{"begin": "half_close"}'; echo "no memory" >&2; exit 3"#;
+        let report = run(script, None, &WANTED).await;
+        assert!(
+            report.failures().contains("it ended in half_close")
+                && report.failures().contains("no memory"),
+            "{report:?}"
+        );
+
+        let report = run(&format!("{BOTH}\nexit 3"), None, &WANTED).await;
+        assert!(report.failures().contains("exit status: 3"), "{report:?}");
+        let report = run("echo hello", None, &WANTED).await;
+        assert!(report.failures().contains("no JSON"), "{report:?}");
+    }
+
+    #[tokio::test]
+    async fn a_client_is_told_of_a_proxy_by_nothing_but_variables() {
+        // What it is told comes back as the failure of a case.
+        let script = r#"echo '{"begin": "half_close"}'
+            echo "{\"case\": \"half_close\", \"took_ms\": 1, \"error\": \"$proxy_of_test; $*\"}""#;
+        let proxy = Proxy {
+            address: address("127.0.0.1:3"),
+            target: "echo.test:4".to_owned(),
+        };
+        let flags = "--server 127.0.0.1:2 --server-kind Rust --cases half_close";
+        let report = run(script, Some(&proxy), &WANTED[..1]).await;
+        let told = format!("127.0.0.1:3; --target echo.test:4 {flags}");
+        assert!(report.failures().contains(&told), "{report:?}");
+        let report = run(script, None, &WANTED[..1]).await;
+        let told = format!(": ; --target 127.0.0.1:1 {flags}");
+        assert!(report.failures().contains(&told), "{report:?}");
+    }
+}
