@@ -8,8 +8,8 @@
 )]
 
 use std::future::Future;
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -21,8 +21,15 @@ use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use sidelane_sidecar::SOCKET_MARK;
+use sidelane_tests::ask::ask_over;
+use sidelane_tests::client::{self, RawAnswer, RawClient, mesh_reason};
 use sidelane_tests::netns::Namespace;
 use sidelane_tests::run::{Ended, Run};
+use sidelane_tests::wire::v1::UnaryRequest;
+use sidelane_tests::wire::v1::echo_client::EchoClient;
+use sidelane_tests::{Cluster, Upstream, cluster, services};
+use tokio::task::spawn_blocking;
+use tonic::Code;
 
 /// Set for the run inside.
 const INSIDE: &str = "REDIRECT_TEST_INSIDE";
@@ -272,8 +279,10 @@ fn an_install_that_fails_half_way_leaves_what_was_there() {
     );
 }
 
-/// Begins a command that runs as root without the right to change the network.
-const WITHOUT_RIGHT: &str = "exec setpriv --bounding-set=-net_admin --inh-caps=-net_admin";
+/// Begins a command that runs as root without the rights to change the network and to mark sockets.
+/// Since Linux 5.17 the latter comes with `NET_RAW`, too.
+const WITHOUT_RIGHT: &str =
+    "exec setpriv --bounding-set=-net_admin,-net_raw --inh-caps=-net_admin,-net_raw";
 
 #[test]
 #[ignore = "needs root, iproute2 and iptables"]
@@ -304,6 +313,167 @@ fn without_the_right_or_without_ipv6_nothing_is_done_and_the_reason_told() {
             let six = |rule: &&String| rule.starts_with("ip6tables");
             assert!(before.iter().filter(six).eq(installed.iter().filter(six)));
             assert!(installed.iter().any(|it| it.contains("--dport 50051")));
+        },
+    );
+}
+
+/// The mesh of a test: nobody serves what is called, but through it.
+async fn mesh(upstream: &Upstream, caller: &Path) -> Cluster {
+    cluster!()
+        .control()
+        .node("caller")
+        .with("--outbound", "127.0.0.1:15001,[::1]:15001")
+        .running(caller)
+        .node("callee")
+        .serving(services::ECHO, upstream)
+        .start()
+        .await
+}
+
+/// Calls `Echo.Unary` as an app does that knows of no mesh, and returns the headers that the server
+/// saw.
+async fn echo(address: SocketAddr) -> Vec<String> {
+    let channel = client::channel(address).await.unwrap();
+    let mut client = EchoClient::new(channel);
+    let answer = client.unary(UnaryRequest::default()).await;
+    let answer = answer.unwrap().into_inner();
+    assert_eq!(answer.node, "echo");
+    answer.metadata
+}
+
+fn by_the_mesh(headers: &[String]) -> bool {
+    headers
+        .iter()
+        .any(|it| it == "sidelane-source-node: caller")
+}
+
+/// Calls what no rule and no node knows.
+async fn unknown(address: SocketAddr) -> RawAnswer {
+    let client = RawClient::connect(address).await.unwrap();
+    ask_over(&client, "/other.v1.Thing/Do", &[]).await
+}
+
+#[test]
+#[ignore = "needs root, iproute2 and iptables"]
+fn an_app_that_dials_a_services_own_address_is_carried_by_the_mesh() {
+    alone(
+        "an_app_that_dials_a_services_own_address_is_carried_by_the_mesh",
+        async || {
+            let own = SocketAddr::from((SERVICE[0], PORT));
+            let upstream = Upstream::named("echo").listening_on(own).start().await;
+            let mesh = mesh(&upstream, Path::new(SIDELANE)).await;
+            assert!(!by_the_mesh(&echo(own).await));
+            redirected(&["--ports", "50051"]).await;
+            assert!(by_the_mesh(&echo(own).await));
+            // Nobody listens at the other one: the path names the service.
+            assert!(by_the_mesh(&echo((SERVICE[1], PORT).into()).await));
+
+            // The rules outlive every process: meanwhile nobody answers.
+            mesh.node("caller").kill().await;
+            assert!(client::channel(own).await.is_err());
+            mesh.node("caller").start_again().await;
+            mesh.node("caller").ready().await;
+            mesh.settled().await;
+            redirected(&["--ports", "50051"]).await;
+            assert!(by_the_mesh(&echo(own).await));
+            mesh.node("caller").kill().await;
+            redirected(&["--remove"]).await;
+            assert!(!by_the_mesh(&echo(own).await));
+        },
+    );
+}
+
+#[test]
+#[ignore = "needs root, iproute2 and iptables"]
+fn what_is_not_for_the_mesh_reaches_its_destination_as_it_is() {
+    alone(
+        "what_is_not_for_the_mesh_reaches_its_destination_as_it_is",
+        async || {
+            let upstream = Upstream::named("echo").start().await;
+            let mesh = mesh(&upstream, Path::new(SIDELANE)).await;
+            let other = PORT + 1;
+            redirected(&["--ports", "50051,50052"]).await;
+            for service in SERVICE {
+                let own = SocketAddr::from((service, PORT));
+                let elsewhere = Upstream::named("elsewhere").listening_on(own);
+                let elsewhere = elsewhere.start().await;
+                let answer = unknown(own).await;
+                let status = answer.grpc_status().unwrap();
+                assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
+                assert_eq!(mesh_reason(&status), None, "{status:?}");
+                assert_eq!(elsewhere.connections(), 1);
+
+                let own = SocketAddr::from((service, other));
+                greet(own, "service");
+                // A server that speaks first, to a client that says nothing.
+                assert_eq!(greeted(own, None), "service");
+                for request in [
+                    &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+                    b"GET / HTTP/1.1\r\nhost: service\r\n\r\n",
+                    b"any text at all",
+                ] {
+                    let exchanged = spawn_blocking(move || exchange(own, request));
+                    let expected = [b"service", request].concat();
+                    assert_eq!(exchanged.await.unwrap(), expected);
+                }
+            }
+            let metrics = mesh.node("caller").metrics().await;
+            assert_eq!(metrics.sum("sidelane_splices_total", &[]), 8.0);
+            assert_eq!(metrics.sum("sidelane_splices_failed_total", &[]), 0.0);
+        },
+    );
+}
+
+/// Sends this, ends its half, and returns all that comes back.
+fn exchange(address: SocketAddr, request: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect_timeout(&address, LIMIT).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(request).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut all = Vec::new();
+    match stream.read_to_end(&mut all) {
+        // So is a connection closed that was refused.
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        read => drop(read.unwrap()),
+    }
+    all
+}
+
+#[test]
+#[ignore = "needs root, iproute2 and iptables"]
+fn a_sidecar_that_cannot_mark_is_exempt_by_user_or_refuses_the_loop() {
+    alone(
+        "a_sidecar_that_cannot_mark_is_exempt_by_user_or_refuses_the_loop",
+        async || {
+            let upstream = Upstream::named("echo").start().await;
+            let (_folder, unable) =
+                program("unable", &format!("{WITHOUT_RIGHT} {SIDELANE} \"$@\""));
+            let mesh = mesh(&upstream, &unable).await;
+            let node = mesh.node("caller");
+            for service in SERVICE {
+                greet((service, PORT).into(), "service");
+            }
+            redirected(&["--ports", "50051"]).await;
+            for service in SERVICE {
+                let own = SocketAddr::from((service, PORT));
+                let status = unknown(own).await.grpc_status().unwrap();
+                assert_eq!(mesh_reason(&status).as_deref(), Some("LOOP"), "{status:?}");
+                let exchanged = spawn_blocking(move || exchange(own, b"any text"));
+                assert_eq!(exchanged.await.unwrap(), b"");
+            }
+            let refused = "this sidecar has opened the connection itself";
+            assert!(node.log().contains(refused), "{}", node.end_of_log());
+
+            // It runs as root here, and the apps do not.
+            let user = APP_USER.to_string();
+            let exempt = ["--ports", "50051", "--exempt-uid", "0", "--app-uid", &user];
+            redirected(&exempt).await;
+            let before = node.metrics().await.sum("sidelane_splices_total", &[]);
+            for service in SERVICE {
+                assert_eq!(greeted_user((service, PORT).into(), APP_USER), "service");
+            }
+            let after = node.metrics().await.sum("sidelane_splices_total", &[]);
+            assert_eq!(after - before, 2.0);
         },
     );
 }
