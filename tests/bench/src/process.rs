@@ -4,6 +4,7 @@
 //! themselves, see `parent`; other programs then stay, which only `unsafe` could prevent.)
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::net::SocketAddr;
@@ -15,6 +16,9 @@ use tokio::process::{Child, ChildStdin, Command};
 
 /// Ample for a process that only binds a socket.
 const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a program may take to end in good order; its connections have gone by then.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// How much of a log is shown when its process has failed: the last screenful.
 const LOG_TAIL: u64 = 2048;
@@ -129,10 +133,22 @@ impl Process {
         }
     }
 
-    /// Kills it and waits until it is gone.
+    /// Asks it to end and waits until it is gone; after [`END_LIMIT`] it is killed.
     pub(crate) async fn stop(mut self) {
+        if self.log.is_some() && self.terminate().is_some() {
+            let _ = tokio::time::timeout(END_LIMIT, self.child.wait()).await;
+        }
         // Fails only if it has already gone, which is what is wanted.
         let _ = self.child.kill().await;
+    }
+
+    /// `None` where it has gone already. A profiler writes what it has counted when its program
+    /// ends by itself, and not when it is killed.
+    fn terminate(&self) -> Option<()> {
+        // Still a child of ours that was not waited for, so the id is nobody else's.
+        self.child.id()?;
+        let id = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
+        kill_process(id, Signal::TERM).ok()
     }
 }
 
@@ -157,6 +173,23 @@ mod tests {
         let text = tail(&path).unwrap();
         assert_eq!(text.len(), 2048);
         assert!(text.ends_with("the end"));
+    }
+
+    #[tokio::test]
+    async fn a_program_is_asked_to_end_before_it_is_killed() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let script =
+            "trap 'echo in good order; exit' TERM; echo ready; while :; do sleep 0.01; done";
+        let arguments = ["-c", script].map(str::to_owned);
+        let process = Process::other("shell", Path::new("/bin/sh"), &arguments, log.clone());
+        let process = process.unwrap();
+        let told = || std::fs::read_to_string(&log).unwrap();
+        while !told().contains("ready") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        process.stop().await;
+        assert_eq!(told(), "ready\nin good order\n");
     }
 
     #[tokio::test]

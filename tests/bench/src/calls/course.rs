@@ -5,6 +5,7 @@
 use anyhow::{Context as _, Result};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::args::Args;
 use super::phases::{Bulk, BulkRound, Open, Throughput};
@@ -72,7 +73,7 @@ impl Course {
         })
     }
 
-    /// One round of calls: as many as go through, one by one, and at rates.
+    /// One round of calls: as many as go through, and one by one.
     pub(crate) async fn round(&mut self, pair: &Pair, args: &Args) -> Result<Round> {
         let senders = load::connect(self.target, args.connections).await?;
         let mut tally = Tally::default();
@@ -88,21 +89,6 @@ impl Course {
         };
         let single = load::run(&senders, &call, one_by_one).await?;
         tally.add(&single);
-        let mut open = Vec::new();
-        if let Some(time) = args.open_time()? {
-            let capacity = busy.calls_per_second() * PART_OF_CAPACITY;
-            let fixed = args.rates.iter().map(|&rate| (f64::from(rate), true));
-            for (rate, fixed) in fixed.chain([(capacity, false)]) {
-                let outcome = crate::open::run(&senders, &call, rate, time).await;
-                let outcome = outcome.with_context(|| format!("at {rate:.0} calls/s"))?;
-                tally.add(&outcome);
-                open.push(Open {
-                    rate,
-                    fixed,
-                    latency: outcome.latency,
-                });
-            }
-        }
         let figures = Figures {
             calls_per_second: busy.calls_per_second(),
             proxies_cpu_us_per_call: of_proxies(pair, &costs),
@@ -112,11 +98,38 @@ impl Course {
         self.costs.push(costs);
         Ok(Round {
             figures,
-            open,
+            open: Vec::new(),
             answered: tally.answered,
             failed: tally.failed,
             first_failure: tally.first_failure,
         })
+    }
+
+    /// Adds the open loop to a round that is over: at the fixed rates, and at a part of what the pair
+    /// could do in that round.
+    pub(crate) async fn at_rates(
+        &mut self,
+        round: usize,
+        args: &Args,
+        time: Duration,
+    ) -> Result<()> {
+        let senders = load::connect(self.target, args.connections).await?;
+        let round = self.rounds.get_mut(round).context("no such round")?;
+        let capacity = round.figures.calls_per_second * PART_OF_CAPACITY;
+        let fixed = args.rates.iter().map(|&rate| (f64::from(rate), true));
+        for (rate, fixed) in fixed.chain([(capacity, false)]) {
+            let outcome = crate::open::run(&senders, &self.call, rate, time).await;
+            let outcome = outcome.with_context(|| format!("at {rate:.0} calls/s"))?;
+            round.answered += outcome.answered;
+            round.failed += outcome.failed;
+            round.first_failure = round.first_failure.take().or(outcome.first_failure);
+            round.open.push(Open {
+                rate,
+                fixed,
+                latency: outcome.latency,
+            });
+        }
+        Ok(())
     }
 
     /// One round in bulk: calls of 64 KiB, server streams, streams both ways.

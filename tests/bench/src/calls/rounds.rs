@@ -1,6 +1,6 @@
 //! The measurement itself: the pairs in turn, round after round, beginning with another pair in
-//! each. First come all rounds of calls, then all in bulk, so that what large messages leave
-//! behind is not counted as memory of small ones.
+//! each. First come all rounds of the closed loop, then all at rates, then all in bulk: so what a
+//! queue at too high a rate or large messages leave behind is no memory of the load before.
 
 use anyhow::{Context as _, Result};
 
@@ -30,6 +30,19 @@ pub(crate) async fn run(args: &Args, pairs: &mut Vec<Pair>) -> Result<Report> {
             let (speed, failed) = (result.figures.calls_per_second, result.failed);
             eprintln!("{title:24} {speed:9.0} calls/s, {failed} failed");
             course.rounds.push(result);
+        }
+    }
+    if let Some(time) = args.open_time()? {
+        for round in 0..args.rounds() {
+            for index in order(round, courses.len()) {
+                let (pair, course) = (&mut pairs[index], &mut courses[index]);
+                let (rounds, kind) = (args.rounds(), pair.kind.name());
+                let title = format!("rates {} of {rounds}: {kind}", round + 1);
+                let result = course.at_rates(round as usize, args, time).await;
+                let result = pair.must_live().and(result);
+                result.with_context(|| title.clone())?;
+                eprintln!("{title}");
+            }
         }
     }
     let bulk = args.large_calls() + args.stream_messages() > 0;
