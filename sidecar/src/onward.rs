@@ -94,21 +94,26 @@ impl OnwardError {
     }
 }
 
-/// Local addresses of connections that are open.
-type Addresses = Arc<Mutex<HashSet<SocketAddr>>>;
+/// A connection by its ends, ours first. A local port alone names none: the system gives it again
+/// for another destination.
+type Ends = (SocketAddr, SocketAddr);
+
+/// The connections that are open.
+type Connections = Arc<Mutex<HashSet<Ends>>>;
 
 /// Opens connections onward, and knows what leads back.
 #[derive(Debug, Default)]
 pub struct Onward {
     listeners: Vec<SocketAddr>,
-    open: Addresses,
+    open: Connections,
 }
 
-/// A connection onward that is open. It counts as this sidecar's own until this is dropped.
+/// A connection that is open. It counts as this sidecar's own until this is dropped.
+#[must_use]
 #[derive(Debug)]
 pub struct Open {
-    local: SocketAddr,
-    open: Addresses,
+    ends: Ends,
+    open: Connections,
 }
 
 impl Onward {
@@ -117,7 +122,7 @@ impl Onward {
     pub fn new(listeners: Vec<SocketAddr>) -> Self {
         Self {
             listeners,
-            open: Addresses::default(),
+            open: Connections::default(),
         }
     }
 
@@ -157,11 +162,11 @@ impl Onward {
         })
     }
 
-    /// Did this sidecar open the connection that comes from there? Only of use once the connection
-    /// has said something: who opens one hears of it no sooner than who accepts it.
+    /// Did this sidecar open the connection that comes from there and meant `to`? Only of use once
+    /// it has said something: who opens a connection hears of it no sooner than who accepts it.
     #[must_use]
-    pub fn has_opened(&self, from: SocketAddr) -> bool {
-        lock(&self.open).contains(&canonical(from))
+    pub fn has_opened(&self, from: SocketAddr, to: SocketAddr) -> bool {
+        lock(&self.open).contains(&(canonical(from), canonical(to)))
     }
 
     /// Connects to a destination.
@@ -210,19 +215,24 @@ impl Onward {
             .with_interval(ASK_EVERY)
             .with_retries(ASK_TIMES);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        let local = canonical(stream.local_addr()?);
-        lock(&self.open).insert(local);
-        let open = Open {
-            local,
-            open: Arc::clone(&self.open),
-        };
+        let open = self.opened(stream.local_addr()?, stream.peer_addr()?);
         Ok((stream, open))
+    }
+
+    /// Takes note of a connection that this sidecar has opened, before anything is said on it.
+    pub fn opened(&self, local: SocketAddr, remote: SocketAddr) -> Open {
+        let ends = (canonical(local), canonical(remote));
+        lock(&self.open).insert(ends);
+        Open {
+            ends,
+            open: Arc::clone(&self.open),
+        }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        lock(&self.open).remove(&self.local);
+        lock(&self.open).remove(&self.ends);
     }
 }
 
@@ -237,8 +247,8 @@ fn is_of_this_machine(ip: IpAddr) -> bool {
     ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
-fn lock(addresses: &Addresses) -> std::sync::MutexGuard<'_, HashSet<SocketAddr>> {
-    addresses.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(connections: &Connections) -> std::sync::MutexGuard<'_, HashSet<Ends>> {
+    connections.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -288,9 +298,10 @@ mod tests {
             .unwrap();
         let (_, from) = server.accept().await.unwrap();
         assert_eq!(from, stream.local_addr().unwrap());
-        assert!(onward.has_opened(from));
+        assert!(onward.has_opened(from, at));
+        assert!(!onward.has_opened(from, "127.0.0.1:2".parse().unwrap()));
         drop(open);
-        assert!(!onward.has_opened(from));
+        assert!(!onward.has_opened(from, at));
     }
 
     #[tokio::test]

@@ -242,7 +242,9 @@ impl<Calls: Handle> Outbound<Calls> {
             return warn!(%from, %to, "redirected from where nobody can listen, it was closed");
         };
         let origin = |this: &Self| {
-            let own = from.address.is_some_and(|it| this.onward.has_opened(it));
+            let own = from
+                .address
+                .is_some_and(|from| this.onward.has_opened(from, to));
             let listener = this.onward.is_listener(to).then_some(Loop::Listener);
             Origin {
                 destination,

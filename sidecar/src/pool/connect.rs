@@ -54,8 +54,8 @@ pub(super) struct Opened {
     pub(super) driver: Driver,
     pub(super) local: Option<SocketAddr>,
     pub(super) remote: Option<SocketAddr>,
-    /// Where it is to a destination outside the mesh.
-    pub(super) onward: Option<Open>,
+    /// Where it is TCP: should it be redirected back here, it is known by this.
+    pub(super) open: Option<Open>,
 }
 
 /// Why there is no connection. The call that asked for it was not sent.
@@ -154,11 +154,11 @@ pub(super) async fn open(
         address: shown.clone(),
         limit: CONNECT_LIMIT,
     };
-    let mut opened_onward = None;
+    let mut opened = None;
     let (mut stream, local, remote): (Box<dyn Bidirectional>, _, _) = match address {
         Address::Tcp(destination) if matches!(key.to, To::Destination(_)) => {
             let (stream, open) = onward.dial(destination).await?;
-            opened_onward = Some(open);
+            opened = Some(open);
             let (local, remote) = (stream.local_addr().ok(), stream.peer_addr().ok());
             (Box::new(stream), local, remote)
         }
@@ -168,6 +168,9 @@ pub(super) async fn open(
                 .await
                 .map_err(|_| slow())??;
             let (local, remote) = (stream.local_addr().ok(), stream.peer_addr().ok());
+            opened = local
+                .zip(remote)
+                .map(|(local, remote)| onward.opened(local, remote));
             (Box::new(stream), local, remote)
         }
         Address::Unix(path) => {
@@ -214,7 +217,7 @@ pub(super) async fn open(
         driver,
         local,
         remote,
-        onward: opened_onward,
+        open: opened,
     })
 }
 

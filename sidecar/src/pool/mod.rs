@@ -309,7 +309,7 @@ impl Pool {
                 Ok(opened) => opened,
                 Err(error) => return report(Err(error)),
             };
-            let _open = opened.onward;
+            let _open = opened.open;
             // The connection is driven while the Hello is said, and afterwards to its end.
             let pings = matches!(key.to, To::Peer { .. }).then_some(settings(key.lane));
             let mut drive = pin!(link::drive(opened.driver, pings.as_ref()));

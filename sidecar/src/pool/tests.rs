@@ -296,3 +296,17 @@ async fn destinations_outside_the_mesh_have_a_bound() {
     let error = reach(DESTINATIONS_LIMIT).await;
     assert!(matches!(error, PoolError::Connect { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn every_link_is_known_as_the_sidecars_own_for_as_long_as_it_stands() {
+    let server = Server::start().await;
+    let (pool, mut told) = pool();
+    let key = server.key(Lane::GENERAL);
+    pool.seat(&key, &server.address, false).await.unwrap();
+    let link = Arc::clone(&pool.links()[0]);
+    let (local, remote) = (link.local.unwrap(), link.remote.unwrap());
+    assert!(pool.onward.has_opened(local, remote));
+    pool.close().await;
+    assert!(!pool.onward.has_opened(local, remote));
+    assert!(told.try_recv().is_err());
+}
