@@ -388,6 +388,7 @@ fn lanes() -> Vec<Value> {
                 "dscp": settings.dscp,
                 "priority": settings.priority,
                 "unsent": settings.unsent,
+                "turn": settings.turn,
             })
         })
         .collect()

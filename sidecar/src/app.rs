@@ -134,7 +134,12 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
     let own = Own::new(identity.node.clone(), identity.generation).compiled_with(rules);
     let repair = Repair::new(Arc::clone(&mesh));
     let onward = Arc::new(Onward::new(addresses(&listeners)?));
-    let pool = Pool::new(own.clone(), Arc::clone(&repair) as _, Arc::clone(&onward));
+    let pool = Pool::new(
+        own.clone(),
+        Arc::clone(&repair) as _,
+        Arc::clone(&onward),
+        Arc::clone(&metrics),
+    );
     repair.dial_with(&pool);
 
     health.look().await;

@@ -2,6 +2,7 @@
 //! the callee comes back, so that `stack` can decide whether to go elsewhere; everything else ends
 //! here, with the caller answered.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,7 +24,7 @@ use crate::policy::retry::{self, Pushback};
 use crate::pool::{Seat, To};
 use crate::reason::Processed;
 use crate::respond::{Callee, Failure, forward_failure, is_peer_reset, peer_refusal};
-use crate::telemetry::Outcome;
+use crate::telemetry::{LaneCounters, Outcome, Stall};
 
 /// The status of an answer that has none.
 const NO_STATUS: u16 = 17;
@@ -48,6 +49,8 @@ pub struct Delivery<'a> {
     pub deadline: Option<Instant>,
     /// When the call came.
     pub arrived: Instant,
+    /// The lane of the link that the call came by, where it came by one.
+    pub lane: Option<&'a Arc<LaneCounters>>,
     /// Who calls, for the app.
     pub source: &'a str,
     /// This node, for errors: they are read on the caller's.
@@ -96,6 +99,7 @@ impl Delivery<'_> {
         let Ok((response, mut to)) = seat.send(request, self.upload.is_empty()) else {
             return self.unprocessed(callee, &ForwardError::GoingAway);
         };
+        self.upload.in_lane(seat.link().counters.as_ref());
         let answer = await_answer(self.upload, &mut to, response, self.respond, self.clock).await;
         if let Some(load) = load {
             tell(load, &answer, sent, Instant::now());
@@ -245,7 +249,8 @@ impl Delivery<'_> {
         let Ok(mut caller) = self.respond.send_response(response, false) else {
             return gone;
         };
-        let failure = match stream_answer(self.upload, to, body, &mut caller, self.clock).await {
+        let to_caller = (&mut caller, Stall::of_open(self.lane));
+        let failure = match stream_answer(self.upload, to, body, to_caller, self.clock).await {
             End::Trailers(trailers)
                 if grpc && !early && !trailers.contains_key(STATUS_HEADER) && !self.is_plain() =>
             {

@@ -20,12 +20,20 @@ pub const SOCKET_MARK: u32 = 0x51de;
 /// # Errors
 /// What the system said.
 pub async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    socket(address)?.connect(address).await
+}
+
+/// A marked socket that can connect to `address`, for those who have more to ask of it before.
+///
+/// # Errors
+/// What the system said.
+pub fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     mark(&socket);
-    socket.connect(address).await
+    Ok(socket)
 }
 
 /// Connects to the first address of `host:port` that answers.

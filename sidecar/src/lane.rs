@@ -33,8 +33,12 @@ pub struct LaneSettings {
     pub dscp: u8,
     /// `SO_PRIORITY` of the socket, at most 6: more needs rights.
     pub priority: u32,
-    /// `TCP_NOTSENT_LOWAT`, in bytes: how much unsent data the kernel may hold.
-    pub unsent: Option<u32>,
+    /// `TCP_NOTSENT_LOWAT`, in bytes: how much the kernel holds that it has not sent yet. This bounds
+    /// the send buffer: what was sent and is not acknowledged is the network's, and the kernel goes
+    /// on to make room for it (`SO_SNDBUF` would stop that, and with it throughput over a long way).
+    pub unsent: u32,
+    /// Bytes that one connection reads, or writes, before others on the thread have their turn.
+    pub turn: usize,
 }
 
 /// The largest list of headers that is taken, in bytes (as RFC 9113 §6.5.2 counts).
@@ -71,7 +75,8 @@ const GENERAL: LaneSettings = LaneSettings {
     idle: Duration::from_secs(60),
     dscp: 0,
     priority: 0,
-    unsent: None,
+    unsent: 256 * KIB,
+    turn: 128 * 1024,
 };
 
 /// Heartbeats: small, few, first in every queue, and a lost peer is noticed soon.
@@ -88,7 +93,8 @@ const GOSSIP: LaneSettings = LaneSettings {
     idle: Duration::from_secs(60),
     dscp: 46,
     priority: 6,
-    unsent: None,
+    unsent: 16 * KIB,
+    turn: 64 * 1024,
 };
 
 /// Bulk: windows of a bandwidth-delay product, few streams, last in every queue, and little in
@@ -106,7 +112,8 @@ const BIFROST_DATA: LaneSettings = LaneSettings {
     idle: Duration::from_secs(60),
     dscp: 8,
     priority: 2,
-    unsent: Some(128 * KIB),
+    unsent: 128 * KIB,
+    turn: 64 * 1024,
 };
 
 const INGRESS_DATA: LaneSettings = LaneSettings {
@@ -122,7 +129,8 @@ const INGRESS_DATA: LaneSettings = LaneSettings {
     idle: Duration::from_secs(60),
     dscp: 18,
     priority: 0,
-    unsent: None,
+    unsent: 128 * KIB,
+    turn: 64 * 1024,
 };
 
 /// The settings of a lane.
@@ -171,6 +179,26 @@ mod tests {
                 (16 * KIB..=16 * MIB - 1).contains(&lane.frame_size),
                 "{lane:?}"
             );
+            // A frame that waits behind more than this is as good as in another lane's queue.
+            assert!((1..=256 * KIB).contains(&lane.unsent), "{lane:?}");
+            assert!((64 * 1024..=256 * 1024).contains(&lane.turn), "{lane:?}");
         }
+    }
+
+    #[test]
+    fn a_lane_of_a_projects_own_has_bounds_too() {
+        let settings = of_bounds(&LaneBounds {
+            window: 64 * KIB,
+            connection_window: MIB,
+            max_streams: 8,
+            max_connections: 1,
+            max_waiting: 4,
+            dscp: 34,
+            priority: 5,
+        });
+        assert_eq!((settings.dscp, settings.priority), (34, 5));
+        assert_eq!((settings.max_streams, settings.max_waiting), (8, 4));
+        assert_eq!(settings.unsent, GENERAL.unsent);
+        assert_eq!(settings.turn, GENERAL.turn);
     }
 }

@@ -53,6 +53,7 @@ pub mod socket;
 pub mod stack;
 mod stock;
 pub mod telemetry;
+pub mod turns;
 pub mod way;
 
 use std::ffi::OsString;

@@ -136,6 +136,7 @@ impl Stack {
             clock: &mut clock,
             deadline,
             arrived,
+            lane: None,
             source: self.own.node.as_str(),
             own: self.own.node.as_str(),
             service: &service,

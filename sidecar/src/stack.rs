@@ -32,7 +32,7 @@ use crate::pool::Pool;
 use crate::reason::Processed;
 use crate::repair::Repair;
 use crate::respond::Failure;
-use crate::telemetry::Metrics;
+use crate::telemetry::{LaneCounters, Metrics};
 use crate::way::NoWay;
 
 /// What the stages need. One for the whole sidecar.
@@ -68,7 +68,7 @@ impl Handle for Arc<Stack> {
             Connected::Local(None) => self.outbound(request, respond).await,
             // What the mesh does not know has somewhere else to go: see `passthrough`.
             Connected::Local(Some(origin)) => self.carried(origin, request, respond).await,
-            Connected::Peer(peer) => self.inbound(peer, request, respond).await,
+            Connected::Peer(peer, lane) => self.inbound(peer, &lane, request, respond).await,
         }
     }
 }
@@ -131,6 +131,7 @@ impl Stack {
             clock: &mut clock,
             deadline: limit,
             arrived,
+            lane: None,
             source: self.own.node.as_str(),
             own: self.own.node.as_str(),
             service,
@@ -238,6 +239,7 @@ impl Stack {
     async fn inbound(
         &self,
         peer: Arc<Peer>,
+        lane: &Arc<LaneCounters>,
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
     ) {
@@ -273,6 +275,7 @@ impl Stack {
             clock: &mut clock,
             deadline: call.deadline,
             arrived,
+            lane: Some(lane),
             source: peer.node.as_str(),
             own: self.own.node.as_str(),
             service,

@@ -28,7 +28,8 @@ use crate::http2;
 use crate::lane::{PEER_HEADER_LIST_LIMIT, settings};
 use crate::preamble::{self, Preamble, PreambleError};
 use crate::socket;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Side};
+use crate::turns::Turns;
 
 /// The longest wait for a link's Hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(3);
@@ -141,12 +142,21 @@ impl<Calls: Handle> Inbound<Calls> {
             },
         };
         let calls = self.calls;
+        let counters = self
+            .metrics
+            .lane(preamble.class, preamble.lane, Side::Accepted);
+        let _standing = counters.connection();
+        let stream = Turns::new(stream, lane.turn, Some(Arc::clone(&counters)));
         let served = serve(stream, terms, |request, respond| {
             // A call ends when its stream does, at the latest with the connection.
             match greeting.peer.get() {
                 Some(peer) if request.uri().path() != HELLO_PATH => {
-                    let (calls, from) = (calls.clone(), Connected::Peer(Arc::clone(peer)));
-                    tokio::spawn(async move { calls.handle(from, request, respond).await });
+                    let from = Connected::Peer(Arc::clone(peer), Arc::clone(&counters));
+                    let (calls, open) = (calls.clone(), counters.call());
+                    tokio::spawn(async move {
+                        calls.handle(from, request, respond).await;
+                        drop(open);
+                    });
                 }
                 _ => {
                     tokio::spawn(before_hello(Arc::clone(&greeting), request, respond));
@@ -193,7 +203,9 @@ impl<Calls: Handle> Inbound<Calls> {
                 own: self.class,
             });
         }
-        socket::mark(stream.stream(), &settings(preamble.lane))?;
+        let socket = stream.stream();
+        let v6 = socket.local_addr()?.is_ipv6();
+        socket::mark(socket, v6, &settings(preamble.lane))?;
         Ok(preamble)
     }
 }

@@ -25,6 +25,7 @@ use crate::lane::{HEADER_LIST_LIMIT, LaneSettings, settings};
 use crate::onward::{Loop, Onward, Origin};
 use crate::pipe::Acceptor;
 use crate::telemetry::Metrics;
+use crate::turns::Turns;
 use sidelane_proto::model::Lane;
 
 /// Connections of local apps at once, over all outbound listeners. One app keeps a handful.
@@ -308,6 +309,7 @@ impl<Calls: Handle> Outbound<Calls> {
             limit: no_limit(),
         };
         let calls = self.calls;
+        let stream = Turns::new(stream, settings.turn, None);
         let served = serve(stream, terms, |request, respond| {
             let calls = calls.clone();
             let connected = Connected::Local(origin.clone());

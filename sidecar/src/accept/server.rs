@@ -19,6 +19,7 @@ use crate::drain::{Draining, Phase};
 use crate::http2;
 use crate::lane::{ERROR_RESETS, LaneSettings, PENDING_RESETS, REMEMBER_RESETS, REMEMBERED_RESETS};
 use crate::onward::Origin;
+use crate::telemetry::LaneCounters;
 
 /// The longest wait for a connection's first bytes and its HTTP/2 preface: h2 has no limit.
 pub(super) const PREFACE_LIMIT: Duration = Duration::from_secs(10);
@@ -28,8 +29,8 @@ pub(super) const PREFACE_LIMIT: Duration = Duration::from_secs(10);
 pub enum Connected {
     /// The app beside this sidecar; where it meant somebody else, with whom.
     Local(Option<Arc<Origin>>),
-    /// A peer that said Hello.
-    Peer(Arc<Peer>),
+    /// A peer that said Hello, by a link that is counted there.
+    Peer(Arc<Peer>, Arc<LaneCounters>),
 }
 
 /// Takes calls.

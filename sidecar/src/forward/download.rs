@@ -7,6 +7,8 @@ use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 
 use super::{FRAMES_A_POLL, ForwardError};
+use crate::telemetry::Stall;
+use crate::turns::give_way;
 
 /// An answer on its way.
 #[derive(Debug)]
@@ -14,6 +16,8 @@ pub(super) struct Download {
     from: RecvStream,
     chunk: Bytes,
     data_done: bool,
+    /// Whether the caller has no room, for its lane's figures.
+    stall: Stall,
 }
 
 /// Why an answer stopped.
@@ -26,11 +30,12 @@ pub(super) enum Stop {
 }
 
 impl Download {
-    pub(super) fn new(from: RecvStream) -> Self {
+    pub(super) fn new(from: RecvStream, stall: Stall) -> Self {
         Self {
             from,
             chunk: Bytes::new(),
             data_done: false,
+            stall,
         }
     }
 
@@ -55,7 +60,7 @@ impl Download {
             }
         }
         // Others on this thread want to run, too.
-        context.waker().wake_by_ref();
+        give_way(context);
         Poll::Pending
     }
 
@@ -67,11 +72,16 @@ impl Download {
         to.reserve_capacity(self.chunk.len());
         let mut room = to.capacity();
         if room == 0 {
-            room = match ready!(to.poll_capacity(context)) {
-                Some(Ok(room)) => room,
-                Some(Err(_)) | None => return Poll::Ready(Err(Stop::Caller)),
+            room = match to.poll_capacity(context) {
+                Poll::Ready(Some(Ok(room))) => room,
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(Stop::Caller)),
+                Poll::Pending => {
+                    self.stall.begins();
+                    return Poll::Pending;
+                }
             };
         }
+        self.stall.ends();
         let part = self.chunk.split_to(room.min(self.chunk.len()));
         if !part.is_empty() {
             let length = part.len();

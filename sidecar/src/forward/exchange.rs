@@ -15,6 +15,7 @@ use tokio::time::Sleep;
 use super::ForwardError;
 use super::download::{Download, Stop};
 use super::upload::{Upload, UploadError};
+use crate::telemetry::Stall;
 
 /// A call's clock, where it has a deadline.
 pub type Clock = Option<Pin<Box<Sleep>>>;
@@ -85,16 +86,17 @@ pub async fn await_answer(
     .await
 }
 
-/// Streams the rest of the answer, and of the request where it goes on.
+/// Streams the rest of the answer, and of the request where it goes on. `stall` counts in the
+/// caller's lane.
 pub async fn stream_answer(
     upload: &mut Upload,
     to: &mut SendStream<Bytes>,
     answer: RecvStream,
-    caller: &mut SendStream<Bytes>,
+    (caller, stall): (&mut SendStream<Bytes>, Stall),
     clock: &mut Clock,
 ) -> End {
     upload.commit();
-    let mut download = Download::new(answer);
+    let mut download = Download::new(answer, stall);
     let mut uploading = true;
     poll_fn(|context| {
         if uploading && let Poll::Ready(sent) = upload.poll(to, context) {

@@ -2,6 +2,7 @@
 //! [`REPLAY_LIMIT`] until the answer begins, and a second attempt begins with it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -9,6 +10,8 @@ use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 
 use super::FRAMES_A_POLL;
+use crate::telemetry::{LaneCounters, Stall};
+use crate::turns::give_way;
 
 /// Bytes of a request that are kept for another attempt.
 pub const REPLAY_LIMIT: usize = 64 * 1024;
@@ -34,6 +37,8 @@ pub struct Upload {
     lost: bool,
     /// The end was sent on this attempt.
     finished: bool,
+    /// Whether this attempt waits for room, for its lane's figures.
+    stall: Stall,
 }
 
 /// Where an upload broke.
@@ -61,7 +66,13 @@ impl Upload {
             keeping: true,
             lost: false,
             finished: false,
+            stall: Stall::default(),
         }
+    }
+
+    /// Goes out in this lane, where it goes to a peer.
+    pub fn in_lane(&mut self, lane: Option<&Arc<LaneCounters>>) {
+        self.stall = Stall::of_new(lane);
     }
 
     /// The request has no body at all.
@@ -117,7 +128,7 @@ impl Upload {
             }
         }
         // Others on this thread want to run, too.
-        context.waker().wake_by_ref();
+        give_way(context);
         Poll::Pending
     }
 
@@ -173,11 +184,18 @@ impl Upload {
         to.reserve_capacity(wanted);
         let mut room = to.capacity();
         if room == 0 {
-            room = match ready!(to.poll_capacity(context)) {
-                Some(Ok(room)) => room,
-                Some(Err(_)) | None => return Poll::Ready(Err(UploadError::Callee)),
+            room = match to.poll_capacity(context) {
+                Poll::Ready(Some(Ok(room))) => room,
+                Poll::Ready(Some(Err(_)) | None) => {
+                    return Poll::Ready(Err(UploadError::Callee));
+                }
+                Poll::Pending => {
+                    self.stall.begins();
+                    return Poll::Pending;
+                }
             };
         }
+        self.stall.ends();
         let part = self.chunk.split_to(room.min(wanted));
         let left = self.chunk.len();
         let end = left == 0 && self.sent == self.kept.len() && matches!(self.read, Some(None));

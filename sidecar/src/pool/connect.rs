@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +31,8 @@ use crate::lane::{
 use crate::onward::{Onward, OnwardError, Open};
 use crate::preamble;
 use crate::socket;
+use crate::telemetry::LaneCounters;
+use crate::turns::Turns;
 
 /// The longest time for a socket to connect.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -46,7 +49,7 @@ pub(super) trait Bidirectional: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<Stream: AsyncRead + AsyncWrite + Unpin + Send> Bidirectional for Stream {}
 
 /// The half of a connection that must be driven.
-pub(super) type Driver = Connection<Box<dyn Bidirectional>, Bytes>;
+pub(super) type Driver = Connection<Turns<Box<dyn Bidirectional>>, Bytes>;
 
 /// A connection before its Hello.
 pub(super) struct Opened {
@@ -142,12 +145,13 @@ impl ConnectError {
     }
 }
 
-/// Connects, up to HTTP/2.
+/// Connects, up to HTTP/2. `counters` are those of the lane, where it has any here.
 pub(super) async fn open(
     key: &Key,
     address: &Address,
     settings: &LaneSettings,
     onward: &Onward,
+    counters: Option<Arc<LaneCounters>>,
 ) -> Result<Opened, ConnectError> {
     let shown = address.to_string();
     let slow = || ConnectError::TooSlow {
@@ -203,6 +207,7 @@ pub(super) async fn open(
                 source,
             })?;
     }
+    let stream = Turns::new(stream, settings.turn, counters);
     let handshake = timeout(CONNECT_LIMIT, builder(settings).handshake(stream));
     let (sender, driver) =
         handshake
@@ -234,19 +239,8 @@ async fn dial_tcp(
         })?;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for candidate in addresses {
-        match dial::tcp(candidate).await {
-            Ok(stream) => {
-                let ready = match marked {
-                    Some(settings) => socket::mark(&stream, settings),
-                    None => stream.set_nodelay(true),
-                };
-                return ready
-                    .map(|()| stream)
-                    .map_err(|source| ConnectError::Refused {
-                        address: shown(),
-                        source,
-                    });
-            }
+        match connect_tcp(candidate, marked).await {
+            Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
     }
@@ -254,6 +248,19 @@ async fn dial_tcp(
         address: shown(),
         source: last,
     })
+}
+
+async fn connect_tcp(
+    candidate: SocketAddr,
+    marked: Option<&LaneSettings>,
+) -> io::Result<TcpStream> {
+    let socket = dial::socket(candidate)?;
+    match marked {
+        // Before it connects: the first packet of a heartbeat's link must not wait behind bulk.
+        Some(settings) => socket::mark(&socket, candidate.is_ipv6(), settings)?,
+        None => socket.set_nodelay(true)?,
+    }
+    socket.connect(candidate).await
 }
 
 fn builder(settings: &LaneSettings) -> h2::client::Builder {

@@ -17,6 +17,7 @@ use super::key::Key;
 use crate::http2;
 use crate::kin::Kinship;
 use crate::lane::LaneSettings;
+use crate::telemetry::{Counted, LaneCounters};
 
 /// One connection.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Link {
     pub limit: u32,
     /// Was the peer compiled with the same rules? `None` towards local services.
     pub kinship: Option<Kinship>,
+    /// Counts in its lane. `None` towards local services.
+    pub counters: Option<Arc<LaneCounters>>,
     /// When it was opened.
     pub opened: Instant,
     /// It takes no new calls after this.
@@ -48,6 +51,7 @@ pub struct Link {
 #[derive(Debug)]
 pub struct Seat {
     link: Arc<Link>,
+    _call: Option<Counted>,
 }
 
 /// Both halves of a call that was sent.
@@ -73,6 +77,7 @@ impl Link {
         sender: SendRequest<Bytes>,
         (local, remote): (Option<SocketAddr>, Option<SocketAddr>),
         (limit, kinship): (u32, Option<Kinship>),
+        counters: Option<Arc<LaneCounters>>,
         (opened, expires): (Instant, Instant),
     ) -> Self {
         Self {
@@ -81,6 +86,7 @@ impl Link {
             remote,
             limit,
             kinship,
+            counters,
             opened,
             expires,
             sender: Mutex::new(Some(sender)),
@@ -140,6 +146,7 @@ impl Link {
         self.calls.fetch_add(1, Ordering::Relaxed);
         Some(Seat {
             link: Arc::clone(self),
+            _call: self.counters.as_ref().map(LaneCounters::call),
         })
     }
 

@@ -29,6 +29,7 @@ use crate::identity::Own;
 use crate::kin::Kinship;
 use crate::lane::{MAX_AGE, settings};
 use crate::onward::Onward;
+use crate::telemetry::{Counted, LaneCounters, Metrics, Side};
 
 /// Idle and old links are looked for this often.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -91,6 +92,8 @@ struct Slot {
     blocked: Option<(Instant, Arc<ConnectError>)>,
     persistent: bool,
     touched: Instant,
+    /// Of the lane; `None` towards local services.
+    counters: Option<Arc<LaneCounters>>,
 }
 
 /// All connections of a sidecar.
@@ -98,6 +101,7 @@ pub struct Pool {
     own: Own,
     observer: Arc<dyn Observer>,
     onward: Arc<Onward>,
+    metrics: Arc<Metrics>,
     slots: Mutex<HashMap<Key, Slot>>,
     tasks: Mutex<JoinSet<()>>,
     this: Weak<Self>,
@@ -106,11 +110,17 @@ pub struct Pool {
 impl Pool {
     /// An empty pool that dials as `own`, and whatever is outside the mesh by `onward`.
     #[must_use]
-    pub fn new(own: Own, observer: Arc<dyn Observer>, onward: Arc<Onward>) -> Arc<Self> {
+    pub fn new(
+        own: Own,
+        observer: Arc<dyn Observer>,
+        onward: Arc<Onward>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             own,
             observer,
             onward,
+            metrics,
             slots: Mutex::default(),
             tasks: Mutex::default(),
             this: this.clone(),
@@ -248,7 +258,9 @@ impl Pool {
         }
         let slot = match slots.get_mut(key) {
             Some(slot) => slot,
-            None => slots.entry(key.clone()).or_insert_with(Slot::new),
+            None => slots
+                .entry(key.clone())
+                .or_insert_with(|| Slot::new(self.counters(key))),
         };
         slot.persistent |= persistent;
         if let Some(wanted) = look(slot) {
@@ -257,10 +269,14 @@ impl Pool {
         slot.links.retain(|link| link.is_open());
         slot.touched = Instant::now();
         let lane = settings(key.lane);
-        let full = || PoolError::LaneFull {
-            key: key.to_string(),
-            connections: lane.max_connections,
-            limit: lane.max_streams,
+        let counters = slot.counters.clone();
+        let full = || {
+            counters.iter().for_each(|counters| counters.full());
+            PoolError::LaneFull {
+                key: key.to_string(),
+                connections: lane.max_connections,
+                limit: lane.max_streams,
+            }
         };
         if slot.dialing.is_none() {
             if let Some((until, error)) = &slot.blocked
@@ -287,6 +303,7 @@ impl Pool {
         let waiting = Waiting {
             pool: self.this.clone(),
             key: key.clone(),
+            _counted: slot.counters.as_ref().map(LaneCounters::waiting),
         };
         Ok(Found::Dialing(dialled, waiting))
     }
@@ -297,6 +314,7 @@ impl Pool {
         let pool = self.this.clone();
         let own = self.own.clone();
         let onward = Arc::clone(&self.onward);
+        let counters = self.counters(&key);
         let mut tasks = self.tasks();
         while tasks.try_join_next().is_some() {}
         tasks.spawn(async move {
@@ -305,7 +323,9 @@ impl Pool {
                     sender.send_replace(Some(pool.dialled(&key, result.map_err(Arc::new))));
                 }
             };
-            let opened = match connect::open(&key, &address, &settings(key.lane), &onward).await {
+            let lane = settings(key.lane);
+            let opened = connect::open(&key, &address, &lane, &onward, counters.clone()).await;
+            let opened = match opened {
                 Ok(opened) => opened,
                 Err(error) => return report(Err(error)),
             };
@@ -328,8 +348,10 @@ impl Pool {
                 opened.sender,
                 ends,
                 (limit, kinship),
+                counters.clone(),
                 lifetime(),
             ));
+            let _standing = counters.as_ref().map(LaneCounters::connection);
             report(Ok(Arc::clone(&link)));
             let cause = drive.await;
             if let Some(pool) = pool.upgrade() {
@@ -363,6 +385,11 @@ impl Pool {
                 Err(error)
             }
         }
+    }
+
+    fn counters(&self, key: &Key) -> Option<Arc<LaneCounters>> {
+        let peer = matches!(key.to, To::Peer { .. });
+        peer.then(|| self.metrics.lane(key.class, key.lane, Side::Dialled))
     }
 
     fn sweep_at(&self, now: Instant) {
@@ -402,7 +429,7 @@ impl Pool {
 }
 
 impl Slot {
-    fn new() -> Self {
+    fn new(counters: Option<Arc<LaneCounters>>) -> Self {
         Self {
             links: Vec::new(),
             dialing: None,
@@ -411,6 +438,7 @@ impl Slot {
             blocked: None,
             persistent: false,
             touched: Instant::now(),
+            counters,
         }
     }
 }
@@ -424,6 +452,7 @@ enum Found<Wanted> {
 struct Waiting {
     pool: Weak<Pool>,
     key: Key,
+    _counted: Option<Counted>,
 }
 
 impl Drop for Waiting {

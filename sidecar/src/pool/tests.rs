@@ -69,8 +69,8 @@ fn pool() -> (Arc<Pool>, mpsc::UnboundedReceiver<String>) {
     let node = NodeId::new("test").unwrap();
     let (sender, receiver) = mpsc::unbounded_channel();
     let own = Own::new(node, Generation::new(1).unwrap());
-    let onward = Arc::default();
-    (Pool::new(own, Arc::new(Told(sender)), onward), receiver)
+    let pool = Pool::new(own, Arc::new(Told(sender)), Arc::default(), Arc::default());
+    (pool, receiver)
 }
 
 async fn nobody() -> Address {

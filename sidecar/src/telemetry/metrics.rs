@@ -9,6 +9,7 @@ use std::time::Instant;
 use sidelane_proto::model::{ConnectionClass, Lane, Rule, ServiceName};
 
 use super::guard::CallGuard;
+use super::lane::{self, LaneCounters, Side};
 use super::target::{BUCKETS, Direction, TargetCounters, add};
 use crate::reason::Reason;
 
@@ -21,11 +22,14 @@ const PASSED_ON: &str = "passthrough";
 
 /// What identifies a series.
 type TargetKey = (ServiceName, Direction, ConnectionClass, Lane);
+/// What identifies a lane's series. Classes and lanes that are not known come this far for nobody.
+type LaneKey = (ConnectionClass, Lane, Side);
 
 /// All counters of a sidecar.
 #[derive(Debug, Default)]
 pub struct Metrics {
     targets: Mutex<HashMap<TargetKey, Arc<TargetCounters>>>,
+    lanes: Mutex<HashMap<LaneKey, Arc<LaneCounters>>>,
     open: Arc<AtomicU64>,
     passed_on: OnceLock<Arc<TargetCounters>>,
     refused: [AtomicU64; Reason::ALL.len()],
@@ -76,6 +80,13 @@ impl Metrics {
             self.counters(&name, Direction::Outbound, way)
         });
         Arc::clone(counters)
+    }
+
+    /// The counters of a lane's links on one side. Asked for once a link, not once a call.
+    pub fn lane(&self, class: ConnectionClass, lane: Lane, side: Side) -> Arc<LaneCounters> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || Arc::new(LaneCounters::new(class, lane, side));
+        Arc::clone(lanes.entry((class, lane, side)).or_insert_with(fresh))
     }
 
     /// Begins to count a call.
@@ -151,6 +162,9 @@ impl Metrics {
         });
         render_calls(&mut text, &targets);
         render_durations(&mut text, &targets);
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes: Vec<_> = lanes.values().cloned().collect();
+        lane::render(&mut text, &mut lanes);
         heading(
             &mut text,
             "sidelane_refused_total",

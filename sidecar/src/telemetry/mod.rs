@@ -2,10 +2,12 @@
 //! them; labels come from closed sets. Nothing here knows a stage.
 
 mod guard;
+mod lane;
 mod metrics;
 mod target;
 
 pub use guard::{CallGuard, Outcome};
+pub use lane::{Counted, LaneCounters, Side, Stall};
 pub use metrics::Metrics;
 pub(crate) use metrics::{heading, line};
 pub use target::{Direction, TargetCounters};

@@ -1,0 +1,269 @@
+//! What a lane holds at most, by going past it: the call too many is refused at once and told when
+//! to come again, and the other lanes to the same peer notice nothing. The figures of each lane say
+//! so meanwhile.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic with a clear message is a failed test"
+)]
+
+use std::time::Duration;
+
+use futures_util::stream;
+use sidelane_tests::admin::Metrics;
+use sidelane_tests::ask::ask_over;
+use sidelane_tests::client::{RawAnswer, RawCall, RawClient, framed, mesh_reason};
+use sidelane_tests::cluster::Node;
+use sidelane_tests::fake_control::{FakeControl, endpoint, full, state};
+use sidelane_tests::fake_peer::FakePeer;
+use sidelane_tests::upstream::MESSAGE_LIMIT;
+use sidelane_tests::wire::v1::bulk_client::BulkClient;
+use sidelane_tests::wire::v1::{PullRequest, PushRequest};
+use sidelane_tests::{RawUpstream, Upstream, cluster, services};
+use tokio::sync::watch;
+use tonic::Code;
+
+const ECHO: &str = "/sidelane.test.v1.Echo/Unary";
+const BEAT: &str = "/sidelane.test.v1.Beat/Ping";
+const BULK: &str = "/sidelane.test.v1.Bulk/Pull";
+const FRONT: &str = "/sidelane.test.v1.Front/Visit";
+/// Longer than the test, so that no call ends before it is let go.
+const LONG: (&str, &str) = ("grpc-timeout", "60S");
+const MIB: u32 = 1024 * 1024;
+
+/// What `/config` says of a bound of lane gossip.
+async fn bound(node: &Node, name: &str) -> usize {
+    let config = node.config().await;
+    let lanes = config["lanes"].as_array().unwrap();
+    let gossip = lanes.iter().find(|lane| lane["lane"] == "gossip").unwrap();
+    usize::try_from(gossip[name].as_u64().unwrap()).unwrap()
+}
+
+/// Begins so many calls, and leaves them open.
+async fn begun(client: &RawClient, path: &str, count: usize) -> Vec<RawCall> {
+    let mut calls = Vec::new();
+    for _ in 0..count {
+        let mut call = client.begin(path, &[LONG]).await.unwrap();
+        call.request.send_data(framed(&[]), true).unwrap();
+        calls.push(call);
+    }
+    calls
+}
+
+fn figure(metrics: &Metrics, name: &str, lane: &str, side: &str) -> f64 {
+    let labels = [("connection", "Internal"), ("lane", lane), ("side", side)];
+    metrics.sum(&format!("sidelane_lane_{name}"), &labels)
+}
+
+/// Waits until a figure of a lane is as wanted.
+async fn until(node: &Node, (name, lane, side): (&str, &str, &str), wanted: impl Fn(f64) -> bool) {
+    let wanted = |metrics: &Metrics| wanted(figure(metrics, name, lane, side));
+    node.answers("/metrics", |answer| wanted(&Metrics::parse(&answer.body)))
+        .await;
+}
+
+fn assert_full(answer: &RawAnswer) {
+    let status = answer.grpc_status().unwrap();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert_eq!(mesh_reason(&status).as_deref(), Some("LANE_FULL"));
+    assert_eq!(answer.headers["sidelane-error"], "LANE_FULL");
+    let pushback = answer.headers["grpc-retry-pushback-ms"].to_str().unwrap();
+    assert!(pushback.parse::<u32>().unwrap() > 0);
+    assert!(status.message().contains("lane gossip"), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_lane_without_a_seat_refuses_and_the_others_go_on() {
+    let (open, gate) = watch::channel(false);
+    let beat = RawUpstream::start(move |request| {
+        let mut gate = gate.clone();
+        async move {
+            let _ = gate.wait_for(|open| *open).await;
+            let mut body = request.answer.begin(http::StatusCode::OK, &[]);
+            body.message(&[]);
+            body.trailers(&[("grpc-status", "0")], None);
+        }
+    })
+    .await;
+    let others = Upstream::named("others").start().await;
+    let mesh = cluster!()
+        .control()
+        .node("caller")
+        .node("callee")
+        .serving(services::BEAT, &beat)
+        .serving(services::ECHO, &others)
+        .serving(services::BULK, &others)
+        .serving(services::FRONT, &others)
+        .start()
+        .await;
+    let (caller, callee) = (mesh.node("caller"), mesh.node("callee"));
+    let room = bound(caller, "max_streams").await * bound(caller, "max_connections").await;
+    #[allow(clippy::cast_precision_loss, reason = "a few hundred")]
+    let all = room as f64;
+    let client = RawClient::connect(caller.outbound()).await.unwrap();
+    let in_flight = "calls_in_flight";
+    // One opens the link: while it is dialled, fewer may wait than have room on it.
+    let mut calls = begun(&client, BEAT, 1).await;
+    until(caller, (in_flight, "gossip", "dialled"), |it| it == 1.0).await;
+    calls.extend(begun(&client, BEAT, room - 1).await);
+    until(caller, (in_flight, "gossip", "dialled"), |it| it == all).await;
+    until(callee, (in_flight, "gossip", "accepted"), |it| it == all).await;
+
+    let mut before = 0.0;
+    for _ in 0..3 {
+        assert_full(&ask_over(&client, BEAT, &[]).await);
+        for path in [ECHO, BULK, FRONT] {
+            let answer = ask_over(&client, path, &[]).await;
+            assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok, "{path}");
+        }
+        let metrics = caller.metrics().await;
+        let refused = figure(&metrics, "full_total", "gossip", "dialled");
+        assert!(refused > before, "{refused}");
+        before = refused;
+        for (lane, used) in [("gossip", all), ("general", 0.0), ("bifrost_data", 0.0)] {
+            assert_eq!(figure(&metrics, in_flight, lane, "dialled"), used, "{lane}");
+            assert_eq!(figure(&metrics, "connections", lane, "dialled"), 1.0);
+        }
+        let class = [("connection", "External"), ("lane", "ingress_data")];
+        assert_eq!(metrics.sum("sidelane_lane_connections", &class), 1.0);
+    }
+
+    open.send_replace(true);
+    for call in calls {
+        let answer = call.answer().await.unwrap();
+        assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
+    }
+    until(caller, (in_flight, "gossip", "dialled"), |it| it == 0.0).await;
+    until(callee, (in_flight, "gossip", "accepted"), |it| it == 0.0).await;
+    let answer = ask_over(&client, BEAT, &[]).await;
+    assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
+}
+
+#[tokio::test]
+async fn those_who_wait_for_a_link_have_a_bound_and_the_other_lanes_do_not_wait() {
+    // It takes links and never answers their Hello: the dial stays under way for seconds.
+    let silent = RawUpstream::connections(|stream| async move {
+        let _held = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let peer = FakePeer::welcoming().await;
+    let control = FakeControl::start().await;
+    let mesh = cluster!()
+        .node("caller")
+        .with("--control", &control.address())
+        .launch()
+        .await;
+    let mut session = control.session().await;
+    session.welcome().await;
+    let known = vec![
+        state(vec![endpoint(
+            services::BEAT,
+            "silent",
+            7,
+            silent.address(),
+        )]),
+        state(vec![endpoint(services::ECHO, "peer", 7, peer.address())]),
+    ];
+    session.update(full(1, known)).await.unwrap();
+    let caller = mesh.node("caller");
+    caller.ready().await;
+    let room = bound(caller, "max_waiting").await;
+    let client = RawClient::connect(caller.outbound()).await.unwrap();
+    let waiting = begun(&client, BEAT, room).await;
+    #[allow(clippy::cast_precision_loss, reason = "a few dozen")]
+    let all = room as f64;
+    until(caller, ("calls_waiting", "gossip", "dialled"), |it| {
+        it == all
+    })
+    .await;
+    assert_full(&ask_over(&client, BEAT, &[]).await);
+    let answer = ask_over(&client, ECHO, &[]).await;
+    assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
+    for call in waiting {
+        let status = call.answer().await.unwrap().grpc_status().unwrap();
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert_eq!(mesh_reason(&status).as_deref(), Some("CONNECT_FAILED"));
+    }
+    until(caller, ("calls_waiting", "gossip", "dialled"), |it| {
+        it == 0.0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_without_room_is_seen_where_it_waits_and_bytes_are_counted() {
+    let upstream = Upstream::named("bulk").start().await;
+    let mesh = cluster!()
+        .control()
+        .node("caller")
+        .node("callee")
+        .serving(services::BULK, &upstream)
+        .start()
+        .await;
+    let (caller, callee) = (mesh.node("caller"), mesh.node("callee"));
+    let mut bulk = BulkClient::new(caller.channel().await)
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT);
+    let stalled = |side| ("streams_stalled", "bifrost_data", side);
+
+    // Nobody reads: what the windows hold comes, and the rest waits at the callee's sidecar.
+    let request = PullRequest {
+        messages: 64,
+        bytes: MIB,
+    };
+    let mut answers = bulk.pull(request).await.unwrap().into_inner();
+    until(callee, stalled("accepted"), |it| it == 1.0).await;
+    while answers.message().await.unwrap().is_some() {}
+    until(callee, stalled("accepted"), |it| it == 0.0).await;
+    let whole = f64::from(64 * MIB);
+    for (node, direction, side) in [
+        (callee, "sent", "accepted"),
+        (caller, "received", "dialled"),
+    ] {
+        let metrics = node.metrics().await;
+        let labels = [
+            ("lane", "bifrost_data"),
+            ("side", side),
+            ("direction", direction),
+        ];
+        let bytes = metrics.sum("sidelane_lane_bytes_total", &labels);
+        assert!(
+            (whole..whole * 1.01).contains(&bytes),
+            "{direction}: {bytes}"
+        );
+    }
+    assert!(
+        figure(
+            &callee.metrics().await,
+            "stalls_total",
+            "bifrost_data",
+            "accepted"
+        ) >= 1.0
+    );
+    assert_eq!(
+        figure(
+            &caller.metrics().await,
+            "stalls_total",
+            "bifrost_data",
+            "dialled"
+        ),
+        0.0
+    );
+
+    // The other way round: the app takes its time before it reads on.
+    let pause = Duration::from_secs(2);
+    let messages = (0..64).map(move |index| PushRequest {
+        payload: vec![0; MIB as usize].into(),
+        pause_ms: if index == 0 {
+            pause.as_millis().try_into().unwrap()
+        } else {
+            0
+        },
+    });
+    let pushing = tokio::spawn(async move { bulk.push(stream::iter(messages)).await });
+    until(caller, stalled("dialled"), |it| it == 1.0).await;
+    let pushed = pushing.await.unwrap().unwrap().into_inner().bytes;
+    assert_eq!(pushed, u64::from(64 * MIB));
+    until(caller, stalled("dialled"), |it| it == 0.0).await;
+}
