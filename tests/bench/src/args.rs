@@ -4,7 +4,7 @@
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
 
-use crate::calls;
+use crate::{calls, lanes};
 
 /// Sidelane's benchmarks. Without a subcommand: `calls`, with all of its options.
 ///
@@ -27,6 +27,19 @@ pub(crate) enum Command {
     /// All run at once as separate single-threaded processes on 127.0.0.1 and are measured in
     /// turn, so that a machine that drifts drifts for all of them. Exit code 1 if a call failed.
     Calls(calls::Args),
+    /// Measures small calls alone and beside bulk that fills the way.
+    ///
+    /// In lanes of their own, on two connections without marks, and on one connection: over a slow
+    /// link between two network namespaces (which needs root and iproute2), and on 127.0.0.1, where
+    /// the processor is what is short. Exit code 1 if a call failed.
+    Lanes(lanes::Args),
+    /// A process of `lanes`.
+    #[command(hide = true)]
+    LanesPart {
+        /// Which.
+        #[command(subcommand)]
+        part: lanes::Part,
+    },
     /// The echo server.
     #[command(hide = true)]
     Echo,

@@ -12,9 +12,18 @@ mod echo;
 mod envoy;
 mod http2;
 mod interrupt;
+mod lanes;
 mod load;
 mod mesh;
 mod message;
+#[path = "../../src/netns.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::expect_used,
+    reason = "the tests' own, which use all of it"
+)]
+mod netns;
 mod open;
 mod pair;
 mod parent;
@@ -47,6 +56,8 @@ fn start(args: CommandLine) -> Result<ExitCode> {
         match args.command {
             None => calls::run(args.calls).await,
             Some(Command::Calls(args)) => calls::run(args).await,
+            Some(Command::Lanes(args)) => lanes::run(args).await,
+            Some(Command::LanesPart { part }) => lanes::part(part).await,
             Some(Command::Echo) => serve(None).await,
             Some(Command::Bare { upstream }) => serve(Some(upstream)).await,
         }

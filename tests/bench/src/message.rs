@@ -125,6 +125,14 @@ impl EchoCall {
         })
     }
 
+    /// The same, to another method than the echo server's.
+    pub(crate) fn at_path(mut self, path: &str) -> Result<Self, http::Error> {
+        let mut parts = self.uri.into_parts();
+        parts.path_and_query = Some(path.parse()?);
+        self.uri = Uri::from_parts(parts)?;
+        Ok(self)
+    }
+
     /// The message, which is also what must come back.
     pub(crate) fn frame(&self) -> &Bytes {
         &self.frame
