@@ -16,7 +16,7 @@ const { setTimeout: sleep } = require('node:timers/promises');
 const { Echo, Witness, MESSAGE_LIMIT, endWithTest, flags, grpc, unixNanos } = require('./wire.js');
 
 const ECHOED_PREFIX = 'x-test-';
-const SETTLES_MS = 25;
+const SETTLES_MS = 100;
 const ARRIVED = 'MOMENT_ARRIVED';
 const FINISHED = 'MOMENT_FINISHED';
 const CANCELLED = 'MOMENT_CANCELLED';

@@ -19,9 +19,7 @@ class Ground {
         this.serverKind = serverKind;
         this.caller = caller;
         this.isMesh = caller !== undefined;
-        // The server itself is asked, whatever proxy the environment names.
-        const direct = { 'grpc.enable_http_proxy': 0 };
-        this.witness = new Witness(server, grpc.credentials.createInsecure(), direct);
+        this.witness = new Witness(server, grpc.credentials.createInsecure());
     }
 
     /** Does the work with a client on a connection of its own. */

@@ -134,8 +134,8 @@ async def next_of(requests):
     message = await anext(aiter(requests), None)
     if message is None:
         # grpcio may say that a stream has ended a moment before it says that the whole call was
-        # given up. In that case the call is ended here.
-        await asyncio.sleep(0.01)
+        # given up, and Node does end it a moment before. In that case the call is ended here.
+        await asyncio.sleep(0.1)
     return message
 
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use sidelane_tests::cases::{self, CASES, Ground, Report, Way};
 use sidelane_tests::cluster::{Cluster, LocalService};
-use sidelane_tests::languages::{Kit, Language, Proxy, go, python};
+use sidelane_tests::languages::{Kit, Language, Proxy, go, java, node, python};
 use sidelane_tests::{Upstream, cluster, services};
 use tokio::sync::Mutex;
 
@@ -43,11 +43,11 @@ struct Table {
 /// Who calls: tonic in this process, or a kit.
 enum Client {
     Rust,
-    Kit(Kit),
+    Kit(Box<Kit>),
 }
 
 #[tokio::test]
-#[ignore = "needs grpcio and grpc-go: SIDELANE_TEST_PYTHON, SIDELANE_TEST_GO"]
+#[ignore = "needs other languages: SIDELANE_TEST_PYTHON, ..._GO, ..._NODE, ..._JAVA"]
 async fn every_language_calls_rust() {
     let _turn = TURN.lock().await;
     let server = Upstream::named("echo").start().await;
@@ -55,15 +55,27 @@ async fn every_language_calls_rust() {
 }
 
 #[tokio::test]
-#[ignore = "needs grpcio and grpc-go: SIDELANE_TEST_PYTHON, SIDELANE_TEST_GO"]
+#[ignore = "needs other languages: SIDELANE_TEST_PYTHON, ..._GO, ..._NODE, ..._JAVA"]
 async fn every_language_calls_python() {
     served_by(Language::Python).await;
 }
 
 #[tokio::test]
-#[ignore = "needs grpcio and grpc-go: SIDELANE_TEST_PYTHON, SIDELANE_TEST_GO"]
+#[ignore = "needs other languages: SIDELANE_TEST_PYTHON, ..._GO, ..._NODE, ..._JAVA"]
 async fn every_language_calls_go() {
     served_by(Language::Go).await;
+}
+
+#[tokio::test]
+#[ignore = "needs other languages: SIDELANE_TEST_PYTHON, ..._GO, ..._NODE, ..._JAVA"]
+async fn every_language_calls_node() {
+    served_by(Language::Node).await;
+}
+
+#[tokio::test]
+#[ignore = "needs other languages: SIDELANE_TEST_PYTHON, ..._GO, ..._NODE, ..._JAVA"]
+async fn every_language_calls_java() {
+    served_by(Language::Java).await;
 }
 
 async fn served_by(language: Language) {
@@ -79,8 +91,10 @@ async fn served_by(language: Language) {
 async fn clients() -> Vec<Client> {
     vec![
         Client::Rust,
-        Client::Kit(python::kit().await),
-        Client::Kit(go::kit()),
+        Client::Kit(Box::new(python::kit().await)),
+        Client::Kit(Box::new(go::kit())),
+        Client::Kit(Box::new(node::kit())),
+        Client::Kit(Box::new(java::kit())),
     ]
 }
 
@@ -93,6 +107,15 @@ async fn row(
 ) {
     let mesh = mesh(service).await;
     let outbound = mesh.node("caller").outbound();
+    let mut kits = clients.iter().filter_map(Client::kit);
+    let kit = kits.find(|kit| kit.language() == language);
+    let alone = kit.map_or(&[][..], Kit::alone);
+    for missing in alone {
+        println!(
+            "{language} alone serves no {}: {}",
+            missing.case, missing.reason
+        );
+    }
     let mut table = Table::default();
     for client in clients {
         println!("{}", client.version().await);
@@ -112,6 +135,8 @@ async fn row(
             .collect();
         // The control group: without the mesh, that is, without anything of ours.
         if all {
+            let alone = |case: &&str| !alone.iter().any(|missing| missing.case == *case);
+            let chosen: Vec<&str> = chosen.iter().copied().filter(alone).collect();
             table
                 .cell(client, Road::Directly, &ground, None, &chosen)
                 .await;

@@ -258,13 +258,25 @@ func (e *echo) Chat(stream pb.Echo_ChatServer) error {
 }
 
 // next is the next message; nil once the caller has ended its stream.
-func next[M any](stream interface{ Recv() (*M, error) }) (*M, error) {
+func next[M any](stream interface {
+	Recv() (*M, error)
+	Context() context.Context
+}) (*M, error) {
 	message, err := stream.Recv()
-	if errors.Is(err, io.EOF) {
+	if !errors.Is(err, io.EOF) {
+		return message, err
+	}
+	// Node ends the request of a call that it gives up, and resets it a moment later.
+	select {
+	case <-stream.Context().Done():
+		return nil, stream.Context().Err()
+	case <-time.After(settles):
 		return nil, nil
 	}
-	return message, err
 }
+
+// settles is how far apart the end of a request and its reset may come.
+const settles = 100 * time.Millisecond
 
 // lines has "name: value" for each, -bin values in padded base64, the order within a name kept.
 func lines(received metadata.MD) []string {

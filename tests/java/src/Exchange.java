@@ -13,7 +13,7 @@ import java.util.concurrent.LinkedBlockingQueue;
  * free to tell of the end.
  */
 final class Exchange<Q, A> implements StreamObserver<Q> {
-  private static final long SETTLES_MILLIS = 25;
+  private static final long SETTLES_MILLIS = 100;
   private static final ExecutorService WORK = Executors.newCachedThreadPool();
 
   /** What a call does; what it throws is its status. */

@@ -53,12 +53,8 @@ final class Ground {
     target = flags.get("target");
     serverKind = flags.get("server-kind");
     caller = flags.getIfGiven("caller");
-    // The server itself is asked, whatever proxy the machine is told of.
     ManagedChannel direct =
-        ManagedChannelBuilder.forTarget(flags.get("server"))
-            .usePlaintext()
-            .proxyDetector(address -> null)
-            .build();
+        ManagedChannelBuilder.forTarget(flags.get("server")).usePlaintext().build();
     witness = WitnessGrpc.newBlockingStub(direct);
   }
 

@@ -27,7 +27,7 @@ pub async fn gzip_unary(ground: Ground) -> Result<()> {
         behaviour: None,
     };
     let response = echo.unary(asking(message)).await?;
-    check_encoding(response.metadata())?;
+    check_encoding(&ground, response.metadata())?;
     let response = response.into_inner();
     ensure!(response.payload == payload, "another payload came back");
     if ground.server_kind == Language::Rust {
@@ -60,7 +60,7 @@ pub async fn gzip_streams(ground: Ground) -> Result<()> {
     let response = echo
         .collect(asking(tokio_stream::iter(vec![message; 10])))
         .await?;
-    check_encoding(response.metadata())?;
+    check_encoding(&ground, response.metadata())?;
     ensure!(
         response.get_ref().bytes == 10 * LENGTH as u64,
         "{response:?}"
@@ -72,7 +72,7 @@ pub async fn gzip_streams(ground: Ground) -> Result<()> {
         behaviour: None,
     };
     let response = echo.expand(asking(message)).await?;
-    check_encoding(response.metadata())?;
+    check_encoding(&ground, response.metadata())?;
     let mut answers = response.into_inner();
     let mut received = 0;
     while let Some(answer) = answers.message().await? {
@@ -92,7 +92,7 @@ pub async fn gzip_streams(ground: Ground) -> Result<()> {
     let response = echo
         .chat(asking(tokio_stream::iter(vec![message; 10])))
         .await?;
-    check_encoding(response.metadata())?;
+    check_encoding(&ground, response.metadata())?;
     let mut answers = response.into_inner();
     let mut received = 0;
     while let Some(answer) = answers.message().await? {
@@ -110,7 +110,11 @@ fn asking<T>(message: T) -> Request<T> {
     request
 }
 
-fn check_encoding(metadata: &MetadataMap) -> Result<()> {
+fn check_encoding(ground: &Ground, metadata: &MetadataMap) -> Result<()> {
+    if ground.server_kind == Language::Node {
+        // grpc-js cannot compress answers; the requests are compressed all the same.
+        return Ok(());
+    }
     let encoding = metadata.get("grpc-encoding");
     let compressed = encoding.is_some_and(|encoding| encoding == "gzip");
     ensure!(compressed, "the answer is not compressed: {metadata:?}");

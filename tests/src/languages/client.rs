@@ -138,6 +138,8 @@ mod tests {
                 case: "unary_of_4_mib",
                 reason: "a script has no megabytes",
             }],
+            alone: &[],
+            variables: Vec::new(),
             folder: tempfile::tempdir().unwrap(),
         }
     }

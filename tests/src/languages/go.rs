@@ -24,8 +24,10 @@ pub fn kit() -> Kit {
         client: launch("client", &[]),
         server: launch("server", &[]),
         version: launch("client", &["--version"]),
+        variables: Vec::new(),
         proxy,
         missing: &[],
+        alone: &[],
         folder: tempfile::tempdir().expect("a folder for logs"),
     }
 }

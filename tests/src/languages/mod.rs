@@ -26,6 +26,8 @@
 
 mod client;
 pub mod go;
+pub mod java;
+pub mod node;
 pub mod python;
 mod server;
 
@@ -55,6 +57,10 @@ pub enum Language {
     Python,
     /// grpc-go.
     Go,
+    /// grpc-js.
+    Node,
+    /// grpc-java.
+    Java,
 }
 
 /// A case that a language does not have.
@@ -91,8 +97,11 @@ pub struct Kit {
     client: Launch,
     server: Launch,
     version: Launch,
+    /// Environment variables of both programs.
+    variables: Vec<(String, String)>,
     proxy: fn(SocketAddr) -> Vec<(String, String)>,
     missing: &'static [Missing],
+    alone: &'static [Missing],
     /// For logs, and for what a kit makes for itself.
     folder: TempDir,
 }
@@ -116,7 +125,10 @@ impl Kit {
     /// # Panics
     /// If that fails.
     pub async fn version(&self) -> String {
-        let run = Run::of(&self.version.program).with(self.version.arguments.clone());
+        let mut run = Run::of(&self.version.program).with(self.version.arguments.clone());
+        for (name, value) in &self.variables {
+            run = run.variable(name, value);
+        }
         let ended = run.to_its_end().await;
         let first = ended.stdout.lines().next().unwrap_or_default().to_owned();
         assert!(
@@ -131,6 +143,13 @@ impl Kit {
     #[must_use]
     pub fn missing(&self) -> &'static [Missing] {
         self.missing
+    }
+
+    /// The cases that its server does not pass alone, whoever calls it, each with the reason. They
+    /// say nothing of the mesh, through which they may well pass.
+    #[must_use]
+    pub fn alone(&self) -> &'static [Missing] {
+        self.alone
     }
 
     /// Starts a server that calls itself so.
@@ -178,7 +197,7 @@ impl Kit {
             name,
             &launch.program,
             arguments,
-            variables.to_vec(),
+            [&self.variables, variables].concat(),
             self.folder.path(),
             Output::Piped,
         )

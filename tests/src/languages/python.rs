@@ -33,8 +33,10 @@ pub async fn kit() -> Kit {
         client: program("echo_client.py"),
         server: program("echo_server.py"),
         version: launch(&interpreter, &["-c", VERSION]),
+        variables: Vec::new(),
         proxy,
         missing: &[],
+        alone: &[],
         folder,
     }
 }

@@ -29,7 +29,7 @@ use crate::wire::v1::{
 pub const ECHOED_PREFIX: &str = "x-test-";
 
 /// How far apart the end of a request and its reset may come.
-const SETTLES: Duration = Duration::from_millis(25);
+const SETTLES: Duration = Duration::from_millis(100);
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
