@@ -39,6 +39,7 @@
 pub mod address;
 pub mod admin;
 pub mod fetch;
+pub mod files;
 pub mod listen;
 pub mod logs;
 pub mod settings;

@@ -4,7 +4,7 @@
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
 
-use crate::{calls, lanes};
+use crate::{calls, control, lanes};
 
 /// Sidelane's benchmarks. Without a subcommand: `calls`, with all of its options.
 ///
@@ -40,6 +40,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         part: lanes::Part,
     },
+    /// The control plane against simulated sidecars: how long changes take, what they cost, memory.
+    ///
+    /// Each sidecar offers services and calls others; a change is timed from what one sidecar says
+    /// until each subscriber has read it. Exit code 1 if an aim is missed.
+    Control(control::Args),
     /// The echo server.
     #[command(hide = true)]
     Echo,

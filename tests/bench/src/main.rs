@@ -8,6 +8,7 @@ mod args;
 mod body;
 mod call;
 mod calls;
+mod control;
 mod echo;
 mod envoy;
 mod http2;
@@ -58,6 +59,7 @@ fn start(args: CommandLine) -> Result<ExitCode> {
             Some(Command::Calls(args)) => calls::run(args).await,
             Some(Command::Lanes(args)) => lanes::run(args).await,
             Some(Command::LanesPart { part }) => lanes::part(part).await,
+            Some(Command::Control(args)) => Box::pin(control::run(args)).await,
             Some(Command::Echo) => serve(None).await,
             Some(Command::Bare { upstream }) => serve(Some(upstream)).await,
         }

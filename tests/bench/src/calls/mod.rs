@@ -6,7 +6,7 @@ mod aims;
 mod args;
 mod course;
 mod phases;
-mod report;
+pub(crate) mod report;
 mod rounds;
 mod table;
 
