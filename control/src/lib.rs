@@ -60,6 +60,9 @@ use sidelane_proto::model::Validation;
 /// The exit code for settings that cannot be followed, as `sysexits` and most programs have it.
 const USAGE: u8 = 2;
 
+/// Open files at most: a connection each, and some for the rest.
+const FILES: u64 = serve::CONNECTION_LIMIT as u64 + 64;
+
 /// The control plane's `main`: reads its settings from the arguments (without the program's name),
 /// the environment and files, serves until a signal ends it, and says on stderr what went wrong.
 /// Exit codes: 0 for an orderly end, 1 where it could not start or was cut, 2 for wrong settings.
@@ -119,6 +122,17 @@ fn run_with(loaded: &Loaded, validations: Validations) -> ExitCode {
     }
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
+    }
+    match sidelane_process::files::raise_limit() {
+        Ok(files) if files < FILES => {
+            tracing::warn!(
+                files,
+                wanted = FILES,
+                "fewer files may be open than sidecars may connect; raise the hard limit"
+            );
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -2,6 +2,7 @@
 //! grow with the mesh.
 
 use std::fmt::{Display, Write};
+use std::time::Duration;
 
 use sidelane_proto::model::Health;
 
@@ -101,6 +102,22 @@ fn push(page: &mut Page, view: &View) {
         counters.updates(),
     );
     page.one(
+        "coalesced_total",
+        "counter",
+        "Changes for a session that had not answered yet, told with the next update.",
+        counters.coalesced_changes(),
+    );
+    page.head(
+        "update_seconds",
+        "summary",
+        "From an update to its answer, of updates that were taken.",
+    );
+    page.summary(
+        "update_seconds",
+        counters.waited_for_acks(),
+        counters.acks(),
+    );
+    page.one(
         "acks_total",
         "counter",
         "Updates that sidecars took.",
@@ -197,6 +214,12 @@ impl Page {
 
     fn labelled(&mut self, name: &str, labels: &str, value: impl Display) {
         let _ = writeln!(self.0, "sidelane_control_{name}{{{labels}}} {value}");
+    }
+
+    fn summary(&mut self, name: &str, sum: Duration, count: u64) {
+        let sum = sum.as_secs_f64();
+        let _ = writeln!(self.0, "sidelane_control_{name}_sum {sum}");
+        let _ = writeln!(self.0, "sidelane_control_{name}_count {count}");
     }
 
     fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {

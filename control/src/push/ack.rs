@@ -23,6 +23,8 @@ pub struct Progress {
     fresh: BTreeSet<ServiceName>,
     told_once: bool,
     in_flight: Option<InFlight>,
+    /// It was asked for more while an update was on its way.
+    missed: bool,
     /// Refused by the sidecar in this version, and not told again until it has changed.
     held_back: HashMap<ServiceName, u64>,
     refused: Option<RefusedUpdate>,
@@ -89,6 +91,7 @@ impl Progress {
             },
             told_once: false,
             in_flight: None,
+            missed: false,
             held_back: HashMap::new(),
             refused: None,
             rules: Rules::default(),
@@ -171,8 +174,10 @@ impl Progress {
     /// of a session is made even if there is nothing in it: it says that this is all.
     pub fn next(&mut self, snapshot: &Snapshot) -> Option<News> {
         if self.in_flight.is_some() {
+            self.missed = true;
             return None;
         }
+        self.missed = false;
         self.release_changed(snapshot);
         // It was told nothing for so long that rules are forgotten which it may hold.
         self.wanted.full |= self.wanted.synced < snapshot.rules().floor();
@@ -211,6 +216,19 @@ impl Progress {
         self.told_once = true;
         self.in_flight = Some(in_flight);
         Some(news)
+    }
+
+    /// Is an update on its way that is not answered?
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// May there be something to tell now that an update was taken? Asked so that an answer costs
+    /// no look at all that is subscribed, when nothing of that has changed meanwhile.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.missed || !self.fresh.is_empty() || !self.held_back.is_empty() || !self.rules.settled()
     }
 
     /// The sidecar has taken an update, but for these rules in it. `None`: not the update that is

@@ -2,6 +2,7 @@
 //! reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Why a claim was refused: the closed set of reasons that a Refusal carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +65,9 @@ impl RefusalReason {
 #[derive(Debug, Default)]
 pub struct Counters {
     updates: AtomicU64,
+    coalesced: AtomicU64,
     acks: AtomicU64,
+    ack_microseconds: AtomicU64,
     nacks: AtomicU64,
     rule_refusals: AtomicU64,
     refusals: [AtomicU64; RefusalReason::ALL.len()],
@@ -75,6 +78,19 @@ impl Counters {
     #[must_use]
     pub fn updates(&self) -> u64 {
         self.updates.load(Ordering::Relaxed)
+    }
+
+    /// Times that something changed for a session which had not answered the update before, and so
+    /// was told of it with what else came.
+    #[must_use]
+    pub fn coalesced_changes(&self) -> u64 {
+        self.coalesced.load(Ordering::Relaxed)
+    }
+
+    /// The time from an update to its answer, of all that were taken together.
+    #[must_use]
+    pub fn waited_for_acks(&self) -> Duration {
+        Duration::from_micros(self.ack_microseconds.load(Ordering::Relaxed))
     }
 
     /// Updates taken.
@@ -105,8 +121,15 @@ impl Counters {
         self.updates.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn ack(&self) {
+    pub(super) fn coalesced(&self) {
+        self.coalesced.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn ack(&self, waited: Duration) {
         self.acks.fetch_add(1, Ordering::Relaxed);
+        let microseconds = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        self.ack_microseconds
+            .fetch_add(microseconds, Ordering::Relaxed);
     }
 
     pub(super) fn nack(&self) {

@@ -117,7 +117,8 @@ impl Directory {
         version: u64,
         until: Instant,
     ) -> Option<Vec<Laggard>> {
-        self.wait_for(registry, version, until, |_| true).await
+        self.wait_for(registry, version, until, || self.open())
+            .await
     }
 
     /// As [`Directory::wait`], for the sessions that want to know of any of these services, this
@@ -130,11 +131,10 @@ impl Directory {
         key: &NodeKey,
         services: &[ServiceName],
     ) -> Vec<Laggard> {
-        let concerned = |session: &Session| {
-            session.key != *key && session.key.network == key.network && {
-                let progress = session.progress();
-                services.iter().any(|service| progress.wants(service))
-            }
+        let concerned = || {
+            let mut subscribers = self.subscribers(&key.network, services);
+            subscribers.retain(|session| session.key != *key);
+            subscribers
         };
         let waited = self.wait_for(registry, version, until, concerned).await;
         waited.unwrap_or_default()
@@ -174,7 +174,7 @@ impl Directory {
         registry: &Registry,
         version: u64,
         until: Instant,
-        concerned: impl Fn(&Session) -> bool,
+        concerned: impl Fn() -> Vec<Arc<Session>>,
     ) -> Option<Vec<Laggard>> {
         loop {
             let mut progressed = std::pin::pin!(self.progressed.notified());
@@ -182,8 +182,8 @@ impl Directory {
             progressed.as_mut().enable();
             let looked = Instant::now();
             let snapshot = registry.snapshot();
-            let behind = (snapshot.counter() >= version)
-                .then(|| self.behind(version, &snapshot, &concerned));
+            let behind =
+                (snapshot.counter() >= version).then(|| behind(version, &snapshot, concerned()));
             if looked >= until || behind.as_ref().is_some_and(Vec::is_empty) {
                 return behind;
             }
@@ -193,33 +193,26 @@ impl Directory {
         }
     }
 
-    fn behind(
-        &self,
-        version: u64,
-        snapshot: &Snapshot,
-        concerned: impl Fn(&Session) -> bool,
-    ) -> Vec<Laggard> {
-        let mut behind = Vec::new();
-        for session in self.open() {
-            if !concerned(&session) {
-                continue;
-            }
-            let progress = session.progress();
-            if !progress.has(version, snapshot) {
-                behind.push(Laggard {
-                    key: session.key.clone(),
-                    acknowledged: progress.acknowledged(),
-                    refused: progress.refused().cloned(),
-                });
-            }
-        }
-        behind.sort_by(|one, two| one.key.cmp(&two.key));
-        behind
-    }
-
     /// A copy, so that nothing is worked out under the lock that the writer needs.
     fn open(&self) -> Vec<Arc<Session>> {
         self.index().sessions.values().cloned().collect()
+    }
+
+    /// Who wants to know of any of these services.
+    fn subscribers(&self, network: &Network, services: &[ServiceName]) -> Vec<Arc<Session>> {
+        let index = self.index();
+        let named = services
+            .iter()
+            .filter_map(|service| of(&index.by_service, network, service));
+        let mut found = Subscribers::new();
+        for sessions in named.chain(index.all.get(network)) {
+            found.extend(
+                sessions
+                    .iter()
+                    .map(|(id, session)| (*id, Arc::clone(session))),
+            );
+        }
+        found.into_values().collect()
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -302,6 +295,22 @@ fn leave<'a>(
     if by_service.is_empty() {
         index.remove(&session.key.network);
     }
+}
+
+fn behind(version: u64, snapshot: &Snapshot, sessions: Vec<Arc<Session>>) -> Vec<Laggard> {
+    let mut behind = Vec::new();
+    for session in sessions {
+        let progress = session.progress();
+        if !progress.has(version, snapshot) {
+            behind.push(Laggard {
+                key: session.key.clone(),
+                acknowledged: progress.acknowledged(),
+                refused: progress.refused().cloned(),
+            });
+        }
+    }
+    behind.sort_by(|one, two| one.key.cmp(&two.key));
+    behind
 }
 
 fn of<'a>(

@@ -7,6 +7,7 @@ mod ack;
 mod counters;
 mod directory;
 mod outgoing;
+mod responses;
 mod server;
 mod session;
 

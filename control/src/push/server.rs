@@ -1,23 +1,27 @@
 //! The gRPC service: opens a session for each stream and hands it over to a task of its own, so
 //! that a sidecar that reads slowly is still listened to.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
+use sidelane_proto::codec::Compact;
 use sidelane_proto::model::ProtocolRange;
-use sidelane_proto::model::snapshot::UPDATE_BYTES_LIMIT;
 use sidelane_proto::wire::control::v1::membership_server;
 use sidelane_proto::wire::control::v1::{SyncRequest, SyncResponse};
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt;
-use tokio_stream::adapters::Map;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::codec::Codec;
+use tonic::codegen::http;
+use tonic::metadata::GRPC_CONTENT_TYPE;
+use tonic::server::NamedService;
+use tonic::{Status, Streaming};
+use tower_service::Service;
 use tracing::Instrument;
 
 use super::counters::Counters;
 use super::directory::Directory;
-use super::outgoing::Outgoing;
+use super::responses::Responses;
 use super::session;
 use crate::claim::{Claims, StreamId};
 use crate::drain::Drain;
@@ -35,6 +39,9 @@ const OUTGOING_LIMIT: usize = 2;
 /// The largest message that is read, in bytes. A Hello with all the offers that a node may make, and
 /// a rule of a kilobyte in each, fits, and an Ack that refuses all rules that may be applied.
 pub const MESSAGE_LIMIT: usize = 24 << 20;
+
+/// The one method.
+const SYNC: &str = "Sync";
 
 /// The membership service.
 #[derive(Debug)]
@@ -78,44 +85,59 @@ impl Membership {
 }
 
 /// The service, ready to be served.
-pub(crate) fn service(
-    membership: Membership,
-) -> membership_server::MembershipServer<impl membership_server::Membership> {
-    membership_server::MembershipServer::new(Served(Arc::new(membership)))
-        .max_decoding_message_size(MESSAGE_LIMIT)
-        .max_encoding_message_size(UPDATE_BYTES_LIMIT)
+pub(crate) fn service(membership: Membership) -> Served {
+    Served(Arc::new(membership))
 }
 
-/// The service as tonic wants it: shared by all connections.
+/// The service as HTTP/2 wants it: shared by all connections. Not the generated one, whose answers
+/// go through tonic's encoder (`responses` says why that matters).
 #[derive(Debug, Clone)]
-struct Served(Arc<Membership>);
+pub(crate) struct Served(Arc<Membership>);
 
-type IntoResponse = fn(Outgoing) -> Result<SyncResponse, Status>;
+impl NamedService for Served {
+    const NAME: &'static str = membership_server::SERVICE_NAME;
+}
 
-#[tonic::async_trait]
-impl membership_server::Membership for Served {
-    type SyncStream = Map<ReceiverStream<Outgoing>, IntoResponse>;
+impl Service<http::Request<tonic::body::Body>> for Served {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
 
-    async fn sync(
-        &self,
-        request: Request<Streaming<SyncRequest>>,
-    ) -> Result<Response<Self::SyncStream>, Status> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        let method = request.uri().path().rsplit('/').next();
+        std::future::ready(Ok(match method {
+            Some(SYNC) => self.sync(request),
+            _ => Status::unimplemented("Membership has one method, Sync").into_http(),
+        }))
+    }
+}
+
+impl Served {
+    fn sync(&self, request: http::Request<tonic::body::Body>) -> http::Response<tonic::body::Body> {
         let stream = StreamId(self.0.streams.fetch_add(1, Ordering::Relaxed));
-        let peer = request.extensions().get::<std::net::SocketAddr>().copied();
+        let (head, body) = request.into_parts();
+        let peer = head.extensions.get::<std::net::SocketAddr>().copied();
         let span = tracing::debug_span!("session", stream = stream.0, peer = ?peer);
+        let decoder = Compact::<SyncResponse, SyncRequest>::default().decoder();
+        let requests = Streaming::new_request(decoder, body, None, Some(MESSAGE_LIMIT));
         let (outgoing, responses) = mpsc::channel(OUTGOING_LIMIT);
-        let draining = self.0.drain.watch();
         let run = session::run(
             Arc::clone(&self.0),
             stream,
-            request.into_inner(),
+            requests,
             outgoing,
-            draining,
+            self.0.drain.watch(),
         );
         // Owned by the drain: it is not over while the session's watch lives.
         tokio::spawn(run.instrument(span));
-        let into_response: IntoResponse = Outgoing::into_response;
-        let responses = ReceiverStream::new(responses).map(into_response);
-        Ok(Response::new(responses))
+        let body = tonic::body::Body::new(Responses::new(responses));
+        let mut answer = http::Response::new(body);
+        let headers = answer.headers_mut();
+        headers.insert(http::header::CONTENT_TYPE, GRPC_CONTENT_TYPE);
+        answer
     }
 }

@@ -103,6 +103,8 @@ struct Session<'a> {
     outgoing: Connection,
     heartbeats: Interval,
     heard: Option<Instant>,
+    /// When the update was made that is on its way.
+    sent: Option<Instant>,
     /// There may be something to tell.
     news: bool,
     /// A heartbeat is due.
@@ -128,6 +130,7 @@ impl<'a> Session<'a> {
             outgoing,
             heartbeats,
             heard: None,
+            sent: None,
             news: true,
             heartbeat: false,
             confirming: None,
@@ -179,8 +182,16 @@ impl<'a> Session<'a> {
             return Some(Outgoing::told(Told::Heartbeat(Heartbeat { version })));
         }
         self.news = false;
-        let news = self.entry.session.progress().next(&snapshot)?;
+        let mut progress = self.entry.session.progress();
+        let Some(news) = progress.next(&snapshot) else {
+            if progress.waits() {
+                self.membership.counters.coalesced();
+            }
+            return None;
+        };
+        drop(progress);
         self.membership.counters.update();
+        self.sent = Some(Instant::now());
         Some(Outgoing::News(Box::new(news)))
     }
 
@@ -271,10 +282,15 @@ impl<'a> Session<'a> {
         };
         let refused: Vec<RefusedRule> = refused.into_iter().filter_map(read).collect();
         let first = refused.first().cloned();
-        let Some(count) = self.entry.session.progress().ack(version, refused) else {
+        let mut progress = self.entry.session.progress();
+        let Some(count) = progress.ack(version, refused) else {
             return;
         };
-        self.membership.counters.ack();
+        self.news |= progress.has_more();
+        drop(progress);
+        let sent = self.sent.take();
+        let waited = sent.map(|sent| sent.elapsed());
+        self.membership.counters.ack(waited.unwrap_or_default());
         self.membership.counters.rules_refused(count);
         if let Some(RefusedRule {
             service,
@@ -286,7 +302,6 @@ impl<'a> Session<'a> {
             tracing::warn!(%node, count, %service, version, field, problem, "rules were refused");
         }
         self.entry.answered();
-        self.news = true;
     }
 
     fn refused(&mut self, version: &Version, field: &str, problem: &str) {

@@ -3,6 +3,7 @@
 //! that did not change; a snapshot that somebody holds never does.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use sidelane_proto::model::{
@@ -20,7 +21,15 @@ pub const CHANGES_LIMIT: usize = 64;
 /// are forgotten first, and count as never seen again.
 pub const SERVICES_LIMIT: usize = 65_536;
 
-type Services = HashMap<ServiceName, Arc<ServiceView>>;
+/// Parts of a network's services. A new version copies the part that a changed service is in, so
+/// that a change costs by itself and not by all services that there are.
+const PARTS: usize = 64;
+
+/// The services of a network.
+#[derive(Debug, Clone)]
+struct Services(Vec<Arc<Part>>);
+
+type Part = HashMap<ServiceName, Arc<ServiceView>>;
 /// Of one service: each touched node's endpoint as it will be.
 type Edits = BTreeMap<NodeId, Option<Arc<Endpoint>>>;
 
@@ -63,6 +72,43 @@ pub struct Delta {
     pub upserts: Vec<Arc<Endpoint>>,
     /// Endpoints that left.
     pub removals: Vec<Removal>,
+}
+
+impl Default for Services {
+    fn default() -> Self {
+        Self(vec![Arc::default(); PARTS])
+    }
+}
+
+impl Services {
+    fn part(service: &ServiceName) -> usize {
+        let mut hasher = DefaultHasher::new();
+        service.hash(&mut hasher);
+        usize::try_from(hasher.finish() % PARTS as u64).unwrap_or(0)
+    }
+
+    fn get(&self, service: &ServiceName) -> Option<&Arc<ServiceView>> {
+        self.0[Self::part(service)].get(service)
+    }
+
+    fn insert(&mut self, service: ServiceName, view: Arc<ServiceView>) {
+        let part = &mut self.0[Self::part(&service)];
+        Arc::make_mut(part).insert(service, view);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&ServiceName, &Arc<ServiceView>)> {
+        self.0.iter().flat_map(|part| part.iter())
+    }
+
+    fn len(&self) -> usize {
+        self.0.iter().map(|part| part.len()).sum()
+    }
+
+    fn retain(&mut self, keep: impl Fn(&ServiceView) -> bool) {
+        for part in &mut self.0 {
+            Arc::make_mut(part).retain(|_, view| keep(view));
+        }
+    }
 }
 
 impl Snapshot {
@@ -182,9 +228,9 @@ impl Snapshot {
         let mut ages: Vec<u64> = self
             .networks
             .values()
-            .flat_map(|services| services.values())
-            .filter(|view| empty(view))
-            .map(|view| view.version)
+            .flat_map(|services| services.iter())
+            .filter(|(_, view)| empty(view))
+            .map(|(_, view)| view.version)
             .collect();
         if ages.is_empty() {
             return;
@@ -194,7 +240,7 @@ impl Snapshot {
         let (_, cut, _) = ages.select_nth_unstable(count - 1);
         let cut = *cut;
         for services in self.networks.values_mut() {
-            Arc::make_mut(services).retain(|_, view| !empty(view) || view.version > cut);
+            Arc::make_mut(services).retain(|view| !empty(view) || view.version > cut);
         }
         self.unknown_since = self.version;
     }

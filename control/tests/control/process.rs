@@ -37,11 +37,6 @@ fn command(data: &Path) -> Command {
         ])
         .arg(data)
         .env_clear()
-        .env(
-            "MALLOC_ARENA_MAX",
-            std::env::var("ARENAS").unwrap_or("8".into()),
-        )
-        .env("MALLOC_TRIM_THRESHOLD_", "100000")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
@@ -50,6 +45,14 @@ fn command(data: &Path) -> Command {
 
 /// Starts the program and reads its `ready` line.
 pub(crate) fn start(data: &Path) -> (Program, std::net::SocketAddr) {
+    let (program, listen, _) = start_with_admin(data);
+    (program, listen)
+}
+
+/// The same, with the address of the admin pages.
+pub(crate) fn start_with_admin(
+    data: &Path,
+) -> (Program, std::net::SocketAddr, std::net::SocketAddr) {
     let mut child = command(data).spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
     let program = Program(child);
@@ -57,10 +60,11 @@ pub(crate) fn start(data: &Path) -> (Program, std::net::SocketAddr) {
     while log.read_line(&mut line).unwrap() > 0 {
         let entry: serde_json::Value = serde_json::from_str(&line).expect("the log is JSON");
         if entry["message"] == "ready" {
-            let listen = entry["listen"].as_str().unwrap().parse().unwrap();
+            let address = |name: &str| entry[name].as_str().unwrap().parse().unwrap();
+            let (listen, admin) = (address("listen"), address("admin"));
             // Read on, so that it never finds its log closed or full.
             std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-            return (program, listen);
+            return (program, listen, admin);
         }
         line.clear();
     }

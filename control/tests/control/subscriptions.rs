@@ -1,8 +1,9 @@
 //! What a session is told, and when.
 
+use sidelane_process::fetch;
 use sidelane_proto::wire::control::v1::{Health, Hello, Subscribe, Version};
 
-use crate::sidecar::{Control, hello, of, offer, watcher};
+use crate::sidecar::{Control, PATIENCE, hello, of, offer, watcher};
 
 #[tokio::test]
 async fn what_is_asked_for_is_answered_at_once_also_if_there_is_nothing() {
@@ -107,6 +108,18 @@ async fn a_slow_session_gets_the_newest_state_and_no_backlog() {
     let newest = slow.take().await;
     assert_eq!(newest.upserts.len(), 1);
     assert_eq!(newest.upserts[0].weight, 50);
+    let url = format!("http://{}/metrics", control.app.admin());
+    let page = fetch::get(&url, PATIENCE).await.unwrap().text();
+    let figure = |name: &str| -> f64 {
+        let value = page.lines().find_map(|line| line.strip_prefix(name));
+        value.unwrap().parse().unwrap()
+    };
+    let coalesced = figure("sidelane_control_coalesced_total ");
+    // Also the node itself, which has not answered either.
+    assert!((1.0..=100.0).contains(&coalesced), "{coalesced}");
+    // All answers of the quick one, and the first of the slow one, which took as long as all those.
+    assert!(figure("sidelane_control_update_seconds_count ") >= 52.0);
+    assert!(figure("sidelane_control_update_seconds_sum ") > 0.0);
     // The next thing it hears is the next change, not one of the forty-nine others.
     node.offer(vec![]).await;
     assert_eq!(slow.take().await.removals.len(), 1);

@@ -50,6 +50,21 @@ mod tests {
     }
 
     #[test]
+    fn a_thousand_that_waited_long_come_back_spread_over_four_seconds() {
+        let timing = crate::discover::Timing::default();
+        let mut waiting = Backoff::new(timing.backoff_first, timing.backoff_ceiling);
+        for _ in 0..20 {
+            waiting.pause(1.0);
+        }
+        let pause = |number: u32| waiting.clone().pause(f64::from(number) / 1_000.0);
+        let mut by_tenth = [0; 40];
+        for number in 0..1_000 {
+            by_tenth[pause(number).as_millis() as usize / 100] += 1;
+        }
+        assert_eq!(by_tenth.iter().max(), Some(&25), "{by_tenth:?}");
+    }
+
+    #[test]
     fn jitter_is_full() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         assert_eq!(backoff.pause(0.0), Duration::ZERO);

@@ -84,7 +84,8 @@ pub struct Timing {
     pub keepalive_answer: Duration,
     /// The longest first pause before the next attempt.
     pub backoff_first: Duration,
-    /// The longest pause there is.
+    /// The longest pause there is. However long control was away, a thousand sidecars come back
+    /// within this time, and are to hold everything again 5 s after control's return.
     pub backoff_ceiling: Duration,
     /// A stream that was open for so long was a success: the pauses begin anew.
     pub lasted: Duration,
@@ -104,7 +105,7 @@ impl Default for Timing {
             keepalive: Duration::from_secs(5),
             keepalive_answer: Duration::from_secs(3),
             backoff_first: Duration::from_millis(100),
-            backoff_ceiling: Duration::from_secs(5),
+            backoff_ceiling: Duration::from_secs(4),
             lasted: Duration::from_secs(5),
             goodbye: Duration::from_secs(1),
             save_interval: Duration::from_secs(1),

@@ -176,6 +176,26 @@ fn a_session_that_does_not_answer_gets_the_newest_state_once() {
 }
 
 #[test]
+fn after_an_answer_there_is_more_only_if_something_happened_meanwhile() {
+    let mut world = world();
+    world.up("n", &["a.A"]);
+    let mut session = world.session(&["a.A"], None);
+    let first = session.next(&world.now).unwrap().counter;
+    assert!(session.waits());
+    session.ack(&world.version(first), Vec::new()).unwrap();
+    assert!(!session.waits() && !session.has_more());
+    world.drain("n", &["a.A"]);
+    let second = session.next(&world.now).unwrap().counter;
+    world.up("m", &["a.A"]);
+    assert!(session.next(&world.now).is_none());
+    session.ack(&world.version(second), Vec::new()).unwrap();
+    assert!(session.has_more());
+    assert_eq!(world.told(&mut session).upserts, ["m"]);
+    session.subscribe(&add(&["b.B"]), &world.now);
+    assert!(session.has_more(), "a new wish is always more");
+}
+
+#[test]
 fn answers_to_other_versions_count_for_nothing() {
     let mut world = world();
     world.up("n", &["a.A"]);
