@@ -20,6 +20,7 @@ const RUNS: usize = 3;
 fn programs() -> Result<PathBuf> {
     let output = Command::new(env!("CARGO"))
         .args(["build", "--release", "--locked", "--message-format=json"])
+        .args(["--package=sidelane-cli", "--package=sidelane-bench"])
         .args(["--bin=sidelane-bench", "--bin=sidelane"])
         .output()
         .context("cargo did not start")?;
