@@ -2,6 +2,7 @@
 //! comes over the wire, and the model. They say the same of every pair.
 
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proptest::prelude::*;
 use sidelane::routing::{
@@ -76,6 +77,12 @@ fn over_the_wire(class: ConnectionClass, lane: Lane) -> Result<Rule, String> {
     Rule::try_from(rule).map_err(|error| error.to_string())
 }
 
+/// Held while lanes are learned or named in errors: all tests here share what their process knows.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What they say of a pair, which must be one thing.
 fn agreed(class: ConnectionClass, lane: Lane) -> bool {
     let built = RoutingBuilder::dynamic()
@@ -101,6 +108,7 @@ fn agreed(class: ConnectionClass, lane: Lane) -> bool {
 
 #[test]
 fn types_values_and_wire_agree_on_every_pair() {
+    let _alone = alone();
     TABLE.remember();
     let pairs = every_pair!(
         [Internal, External, Partners, Auditors],
@@ -233,6 +241,7 @@ proptest! {
         built_in in proptest::sample::subsequence(ConnectionClass::BUILT_IN.to_vec(), 0..=2),
         names_own in any::<bool>(),
     ) {
+        let _alone = alone();
         let number = next();
         let class = ConnectionClass::Own(OwnClass::define(Box::leak(Box::new(ClassDefinition {
             number: 100 + u8::try_from(number % 100).unwrap(),
