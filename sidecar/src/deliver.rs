@@ -62,6 +62,8 @@ pub struct Delivery<'a> {
     pub retry: Option<Retry>,
     /// Attempts that were made before this one.
     pub previous: u32,
+    /// HTTP/2 that is no gRPC: only what is passed on to its own destination may be that.
+    pub plain: bool,
 }
 
 /// How an attempt ended.
@@ -170,7 +172,7 @@ impl Delivery<'_> {
             return Attempt::Unprocessed(Refusal::Peers(response));
         }
         let missing = !response.headers().contains_key(STATUS_HEADER);
-        if missing && self.is_plain() {
+        if missing && self.plain {
             return Attempt::Ended(self.answer(response));
         }
         if missing {
@@ -220,11 +222,6 @@ impl Delivery<'_> {
             .is_some_and(|deadline| Instant::now() + EARLY >= deadline)
     }
 
-    /// HTTP/2 that is no gRPC: only what is passed on to its own destination may be that.
-    fn is_plain(&self) -> bool {
-        !is_grpc(&self.head.headers)
-    }
-
     /// Sends an answer that has no body.
     pub fn answer(&mut self, response: Response<()>) -> Outcome {
         let status = status(response.headers());
@@ -252,7 +249,7 @@ impl Delivery<'_> {
         let to_caller = (&mut caller, Stall::of_open(self.lane));
         let failure = match stream_answer(self.upload, to, body, to_caller, self.clock).await {
             End::Trailers(trailers)
-                if grpc && !early && !trailers.contains_key(STATUS_HEADER) && !self.is_plain() =>
+                if grpc && !early && !trailers.contains_key(STATUS_HEADER) && !self.plain =>
             {
                 forward_failure(self.service, callee, &ForwardError::Unfinished)
             }
@@ -268,7 +265,7 @@ impl Delivery<'_> {
                 };
             }
             // Plain HTTP, or a status that came with the head: the answer is whole.
-            End::NoTrailers if early || !grpc || self.is_plain() => {
+            End::NoTrailers if early || !grpc || self.plain => {
                 return match caller.send_data(Bytes::new(), true) {
                     Ok(()) => Attempt::Ended(Outcome::Answered(early_status)),
                     Err(_) => gone,
@@ -283,7 +280,7 @@ impl Delivery<'_> {
             End::CallerGone => return gone,
         };
         let reason = failure.reason;
-        if self.is_plain() {
+        if self.plain {
             // Trailers would make an answer look whole that was cut off.
             caller.send_reset(h2::Reason::INTERNAL_ERROR);
             return Attempt::Ended(Outcome::Failed(reason));

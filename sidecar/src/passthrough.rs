@@ -50,12 +50,16 @@ impl Stack {
     ) {
         let arrived = Instant::now();
         let (mut head, body) = request.into_parts();
+        let decided = self.decide(&mut head, arrived);
         // Before anything else: also a call that the mesh knows would come by here again.
         if let Some(looped) = origin.looped {
             let text = format!("{}: {}: {looped}", head.uri.path(), origin.destination);
-            return self.refuse(&mut respond, Failure::refused(Reason::Loop, text));
+            let failure = Failure::refused(Reason::Loop, text);
+            let plain = decided.is_err_and(|error| passes(&error, &head.method));
+            let failure = if plain { as_http(failure) } else { failure };
+            return self.refuse(&mut respond, failure);
         }
-        let (call, decided) = match self.decide(&mut head, arrived) {
+        let (call, decided) = match decided {
             Ok(decided) => decided,
             Err(error) if self.policy.passthrough && passes(&error, &head.method) => {
                 strip_mesh_headers(&mut head.headers);
@@ -76,7 +80,9 @@ impl Stack {
             Ok(classified) => {
                 self.routed(&call, &classified, (head, body), respond).await;
             }
-            Err(ClassifyError::UnknownService { .. }) if self.policy.passthrough => {
+            Err(ClassifyError::UnknownService { .. })
+                if self.policy.passthrough && !needs_mesh(&call) =>
+            {
                 let passing = Passing::new((head, body), respond, arrived);
                 self.pass_on(&origin, passing.until(call.deadline)).await;
             }
@@ -143,6 +149,7 @@ impl Stack {
             // No rule says that it may be made again.
             retry: None,
             previous: 0,
+            plain,
         };
         let mut number = 0;
         // What was never looked at may be sent again, over a connection that is not going away.
@@ -210,6 +217,13 @@ impl Passing {
     fn until(self, deadline: Option<Instant>) -> Self {
         Self { deadline, ..self }
     }
+}
+
+/// Does it ask for what only the mesh can do? A named node is that node or none, a lane is that lane,
+/// and what is to be secure does not go on in the clear.
+fn needs_mesh(call: &Call) -> bool {
+    let secure = call.rule.as_ref().is_some_and(|rule| rule.secure);
+    call.node.is_some() || call.lane.is_some() || secure
 }
 
 /// Is it HTTP/2 that is none of gRPC's, and may go on as it is? CONNECT has no path to be sent

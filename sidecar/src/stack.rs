@@ -137,6 +137,7 @@ impl Stack {
             service,
             retry: None,
             previous: 0,
+            plain: false,
         };
         let again = method.and_then(|method| rule.retry_of(method));
         let mut tried: Vec<NodeId> = Vec::new();
@@ -282,6 +283,7 @@ impl Stack {
             // The caller's sidecar knows best what to make again, and where.
             retry: None,
             previous: 0,
+            plain: false,
         };
         let mut number = 0;
         // An app that ends its connection in good order did not look at the call: a new one may.

@@ -152,7 +152,7 @@ async fn what_nobody_knows_goes_on_to_its_destination_as_it_is() {
     let node = mesh.node("caller");
     let client = through(node, &outside.target()).await;
     let headers = [
-        ("sidelane-lane", "general"),
+        ("sidelane-hash", "key"),
         ("x-mine", "a"),
         ("x-mine", "b"),
         ("grpc-timeout", "9S"),
@@ -221,6 +221,24 @@ async fn what_nobody_knows_is_refused_where_that_was_said_or_where_it_was_dialle
     };
     assert_eq!(settings("caller").await, "passthrough");
     assert_eq!(settings("strict").await, "refuse");
+}
+
+#[tokio::test]
+async fn what_only_the_mesh_can_do_does_not_go_on() {
+    let upstream = Upstream::named("callee").start().await;
+    let mesh = mesh(&upstream).await;
+    let mut outside = Outside::start().await;
+    let client = through(mesh.node("caller"), &outside.target()).await;
+    let secure = "Internal/general/secure=true/persistent=false";
+    for (header, value) in [
+        ("sidelane-node", "callee"),
+        ("sidelane-lane", "gossip"),
+        ("sidelane-rule", secure),
+    ] {
+        let answer = ask_over(&client, UNKNOWN, &[(header, value)]).await;
+        assert_eq!(reason(&answer), "UNKNOWN_SERVICE", "{header}");
+    }
+    assert!(outside.asked.try_recv().is_err());
 }
 
 #[tokio::test]
