@@ -17,6 +17,9 @@ use crate::dial::{self, SOCKET_MARK};
 
 /// The longest time for a destination to be resolved and to answer.
 pub const DIAL_LIMIT: Duration = Duration::from_secs(10);
+/// The longest time for one address of several to answer: one that swallows all must not keep the
+/// next from being tried.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(3);
 /// A destination that says nothing is asked after so long if it is still there, and then as often.
 /// Unlike a peer it need not speak HTTP/2, so TCP asks.
 const ASK_AFTER: Duration = Duration::from_secs(60);
@@ -181,25 +184,30 @@ impl Onward {
 
     async fn dial_any(&self, address: &str) -> Result<(TcpStream, Open), OnwardError> {
         let shown = || address.to_owned();
-        let candidates =
-            tokio::net::lookup_host(address)
-                .await
-                .map_err(|source| OnwardError::Resolve {
-                    address: shown(),
-                    source,
-                })?;
+        let found = tokio::net::lookup_host(address).await;
+        let found = found.map_err(|source| OnwardError::Resolve {
+            address: shown(),
+            source,
+        })?;
+        let mut candidates = found.peekable();
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for candidate in candidates {
+        while let Some(candidate) = candidates.next() {
             if self.is_listener(candidate) {
                 return Err(OnwardError::Loop {
                     address: shown(),
                     source: Loop::Listener,
                 });
             }
-            match self.dial_one(candidate).await {
-                Ok(dialled) => return Ok(dialled),
-                Err(error) => last = error,
-            }
+            let dialled = self.dial_one(candidate);
+            let dialled = match candidates.peek() {
+                None => Ok(dialled.await),
+                Some(_) => timeout(ADDRESS_LIMIT, dialled).await,
+            };
+            last = match dialled {
+                Ok(Ok(dialled)) => return Ok(dialled),
+                Ok(Err(error)) => error,
+                Err(_) => io::ErrorKind::TimedOut.into(),
+            };
         }
         Err(OnwardError::Refused {
             address: shown(),
@@ -214,7 +222,10 @@ impl Onward {
             .with_time(ASK_AFTER)
             .with_interval(ASK_EVERY)
             .with_retries(ASK_TIMES);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_keepalive(&keepalive)?;
+        // What was sent and is not acknowledged asks by itself, but for a quarter of an hour.
+        socket.set_tcp_user_timeout(Some(ASK_AFTER + ASK_EVERY * ASK_TIMES))?;
         let open = self.opened(stream.local_addr()?, stream.peer_addr()?);
         Ok((stream, open))
     }

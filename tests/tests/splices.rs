@@ -6,10 +6,12 @@
     reason = "a panic with a clear message is a failed test"
 )]
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use sidelane_tests::cluster::Node;
 use sidelane_tests::{Cluster, RawUpstream, cluster, tunnel};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -41,6 +43,32 @@ async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let read = timeout(LIMIT, stream.read_to_end(&mut all)).await;
     read.expect("the tunnel was not closed").unwrap();
     all
+}
+
+/// Waits for the error that a connection ends with.
+async fn cut(stream: &mut TcpStream) -> ErrorKind {
+    let read = timeout(LIMIT, stream.read_to_end(&mut Vec::new())).await;
+    let read = read.expect("the tunnel was not closed");
+    read.expect_err("it ended as if it were whole").kind()
+}
+
+#[tokio::test]
+async fn what_was_cut_off_does_not_look_whole() {
+    let mesh = mesh().await;
+    let server = RawUpstream::connections(|mut stream| async move {
+        stream.read_u8().await.unwrap();
+        stream.write_all(b"half").await.unwrap();
+        stream.read_u8().await.unwrap();
+        SockRef::from(&stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+    })
+    .await;
+    let mut stream = open(mesh.node("caller"), &server).await;
+    stream.write_all(b"1").await.unwrap();
+    stream.read_exact(&mut [0; 4]).await.unwrap();
+    stream.write_all(b"2").await.unwrap();
+    assert_eq!(cut(&mut stream).await, ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]
@@ -239,7 +267,8 @@ async fn an_open_splice_goes_on_while_the_sidecar_drains_and_ends_with_its_grace
     stream.write_all(b"two").await.unwrap();
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"two");
-    assert_eq!(rest(&mut stream).await, b"");
+    // Not as if that had been all.
+    assert_eq!(cut(&mut stream).await, ErrorKind::ConnectionReset);
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(1500), "{took:?}");
     let status = node.exited(LIMIT).await;

@@ -19,7 +19,7 @@ use super::connect::{HEAD_LIMIT, HEAD_TIME, NoTunnel, OPENED, target};
 use super::origin::original_destination;
 use super::server::{Connected, Handle, PREFACE_LIMIT, Terms, no_limit, serve};
 use super::sniff::{Prefixed, Spoken, refuse};
-use super::splice::{SpliceError, splice};
+use super::splice::{Cut, SpliceError, splice};
 use crate::drain::{Draining, Phase};
 use crate::lane::{HEADER_LIST_LIMIT, LaneSettings, settings};
 use crate::onward::{Loop, Onward, Origin};
@@ -135,10 +135,11 @@ impl<Calls: Handle> Outbound<Calls> {
 
     fn spawn<Stream>(&self, stream: Stream, from: Client, connections: &mut JoinSet<()>)
     where
-        Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        Stream: AsyncRead + AsyncWrite + Unpin + Cut + Send + 'static,
     {
         let Ok(place) = Arc::clone(&self.connections).try_acquire_owned() else {
             let from = from.text;
+            self.metrics.connection_refused();
             warn!(%from, limit = CONNECTIONS_LIMIT, "too many outbound connections, one was closed");
             return;
         };
@@ -157,7 +158,7 @@ impl<Calls: Handle> Outbound<Calls> {
     /// A connection that meant this sidecar.
     async fn dialled<Stream>(self, mut stream: Prefixed<Stream>, from: &str)
     where
-        Stream: AsyncRead + AsyncWrite + Unpin + Send,
+        Stream: AsyncRead + AsyncWrite + Unpin + Cut + Send,
     {
         let spoken = match timeout(PREFACE_LIMIT, stream.spoken()).await {
             Ok(Ok(spoken)) => spoken,
@@ -174,7 +175,7 @@ impl<Calls: Handle> Outbound<Calls> {
 
     async fn refuse<Stream>(self, mut stream: Prefixed<Stream>, from: &str, spoken: Spoken)
     where
-        Stream: AsyncRead + AsyncWrite + Unpin + Send,
+        Stream: AsyncRead + AsyncWrite + Unpin + Cut + Send,
     {
         let spoken = match spoken {
             Spoken::Http1 => match timeout(PREFACE_LIMIT, stream.form()).await {
@@ -191,7 +192,7 @@ impl<Calls: Handle> Outbound<Calls> {
     /// A connection that asks for a tunnel.
     async fn tunnel<Stream>(self, mut stream: Prefixed<Stream>, from: &str)
     where
-        Stream: AsyncRead + AsyncWrite + Unpin + Send,
+        Stream: AsyncRead + AsyncWrite + Unpin + Cut + Send,
     {
         let asked = match timeout(HEAD_TIME, stream.head(HEAD_LIMIT)).await {
             Ok(Ok(Some(head))) => target(&head).and_then(|target| self.leads_on(target)),
@@ -235,7 +236,7 @@ impl<Calls: Handle> Outbound<Calls> {
     /// A connection that meant another destination.
     async fn redirected<Stream>(self, stream: Prefixed<Stream>, from: &Client, to: SocketAddr)
     where
-        Stream: AsyncRead + AsyncWrite + Unpin + Send,
+        Stream: AsyncRead + AsyncWrite + Unpin + Cut + Send,
     {
         // The text of an IP address and a port is the address of a peer, but for port 0.
         let Ok(destination) = PeerAddress::new(&to.to_string()) else {
@@ -262,7 +263,7 @@ impl<Calls: Handle> Outbound<Calls> {
         from: &str,
         origin: impl FnOnce(&Self) -> Origin + Send,
     ) where
-        Stream: AsyncRead + AsyncWrite + Unpin + Send,
+        Stream: AsyncRead + AsyncWrite + Unpin + Cut + Send,
     {
         let spoken = match timeout(FIRST_BYTES, stream.spoken()).await {
             Ok(Ok(spoken)) => Some(spoken),

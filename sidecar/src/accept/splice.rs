@@ -3,10 +3,17 @@
 //! more is read, so a slow reader holds back its writer; a half that ends, ends alone.
 
 use std::io;
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, copy_bidirectional_with_sizes};
+use tokio::net::{TcpStream, UnixStream};
 
+use super::sniff::Prefixed;
+use crate::lane::settings;
 use crate::onward::{Onward, OnwardError, Origin};
+use crate::turns::Turns;
+use sidelane_proto::model::Lane;
 
 /// What is read at once, each way, in bytes: all that a splice holds, apart from the kernel.
 pub(super) const BUFFER: usize = 16 * 1024;
@@ -22,7 +29,38 @@ pub(super) enum SpliceError {
     Broken(#[from] io::Error),
 }
 
-/// Carries it on until both halves have ended. `begun` is told when the destination has answered.
+/// A connection that can end so that nobody takes what came for all there is.
+pub(super) trait Cut {
+    /// Has the other side see a reset, where the transport knows one, when this is dropped; or the
+    /// end of a whole stream again.
+    fn cut(&self, cut: bool);
+}
+
+impl Cut for TcpStream {
+    fn cut(&self, cut: bool) {
+        // Where this fails, the connection is gone already.
+        let _ = SockRef::from(self).set_linger(cut.then_some(Duration::ZERO));
+    }
+}
+
+/// Unix sockets know no reset.
+impl Cut for UnixStream {
+    fn cut(&self, _: bool) {}
+}
+
+/// Nor do pipes within a process.
+impl Cut for DuplexStream {
+    fn cut(&self, _: bool) {}
+}
+
+impl<Stream: Cut + AsyncRead + AsyncWrite + Unpin> Cut for Prefixed<Stream> {
+    fn cut(&self, cut: bool) {
+        self.stream().cut(cut);
+    }
+}
+
+/// Carries it on until both halves have ended. One that breaks, or is dropped before, is cut on both
+/// sides: what was carried so far must not look whole. `begun` is told when the destination has answered.
 pub(super) async fn splice<Stream>(
     stream: &mut Stream,
     origin: &Origin,
@@ -30,7 +68,7 @@ pub(super) async fn splice<Stream>(
     begun: impl FnOnce(),
 ) -> Result<(), SpliceError>
 where
-    Stream: AsyncRead + AsyncWrite + Unpin,
+    Stream: AsyncRead + AsyncWrite + Unpin + Cut,
 {
     if let Some(source) = origin.looped {
         let address = origin.destination.to_string();
@@ -38,6 +76,13 @@ where
     }
     let (mut other, _open) = onward.dial(&origin.destination).await?;
     begun();
-    copy_bidirectional_with_sizes(stream, &mut other, BUFFER, BUFFER).await?;
+    stream.cut(true);
+    other.cut(true);
+    let turn = settings(Lane::GENERAL).turn;
+    let mut near = Turns::new(&mut *stream, turn, None);
+    let mut far = Turns::new(&mut other, turn, None);
+    copy_bidirectional_with_sizes(&mut near, &mut far, BUFFER, BUFFER).await?;
+    stream.cut(false);
+    other.cut(false);
     Ok(())
 }

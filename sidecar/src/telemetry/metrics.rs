@@ -35,6 +35,7 @@ pub struct Metrics {
     refused: [AtomicU64; Reason::ALL.len()],
     not_http2: AtomicU64,
     connections: AtomicU64,
+    connections_refused: AtomicU64,
     tunnels: AtomicU64,
     tunnels_refused: AtomicU64,
     splices: AtomicU64,
@@ -109,6 +110,11 @@ impl Metrics {
     /// A connection was accepted.
     pub fn connection(&self) {
         add(&self.connections);
+    }
+
+    /// A connection was closed because too many were open.
+    pub fn connection_refused(&self) {
+        add(&self.connections_refused);
     }
 
     /// A tunnel was opened.
@@ -192,6 +198,12 @@ impl Metrics {
                 "counter",
                 "Connections accepted.",
                 &self.connections,
+            ),
+            (
+                "sidelane_connections_refused_total",
+                "counter",
+                "Connections of local apps that were closed because too many were open.",
+                &self.connections_refused,
             ),
             (
                 "sidelane_not_http2_total",
