@@ -8,10 +8,15 @@ use sidelane::routing::RouteTable;
 use sidelane_process::settings::{self, Environment, Start};
 use sidelane_proto::model::Validation;
 
+use crate::accept::{CONNECTIONS_LIMIT, LINKS_LIMIT};
 use crate::app::{self, Built};
 use crate::balance::{OwnStrategy, Strategies};
 use crate::config::Config;
 use crate::embedded::Embedded;
+
+/// Open files that the bounds allow for: connections of apps, each with one onward, and links of
+/// peers on two listeners.
+const FILES: u64 = 2 * CONNECTIONS_LIMIT as u64 + 2 * LINKS_LIMIT as u64;
 
 /// Puts a sidecar together.
 ///
@@ -112,6 +117,16 @@ impl Builder {
         if let Err(error) = sidelane_process::logs::init(&loaded.config.log) {
             eprintln!("sidelane-sidecar: {error}");
             return ExitCode::from(2);
+        }
+        // As many as the bounds allow for: 1,024 is less than the apps' connections alone.
+        match sidelane_process::files::raise_limit() {
+            Ok(files) if files < FILES => tracing::warn!(
+                files,
+                wanted = FILES,
+                "fewer files may be open than connections may be; raise the hard limit"
+            ),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
         }
         // One thread: it beats two on small machines, for every proxy that was measured, because no
         // call changes its core. What blocks (the disk) has threads of its own.

@@ -37,7 +37,7 @@ const HELLO_LIMIT: Duration = Duration::from_secs(3);
 const LANE_LIMIT: Duration = Duration::from_secs(1);
 const LANE_PAUSE: Duration = Duration::from_millis(20);
 /// Links at once on one listener. Four lanes to a thousand peers fit.
-const LINKS_LIMIT: usize = 8192;
+pub const LINKS_LIMIT: usize = 8192;
 /// The path of the Hello.
 const HELLO_PATH: &str = "/sidelane.peer.v1.Peer/Hello";
 

@@ -12,6 +12,6 @@ mod sniff;
 mod splice;
 
 pub use hello::Welcome;
-pub use inbound::Inbound;
+pub use inbound::{Inbound, LINKS_LIMIT};
 pub use outbound::{CONNECTIONS_LIMIT, Outbound, OutboundListener};
 pub use server::{Connected, Handle};
