@@ -236,6 +236,11 @@ fn only_declared_ports_of_others_are_redirected_and_only_for_apps() {
             assert_eq!(greeted((SERVICE[1], PORT).into(), None), "sidecar");
             redirected(&["--remove"]).await;
             assert_eq!(greeted((SERVICE[1], PORT).into(), None), "service");
+            redirected(&["--ports", "50051"]).await;
+            redirected(&["--ports", "50051", "--ipv4-only"]).await;
+            assert_eq!(greeted(declared, None), "sidecar");
+            assert_eq!(greeted((SERVICE[1], PORT).into(), None), "service");
+            redirected(&["--remove"]).await;
         },
     );
 }

@@ -87,20 +87,31 @@ pub(super) fn run(given: Vec<OsString>) -> Result<ExitCode, Failure> {
             for &family in plan.families {
                 output::text(&installed(&plan, family))?;
             }
+            // What an earlier run installed for IPv6 would bring it to the sidecar still. Where IPv6
+            // cannot be looked at, it is off.
+            if !plan.families.contains(&Family::V6)
+                && let Ok(ports @ 1..) = tables::remove(Family::V6)
+            {
+                output::line(&removed(Family::V6, ports))?;
+            }
             Ok(ExitCode::SUCCESS)
         }
         Job::Remove(families) => {
             // Each family is told at once: the next one may fail.
             for &family in families {
-                let name = family.name();
-                output::line(&match tables::remove(family)? {
-                    0 => format!("{name}: nothing was redirected"),
-                    1 => format!("{name}: no port is redirected any more; 1 was"),
-                    ports => format!("{name}: no port is redirected any more; {ports} were"),
-                })?;
+                output::line(&removed(family, tables::remove(family)?))?;
             }
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+fn removed(family: Family, ports: usize) -> String {
+    let name = family.name();
+    match ports {
+        0 => format!("{name}: nothing was redirected"),
+        1 => format!("{name}: no port is redirected any more; 1 was"),
+        ports => format!("{name}: no port is redirected any more; {ports} were"),
     }
 }
 
