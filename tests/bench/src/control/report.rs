@@ -259,7 +259,8 @@ fn missed(meshes: &[Mesh], aims: &Aims) -> Vec<String> {
         .max_by_key(|mesh| mesh.sidecars)
         .unwrap_or(first);
     let growth = largest.few.cpu_us_per_change / smallest.few.cpu_us_per_change;
-    if growth > aims.growth {
+    // Without a figure, nothing was shown.
+    if growth > aims.growth || !growth.is_finite() {
         missed.push(format!(
             "a change to few costs {growth:.1} times as much with {} sidecars as with {}, at most \
              {} was aimed at",

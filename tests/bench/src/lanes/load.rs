@@ -101,12 +101,12 @@ async fn paced(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut open = JoinSet::new();
     for _ in 0..calls {
-        ticks.tick().await;
+        // From when it was due: what waits here is no less late.
+        let due = ticks.tick().await;
         let (mut sender, call) = (sender.clone(), Arc::clone(call));
         open.spawn(async move {
-            let sent = Instant::now();
             let result = call::make(&mut sender, &call).await;
-            (result, sent.elapsed())
+            (result, due.elapsed())
         });
         while let Some(ended) = open.try_join_next() {
             tally.count(ended.context("a call ended early")?);

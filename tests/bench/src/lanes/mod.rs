@@ -31,7 +31,7 @@ const WARM_UP: Duration = Duration::from_millis(800);
 /// How the lanes are measured.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
-    /// Rounds; latencies are those of the quietest
+    /// Rounds; every figure is the median of its rounds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
     /// Seconds of each measurement

@@ -1,6 +1,5 @@
-//! What was measured, as a table for a person and as JSON with all rounds. A busy machine makes
-//! calls slower and never faster, so the figures that decide are those of the quietest round, for
-//! idle and for loaded calls alike; bulk's is the median.
+//! What was measured, as a table for a person and as JSON with all rounds. Every figure is the median
+//! of its rounds, so that neither one quiet round nor one busy one decides.
 
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use serde::Serialize;
@@ -29,7 +28,7 @@ pub(super) struct Report {
 struct Row {
     place: Place,
     way: Way,
-    quietest: Figures,
+    median: Figures,
     rounds: Vec<Round>,
 }
 
@@ -44,7 +43,7 @@ pub(super) struct Round {
     pub(super) bulk: Told,
 }
 
-/// The lowest latencies of the rounds.
+/// The medians of the rounds.
 #[derive(Debug, Default, Serialize)]
 struct Figures {
     idle_p50_us: f64,
@@ -107,12 +106,12 @@ impl Report {
             None => self.rows.push(Row {
                 place,
                 way,
-                quietest: Figures::default(),
+                median: Figures::default(),
                 rounds: vec![round],
             }),
         }
         for row in &mut self.rows {
-            row.quietest = Figures::of(&row.rounds);
+            row.median = Figures::of(&row.rounds);
         }
     }
 
@@ -137,7 +136,7 @@ impl Report {
             "failed",
         ]);
         for row in &self.rows {
-            let it = &row.quietest;
+            let it = &row.median;
             table.add_row([
                 format!("{:?}", row.place).to_lowercase(),
                 row.way.shown().to_owned(),
@@ -157,7 +156,7 @@ impl Report {
         let mut text = format!("{table}\n\n");
         let _ = writeln!(
             text,
-            "{} small calls a second beside {} of 1 MiB at once; link {} each way ({}); the quietest of {} rounds.",
+            "{} small calls a second beside {} of 1 MiB at once; link {} each way ({}); medians of {} rounds.",
             self.rate, self.bulk, self.link, self.congestion_control, self.rounds
         );
         let all = self.rows.iter().flat_map(|row| &row.rounds);
@@ -194,16 +193,15 @@ impl Way {
 impl Figures {
     fn of(rounds: &[Round]) -> Self {
         let all = |figure: fn(&Round) -> f64| rounds.iter().map(figure);
-        let lowest = |figure| all(figure).fold(f64::INFINITY, f64::min);
+        let middle = |figure| median(all(figure)).unwrap_or_default();
         let idle = [
-            lowest(|round| round.idle.p50_us),
-            lowest(|round| round.idle.p99_us),
+            middle(|round| round.idle.p50_us),
+            middle(|round| round.idle.p99_us),
         ];
         let loaded = [
-            lowest(|round| round.loaded.p50_us),
-            lowest(|round| round.loaded.p99_us),
+            middle(|round| round.loaded.p50_us),
+            middle(|round| round.loaded.p99_us),
         ];
-        let bulk = all(|round| round.bulk.megabytes_per_second);
         Self {
             idle_p50_us: idle[0],
             idle_p99_us: idle[1],
@@ -211,7 +209,7 @@ impl Figures {
             loaded_p99_us: loaded[1],
             p50_ratio: loaded[0] / idle[0],
             p99_ratio: loaded[1] / idle[1],
-            bulk_megabytes_per_second: median(bulk).unwrap_or_default(),
+            bulk_megabytes_per_second: middle(|round| round.bulk.megabytes_per_second),
         }
     }
 }
@@ -239,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_way_is_one_row_of_the_lowest_figures() {
+    fn a_way_is_one_row_of_medians() {
         let mut report = Report::new(&Only::parse_from(["bench"]).args);
         for (idle, loaded) in [(100.0, 150.0), (200.0, 800.0), (100.0, 130.0)] {
             report.add(
@@ -258,7 +256,7 @@ mod tests {
             .find(|line| line.starts_with("| link"))
             .unwrap();
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let expected = ["100", "200", "130", "520", "1.3x", "2.6x", "22.5", "0"];
+        let expected = ["100", "200", "150", "600", "1.5x", "3.0x", "22.5", "0"];
         assert_eq!(cells[3..11], expected, "{text}");
         assert_eq!(report.failed(), 0);
     }
