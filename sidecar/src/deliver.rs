@@ -240,34 +240,33 @@ impl Delivery<'_> {
         to_app: bool,
     ) -> Attempt {
         let gone = Attempt::Ended(Outcome::Cancelled);
-        let early = response.headers().contains_key(STATUS_HEADER);
-        let grpc = is_grpc(response.headers());
-        let early_status = status(response.headers());
+        let early = response.headers().get(STATUS_HEADER).map(status_of);
+        let grpc = early.is_some() || is_grpc(response.headers());
         let Ok(mut caller) = self.respond.send_response(response, false) else {
             return gone;
         };
         let to_caller = (&mut caller, Stall::of_open(self.lane));
         let failure = match stream_answer(self.upload, to, body, to_caller, self.clock).await {
-            End::Trailers(trailers)
-                if grpc && !early && !trailers.contains_key(STATUS_HEADER) && !self.plain =>
-            {
-                forward_failure(self.service, callee, &ForwardError::Unfinished)
-            }
-            End::Trailers(trailers) if self.overdue(&trailers) => self.late(),
-            End::Trailers(mut trailers) => {
-                if to_app {
-                    strip_answer(&mut trailers);
+            End::Trailers(mut trailers) => match trailers.get(STATUS_HEADER).map(status_of) {
+                None if grpc && early.is_none() && !self.plain => {
+                    forward_failure(self.service, callee, &ForwardError::Unfinished)
                 }
-                let outcome = Outcome::Answered(status(&trailers));
-                return match caller.send_trailers(trailers) {
-                    Ok(()) => Attempt::Ended(outcome),
-                    Err(_) => gone,
-                };
-            }
+                Some(CANCELLED) if self.time_is_over() => self.late(),
+                status => {
+                    if to_app {
+                        strip_answer(&mut trailers);
+                    }
+                    let outcome = Outcome::Answered(status.unwrap_or(NO_STATUS));
+                    return match caller.send_trailers(trailers) {
+                        Ok(()) => Attempt::Ended(outcome),
+                        Err(_) => gone,
+                    };
+                }
+            },
             // Plain HTTP, or a status that came with the head: the answer is whole.
-            End::NoTrailers if early || !grpc || self.plain => {
+            End::NoTrailers if early.is_some() || !grpc || self.plain => {
                 return match caller.send_data(Bytes::new(), true) {
-                    Ok(()) => Attempt::Ended(Outcome::Answered(early_status)),
+                    Ok(()) => Attempt::Ended(Outcome::Answered(early.unwrap_or(NO_STATUS))),
                     Err(_) => gone,
                 };
             }
@@ -342,8 +341,10 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 fn status(headers: &HeaderMap) -> u16 {
-    let text = headers
-        .get(STATUS_HEADER)
-        .and_then(|status| status.to_str().ok());
+    headers.get(STATUS_HEADER).map_or(NO_STATUS, status_of)
+}
+
+fn status_of(value: &HeaderValue) -> u16 {
+    let text = value.to_str().ok();
     text.and_then(|text| text.parse().ok()).unwrap_or(NO_STATUS)
 }

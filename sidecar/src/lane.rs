@@ -75,8 +75,8 @@ const GENERAL: LaneSettings = LaneSettings {
     idle: Duration::from_secs(60),
     dscp: 0,
     priority: 0,
-    unsent: 256 * KIB,
-    turn: 128 * 1024,
+    unsent: MIB,
+    turn: 512 * 1024,
 };
 
 /// Heartbeats: small, few, first in every queue, and a lost peer is noticed soon.
@@ -180,8 +180,8 @@ mod tests {
                 "{lane:?}"
             );
             // A frame that waits behind more than this is as good as in another lane's queue.
-            assert!((1..=256 * KIB).contains(&lane.unsent), "{lane:?}");
-            assert!((64 * 1024..=256 * 1024).contains(&lane.turn), "{lane:?}");
+            assert!((1..=MIB).contains(&lane.unsent), "{lane:?}");
+            assert!((64 * 1024..=512 * 1024).contains(&lane.turn), "{lane:?}");
         }
     }
 
