@@ -101,12 +101,14 @@ async fn paced(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut open = JoinSet::new();
     for _ in 0..calls {
-        // From when it was due: what waits here is no less late.
-        let due = ticks.tick().await;
+        ticks.tick().await;
+        // Not from when it was due: this timer is late by up to a millisecond. What the call waits
+        // for from here on is counted.
+        let begun = Instant::now();
         let (mut sender, call) = (sender.clone(), Arc::clone(call));
         open.spawn(async move {
             let result = call::make(&mut sender, &call).await;
-            (result, due.elapsed())
+            (result, begun.elapsed())
         });
         while let Some(ended) = open.try_join_next() {
             tally.count(ended.context("a call ended early")?);
