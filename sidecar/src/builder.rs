@@ -14,9 +14,9 @@ use crate::balance::{OwnStrategy, Strategies};
 use crate::config::Config;
 use crate::embedded::Embedded;
 
-/// Open files that the bounds allow for: connections of apps, each with one onward, and links of
-/// peers on two listeners.
-const FILES: u64 = 2 * CONNECTIONS_LIMIT as u64 + 2 * LINKS_LIMIT as u64;
+/// Open files that the bounds of one listener of each kind allow for: connections of apps, each with
+/// one onward, and links of peers.
+const FILES: u64 = 2 * CONNECTIONS_LIMIT as u64 + LINKS_LIMIT as u64;
 
 /// Puts a sidecar together.
 ///

@@ -264,10 +264,10 @@ fn rules_are_applied_listed_tuned_and_taken_back_and_survive_a_crash() {
     let mesh = mesh.crash();
     let rules = mesh.json(&["rules", "shop.v1.Orders"]);
     let rule = &rules["rules"][0];
-    assert_eq!(
-        (&rule["revision"], &rule["origin"]),
-        (&next.into(), &"more.yml:1".into())
-    );
+    assert_eq!(rule["origin"], "more.yml:1");
+    // What had not reached the disk of the counter yet is counted anew, and never backwards.
+    let held = rule["revision"].as_u64().unwrap();
+    assert!(held >= next, "{held} < {next}");
     assert_eq!(
         (&rule["tuning_only"], &rule["timeout_ms"]),
         (&true.into(), &3_000.into())
