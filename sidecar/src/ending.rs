@@ -6,6 +6,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
+use http::StatusCode;
 
 use crate::deliver::{Delivery, Refusal};
 use crate::reason::{Processed, Reason};
@@ -93,4 +94,18 @@ pub(crate) fn send_failure(
         stream.send_data(text, true).map_err(|_| CallerGone)?;
     }
     Ok(reason)
+}
+
+/// The failure as plain HTTP says it.
+pub(crate) fn as_http(failure: Failure) -> Failure {
+    let status = match failure.reason {
+        Reason::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        Reason::LaneFull => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::Loop => StatusCode::LOOP_DETECTED,
+        _ => StatusCode::BAD_GATEWAY,
+    };
+    Failure {
+        plain: Some(status),
+        ..failure
+    }
 }

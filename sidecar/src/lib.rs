@@ -42,6 +42,7 @@ pub mod onward;
 pub mod own;
 mod passthrough;
 pub mod pipe;
+mod place;
 pub mod policy;
 pub mod pool;
 pub mod preamble;

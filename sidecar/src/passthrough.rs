@@ -10,19 +10,19 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::request::Parts;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request};
 use sidelane_proto::model::{ConnectionClass, Lane, ServiceName};
 use tokio::time::sleep_until;
 
 use crate::call::{Call, CallError, strip_mesh_headers};
 use crate::classify::ClassifyError;
-use crate::deliver::{Attempt, Delivery, Refusal};
+use crate::deliver::Delivery;
 use crate::discover::State;
-use crate::ending::{end, finish, given_up, refuse_at_last};
+use crate::ending::{as_http, end};
 use crate::forward::{Clock, Upload};
 use crate::onward::Origin;
 use crate::own;
-use crate::policy::retry;
+use crate::place::Place;
 use crate::pool::{Address, Key, To};
 use crate::reason::{Processed, Reason};
 use crate::respond::Failure;
@@ -151,43 +151,13 @@ impl Stack {
             previous: 0,
             plain,
         };
-        let mut number = 0;
-        // What was never looked at may be sent again, over a connection that is not going away.
-        loop {
-            number += 1;
-            let way = tokio::select! {
-                biased;
-                way = self.seat(&service, &key, &address, false) => way,
-                end = given_up(&mut delivery) => {
-                    return finish(&mut guard, &mut delivery, end, Processed::No);
-                }
-            };
-            let seat = match way {
-                Ok(seat) => seat,
-                Err(failure) => return end(&mut guard, delivery.respond, failed(failure)),
-            };
-            counters.attempt();
-            let refusal = match delivery.attempt(&seat, None).await {
-                Attempt::Ended(outcome) => return guard.ended(outcome),
-                Attempt::Failed(failure) => {
-                    return end(&mut guard, delivery.respond, failed(failure));
-                }
-                Attempt::Unprocessed(refusal) | Attempt::Again(refusal, _) => refusal,
-            };
-            let attempt = retry::Attempt {
-                number,
-                unprocessed: true,
-                replayable: delivery.upload.replayable(),
-            };
-            if !retry::again(attempt, None, deadline, Instant::now()) {
-                let refusal = match refusal {
-                    Refusal::Ours(failure) => Refusal::Ours(failed(failure)),
-                    theirs @ Refusal::Peers(_) => theirs,
-                };
-                return refuse_at_last(&mut guard, &mut delivery, refusal);
-            }
-            delivery.upload.rewind();
-        }
+        let place = Place {
+            key,
+            address: &address,
+            persistent: false,
+        };
+        self.to_place(&place, &mut delivery, &mut guard, &counters)
+            .await;
     }
 }
 
@@ -230,18 +200,4 @@ fn needs_mesh(call: &Call) -> bool {
 /// with, and would be a tunnel in a tunnel.
 fn passes(error: &CallError, method: &Method) -> bool {
     error.is_plain_http() && method != Method::CONNECT
-}
-
-/// The failure as plain HTTP says it.
-fn as_http(failure: Failure) -> Failure {
-    let status = match failure.reason {
-        Reason::Deadline => StatusCode::GATEWAY_TIMEOUT,
-        Reason::LaneFull => StatusCode::SERVICE_UNAVAILABLE,
-        Reason::Loop => StatusCode::LOOP_DETECTED,
-        _ => StatusCode::BAD_GATEWAY,
-    };
-    Failure {
-        plain: Some(status),
-        ..failure
-    }
 }

@@ -27,13 +27,14 @@ use crate::identity::Own;
 use crate::local::LocalServices;
 use crate::mesh::{Mesh, RuleSource};
 use crate::own;
+use crate::place::Place;
 use crate::policy::{deadline, retry};
 use crate::pool::Pool;
 use crate::reason::Processed;
 use crate::repair::Repair;
 use crate::respond::Failure;
 use crate::telemetry::{LaneCounters, Metrics};
-use crate::way::NoWay;
+use crate::way::{NoWay, local_key};
 
 /// What the stages need. One for the whole sidecar.
 pub struct Stack {
@@ -285,38 +286,14 @@ impl Stack {
             previous: 0,
             plain: false,
         };
-        let mut number = 0;
         // An app that ends its connection in good order did not look at the call: a new one may.
-        loop {
-            number += 1;
-            let way = tokio::select! {
-                biased;
-                way = self.local_way(&local, &peer) => way,
-                end = given_up(&mut delivery) => {
-                    return finish(&mut guard, &mut delivery, end, Processed::No);
-                }
-            };
-            let seat = match way {
-                Ok(seat) => seat,
-                Err(failure) => return end(&mut guard, delivery.respond, failure),
-            };
-            counters.attempt();
-            let refusal = match delivery.attempt(&seat, None).await {
-                Attempt::Ended(outcome) => return guard.ended(outcome),
-                Attempt::Failed(failure) => return end(&mut guard, delivery.respond, failure),
-                Attempt::Unprocessed(refusal) | Attempt::Again(refusal, _) => refusal,
-            };
-            let replayable = delivery.upload.replayable();
-            let attempt = retry::Attempt {
-                number,
-                unprocessed: true,
-                replayable,
-            };
-            if !retry::again(attempt, None, call.deadline, Instant::now()) {
-                return refuse_at_last(&mut guard, &mut delivery, refusal);
-            }
-            delivery.upload.rewind();
-        }
+        let place = Place {
+            key: local_key(&local, (peer.class, peer.lane)),
+            address: &local.address,
+            persistent: true,
+        };
+        self.to_place(&place, &mut delivery, &mut guard, &counters)
+            .await;
     }
 
     /// A call that ends before it is known what it is for.

@@ -12,7 +12,7 @@ use sidelane_proto::model::{
 };
 
 use crate::balance::{InFlight, PickError, Strategy, Wanted};
-use crate::call::{Call, CallError, Caller, Peer};
+use crate::call::{Call, CallError, Caller};
 use crate::classify::{self, Classified, ClassifyError};
 use crate::local::LocalService;
 use crate::mesh::{Target, View};
@@ -274,16 +274,6 @@ impl Stack {
         self.discovery.answered(service, FIRST_DISCOVERY).await
     }
 
-    pub(crate) async fn local_way(
-        &self,
-        local: &LocalService,
-        peer: &Peer,
-    ) -> Result<Seat, Failure> {
-        let key = local_key(local, (peer.class, peer.lane));
-        self.seat(local.name.as_str(), &key, &local.address, true)
-            .await
-    }
-
     pub(crate) async fn seat(
         &self,
         service: &str,
@@ -316,7 +306,7 @@ impl Stack {
     }
 }
 
-fn local_key(local: &LocalService, (class, lane): (ConnectionClass, Lane)) -> Key {
+pub(crate) fn local_key(local: &LocalService, (class, lane): (ConnectionClass, Lane)) -> Key {
     Key {
         to: To::Local(local.address.clone()),
         class,
