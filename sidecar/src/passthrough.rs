@@ -3,6 +3,7 @@
 //! over a connection that all calls to there share, with the call's deadline, its cancellation and
 //! its counters, and without any header of the mesh. Dialled calls never come here.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -42,51 +43,54 @@ struct Passing {
 
 impl Stack {
     /// A call that has a destination of its own.
-    pub(crate) async fn carried(
-        self: &Arc<Self>,
+    pub(crate) fn carried(
+        self: Arc<Self>,
         origin: Arc<Origin>,
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
-    ) {
+    ) -> impl Future<Output = ()> + Send {
         let arrived = Instant::now();
         let (mut head, body) = request.into_parts();
-        let decided = self.decide(&mut head, arrived);
-        // Before anything else: also a call that the mesh knows would come by here again.
-        if let Some(looped) = origin.looped {
-            let text = format!("{}: {}: {looped}", head.uri.path(), origin.destination);
-            let failure = Failure::refused(Reason::Loop, text);
-            let plain = decided.is_err_and(|error| passes(&error, &head.method));
-            let failure = if plain { as_http(failure) } else { failure };
-            return self.refuse(&mut respond, failure);
-        }
-        let (call, decided) = match decided {
-            Ok(decided) => decided,
-            Err(error) if self.policy.passthrough && passes(&error, &head.method) => {
-                strip_mesh_headers(&mut head.headers);
+        async move {
+            let decided = self.decide(&mut head, arrived);
+            // Before anything else: also a call that the mesh knows would come by here again.
+            if let Some(looped) = origin.looped {
+                let text = format!("{}: {}: {looped}", head.uri.path(), origin.destination);
+                let failure = Failure::refused(Reason::Loop, text);
+                let plain = decided.is_err_and(|error| passes(&error, &head.method));
+                let failure = if plain { as_http(failure) } else { failure };
+                return self.refuse(&mut respond, failure);
+            }
+            let (call, decided) = match decided {
+                Ok(decided) => decided,
+                Err(error) if self.policy.passthrough && passes(&error, &head.method) => {
+                    strip_mesh_headers(&mut head.headers);
+                    let passing = Passing::new((head, body), respond, arrived);
+                    return self.pass_on(&origin, passing.plain()).await;
+                }
+                Err(error) => return self.refuse(&mut respond, error.into()),
+            };
+            // Their path says nothing, so the destination says whose are meant.
+            if call.node.is_none() && own::every_node_serves(call.path(&head).service) {
                 let passing = Passing::new((head, body), respond, arrived);
-                return self.pass_on(&origin, passing.plain()).await;
+                return self.pass_on(&origin, passing.until(call.deadline)).await;
             }
-            Err(error) => return self.refuse(&mut respond, error.into()),
-        };
-        // Their path says nothing, so the destination says whose are meant.
-        if call.node.is_none() && own::every_node_serves(call.path(&head).service) {
-            let passing = Passing::new((head, body), respond, arrived);
-            return self.pass_on(&origin, passing.until(call.deadline)).await;
-        }
-        let Some(decided) = decided else {
-            return own::serve(self, head, body, respond).await;
-        };
-        match self.heard(decided, &call, &head).await {
-            Ok(classified) => {
-                self.routed(&call, &classified, (head, body), respond).await;
+            let Some(decided) = decided else {
+                return own::serve(&self, head, body, respond).await;
+            };
+            match self.heard(decided, &call, &head).await {
+                Ok(classified) => {
+                    self.routed(&call, &classified, &head, body, &mut respond)
+                        .await;
+                }
+                Err(ClassifyError::UnknownService { .. })
+                    if self.policy.passthrough && !needs_mesh(&call) =>
+                {
+                    let passing = Passing::new((head, body), respond, arrived);
+                    self.pass_on(&origin, passing.until(call.deadline)).await;
+                }
+                Err(error) => self.refuse(&mut respond, error.into()),
             }
-            Err(ClassifyError::UnknownService { .. })
-                if self.policy.passthrough && !needs_mesh(&call) =>
-            {
-                let passing = Passing::new((head, body), respond, arrived);
-                self.pass_on(&origin, passing.until(call.deadline)).await;
-            }
-            Err(error) => self.refuse(&mut respond, error.into()),
         }
     }
 

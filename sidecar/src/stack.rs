@@ -3,6 +3,7 @@
 //! (`classify`, `policy`, `balance`), and only the last one moves bytes. Each step says what
 //! breaks if it moved.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use sidelane::routing::Found;
 use sidelane_proto::model::NodeId;
 use tokio::time::{sleep, sleep_until};
 
-use crate::accept::{Connected, Handle};
+use crate::accept::{Answering, Connected, Handle};
 use crate::call::{Call, Caller, Peer};
 use crate::classify::{self, Classified};
 use crate::deliver::{Attempt, Delivery, Refusal};
@@ -59,46 +60,51 @@ pub struct Stack {
 }
 
 impl Handle for Arc<Stack> {
-    async fn handle(
+    fn handle(
         &self,
         from: Connected,
         request: Request<RecvStream>,
         respond: SendResponse<Bytes>,
-    ) {
+    ) -> Answering {
+        let stack = Self::clone(self);
         match from {
-            Connected::Local(None) => self.outbound(request, respond).await,
+            Connected::Local(None) => Box::pin(stack.outbound(request, respond)),
             // What the mesh does not know has somewhere else to go: see `passthrough`.
-            Connected::Local(Some(origin)) => self.carried(origin, request, respond).await,
-            Connected::Peer(peer, lane) => self.inbound(peer, &lane, request, respond).await,
+            Connected::Local(Some(origin)) => Box::pin(stack.carried(origin, request, respond)),
+            Connected::Peer(peer, lane) => Box::pin(stack.inbound(peer, lane, request, respond)),
         }
     }
 }
 
 impl Stack {
-    /// A call of the local app.
-    async fn outbound(
-        self: &Arc<Self>,
+    /// A call of the local app. What it owns is taken apart before the future begins: a future
+    /// holds each argument that it moves twice.
+    fn outbound(
+        self: Arc<Self>,
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
-    ) {
+    ) -> impl Future<Output = ()> + Send {
         let arrived = Instant::now();
         let (mut head, body) = request.into_parts();
-        // First of all: nothing below may see a path or a header that was not checked.
-        let (call, decided) = match self.decide(&mut head, arrived) {
-            Ok(decided) => decided,
-            Err(error) => return self.refuse(&mut respond, error.into()),
-        };
-        // These have no rule and no hub.
-        let Some(decided) = decided else {
-            return own::serve(self, head, body, respond).await;
-        };
-        // Before anything is counted or counts down: the rule says what is counted, and how long
-        // the call may take.
-        let classified = match self.classified(decided, &call, &head).await {
-            Ok(classified) => classified,
-            Err(error) => return self.refuse(&mut respond, error.into()),
-        };
-        self.routed(&call, &classified, (head, body), respond).await;
+        async move {
+            // First of all: nothing below may see a path or a header that was not checked.
+            let (call, decided) = match self.decide(&mut head, arrived) {
+                Ok(decided) => decided,
+                Err(error) => return self.refuse(&mut respond, error.into()),
+            };
+            // These have no rule and no hub.
+            let Some(decided) = decided else {
+                return own::serve(&self, head, body, respond).await;
+            };
+            // Before anything is counted or counts down: the rule says what is counted, and how
+            // long the call may take.
+            let classified = match self.classified(decided, &call, &head).await {
+                Ok(classified) => classified,
+                Err(error) => return self.refuse(&mut respond, error.into()),
+            };
+            self.routed(&call, &classified, &head, body, &mut respond)
+                .await;
+        }
     }
 
     /// A call of the local app whose rule is known, up to its end.
@@ -106,11 +112,12 @@ impl Stack {
         &self,
         call: &Call,
         classified: &Classified,
-        (head, body): (Parts, RecvStream),
-        mut respond: SendResponse<Bytes>,
+        head: &Parts,
+        body: RecvStream,
+        respond: &mut SendResponse<Bytes>,
     ) {
         let arrived = call.arrived;
-        let service = call.path(&head).service;
+        let service = call.path(head).service;
         // From here on the call ends exactly once, whatever happens.
         let mut guard = self.metrics.call(&classified.target.counters, arrived);
         let rule = &classified.target.rule;
@@ -121,14 +128,14 @@ impl Stack {
         let limit = deadline::decide(asked, rule, written, method, Instant::now());
         let Ok(limit) = limit else {
             let failure = Failure::deadline(head.uri.path(), arrived.elapsed(), Processed::No);
-            return end(&mut guard, &mut respond, failure);
+            return end(&mut guard, respond, failure);
         };
         let mut clock: Clock = limit.map(|at| Box::pin(sleep_until(at.into())));
         let mut upload = Upload::new(body);
         let mut delivery = Delivery {
-            head: &head,
+            head,
             upload: &mut upload,
-            respond: &mut respond,
+            respond,
             clock: &mut clock,
             deadline: limit,
             arrived,
@@ -238,62 +245,64 @@ impl Stack {
     }
 
     /// A call of a peer, for a service beside this sidecar.
-    async fn inbound(
-        &self,
+    fn inbound(
+        self: Arc<Self>,
         peer: Arc<Peer>,
-        lane: &Arc<LaneCounters>,
+        lane: Arc<LaneCounters>,
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
-    ) {
+    ) -> impl Future<Output = ()> + Send {
         let arrived = Instant::now();
         let (mut head, body) = request.into_parts();
-        // First of all: it also takes out what only the mesh may say.
-        let caller = Caller::Peer(Arc::clone(&peer));
-        let call = match Call::read(&mut head, caller, arrived, Found::<()>::unknown) {
-            Ok((call, _)) => call,
-            Err(error) => return self.refuse(&mut respond, error.into()),
-        };
-        let service = call.path(&head).service;
-        let local = match self.served_here(service, &peer) {
-            Ok(local) => local,
-            Err(failure) => return self.refuse(&mut respond, failure),
-        };
-        // Before the app: what the rule forbids must not reach it.
-        let counters = match self.admitted(service, &local, &peer, &call).await {
-            Ok(counters) => counters,
-            Err(error) => return self.refuse(&mut respond, error.into()),
-        };
-        let mut guard = self.metrics.call(&counters, arrived);
-        if call.deadline.is_some_and(|at| at <= Instant::now()) {
-            let failure = Failure::deadline(head.uri.path(), arrived.elapsed(), Processed::No);
-            return end(&mut guard, &mut respond, failure);
+        async move {
+            // First of all: it also takes out what only the mesh may say.
+            let caller = Caller::Peer(Arc::clone(&peer));
+            let call = match Call::read(&mut head, caller, arrived, Found::<()>::unknown) {
+                Ok((call, _)) => call,
+                Err(error) => return self.refuse(&mut respond, error.into()),
+            };
+            let service = call.path(&head).service;
+            let local = match self.served_here(service, &peer) {
+                Ok(local) => local,
+                Err(failure) => return self.refuse(&mut respond, failure),
+            };
+            // Before the app: what the rule forbids must not reach it.
+            let counters = match self.admitted(service, &local, &peer, &call).await {
+                Ok(counters) => counters,
+                Err(error) => return self.refuse(&mut respond, error.into()),
+            };
+            let mut guard = self.metrics.call(&counters, arrived);
+            if call.deadline.is_some_and(|at| at <= Instant::now()) {
+                let failure = Failure::deadline(head.uri.path(), arrived.elapsed(), Processed::No);
+                return end(&mut guard, &mut respond, failure);
+            }
+            let mut clock: Clock = call.deadline.map(|at| Box::pin(sleep_until(at.into())));
+            let mut upload = Upload::new(body);
+            let mut delivery = Delivery {
+                head: &head,
+                upload: &mut upload,
+                respond: &mut respond,
+                clock: &mut clock,
+                deadline: call.deadline,
+                arrived,
+                lane: Some(&lane),
+                source: peer.node.as_str(),
+                own: self.own.node.as_str(),
+                service,
+                // The caller's sidecar knows best what to make again, and where.
+                retry: None,
+                previous: 0,
+                plain: false,
+            };
+            // An app that ends its connection in good order did not look at the call: a new one may.
+            let place = Place {
+                key: local_key(&local, (peer.class, peer.lane)),
+                address: &local.address,
+                persistent: true,
+            };
+            self.to_place(&place, &mut delivery, &mut guard, &counters)
+                .await;
         }
-        let mut clock: Clock = call.deadline.map(|at| Box::pin(sleep_until(at.into())));
-        let mut upload = Upload::new(body);
-        let mut delivery = Delivery {
-            head: &head,
-            upload: &mut upload,
-            respond: &mut respond,
-            clock: &mut clock,
-            deadline: call.deadline,
-            arrived,
-            lane: Some(lane),
-            source: peer.node.as_str(),
-            own: self.own.node.as_str(),
-            service,
-            // The caller's sidecar knows best what to make again, and where.
-            retry: None,
-            previous: 0,
-            plain: false,
-        };
-        // An app that ends its connection in good order did not look at the call: a new one may.
-        let place = Place {
-            key: local_key(&local, (peer.class, peer.lane)),
-            address: &local.address,
-            persistent: true,
-        };
-        self.to_place(&place, &mut delivery, &mut guard, &counters)
-            .await;
     }
 
     /// A call that ends before it is known what it is for.

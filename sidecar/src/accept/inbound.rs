@@ -141,7 +141,6 @@ impl<Calls: Handle> Inbound<Calls> {
                 super::server::no_limit().await
             },
         };
-        let calls = self.calls;
         let counters = self
             .metrics
             .lane(preamble.class, preamble.lane, Side::Accepted);
@@ -152,9 +151,10 @@ impl<Calls: Handle> Inbound<Calls> {
             match greeting.peer.get() {
                 Some(peer) if request.uri().path() != HELLO_PATH => {
                     let from = Connected::Peer(Arc::clone(peer), Arc::clone(&counters));
-                    let (calls, open) = (calls.clone(), counters.call());
+                    let answering = self.calls.handle(from, request, respond);
+                    let open = counters.call();
                     tokio::spawn(async move {
-                        calls.handle(from, request, respond).await;
+                        answering.await;
                         drop(open);
                     });
                 }

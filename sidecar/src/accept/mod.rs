@@ -14,4 +14,4 @@ mod splice;
 pub use hello::Welcome;
 pub use inbound::{Inbound, LINKS_LIMIT};
 pub use outbound::{CONNECTIONS_LIMIT, Outbound, OutboundListener};
-pub use server::{Connected, Handle};
+pub use server::{Answering, Connected, Handle};

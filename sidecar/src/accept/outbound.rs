@@ -309,13 +309,11 @@ impl<Calls: Handle> Outbound<Calls> {
             ends_at: Phase::Outbound,
             limit: no_limit(),
         };
-        let calls = self.calls;
         let stream = Turns::new(stream, settings.turn, None);
         let served = serve(stream, terms, |request, respond| {
-            let calls = calls.clone();
             let connected = Connected::Local(origin.clone());
             // It ends when its stream does, at the latest with the connection.
-            tokio::spawn(async move { calls.handle(connected, request, respond).await });
+            tokio::spawn(self.calls.handle(connected, request, respond));
         });
         if let Err(error) = served.await {
             debug!(%from, %error, "an outbound connection ended");

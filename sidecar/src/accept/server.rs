@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,10 @@ pub enum Connected {
     Peer(Arc<Peer>, Arc<LaneCounters>),
 }
 
+/// A call on its way. It is boxed where it is made, because a task moves what it is given about a
+/// dozen times before it runs, and this is several kilobytes.
+pub type Answering = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Takes calls.
 pub trait Handle: Clone + Send + Sync + 'static {
     /// Answers one call. It ends by itself when the connection does.
@@ -41,7 +46,7 @@ pub trait Handle: Clone + Send + Sync + 'static {
         from: Connected,
         request: Request<RecvStream>,
         respond: SendResponse<Bytes>,
-    ) -> impl Future<Output = ()> + Send;
+    ) -> Answering;
 }
 
 /// Why a connection ended that should have gone on.
