@@ -127,7 +127,7 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
     let mesh = Mesh::with_strategies(routes, beside.collect(), strategies, Arc::clone(&metrics));
     let mesh = Arc::new(mesh);
     let rule_of = |service: &ServiceName| compiled(routes, service);
-    let local = LocalServices::new(given, rule_of);
+    let local = LocalServices::new(given, rule_of).with_weight(config.weight);
     let local = Arc::new(local);
     let health = Arc::new(LocalHealth::new(&local));
     let rules = RulesDigest::new(Rule::digest(routes.rules()));

@@ -23,7 +23,7 @@ mod tests;
 pub use table::PROGRAM;
 use table::{
     ADMIN, ADVERTISE, CONTROL, DATA, EXTERNAL, GRACE, INTERNAL, LISTEN, LOCALITY, NETWORK, NODE,
-    OUTBOUND, REQUIRE_RULES, UNKNOWN,
+    OUTBOUND, REQUIRE_RULES, UNKNOWN, WEIGHT,
 };
 
 /// Everything that a sidecar is told from outside.
@@ -58,6 +58,8 @@ pub struct Config {
     pub data: PathBuf,
     /// `--locality`; empty if absent.
     pub locality: Locality,
+    /// `--weight`: 1 to 10,000.
+    pub weight: u32,
     /// `--unknown`.
     pub unknown: Unknown,
     /// `--require-rules`.
@@ -167,6 +169,7 @@ impl Config {
             locality: settings
                 .optional(&LOCALITY, read::locality)?
                 .unwrap_or_default(),
+            weight: settings.value(&WEIGHT, read::weight)?,
             unknown: settings.value(&UNKNOWN, read::unknown)?,
             require_rules: settings.switch(&REQUIRE_RULES)?,
             grace: settings.value(&GRACE, value::duration)?,

@@ -114,7 +114,7 @@ pub fn offers(local: &LocalServices, health: &LocalHealth) -> Vec<Offer> {
         .map(|service| Offer {
             service: service.name.clone(),
             health: health.of(&service.address),
-            weight: 100,
+            weight: local.weight(),
             version: Arc::from(""),
             labels: std::collections::BTreeMap::new(),
             rule: service.rule.clone(),

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use sidelane_proto::model::endpoint::DEFAULT_WEIGHT;
 use sidelane_proto::model::{Rule, ServiceName};
 
 use crate::pool::Address;
@@ -20,11 +21,22 @@ pub struct LocalService {
 }
 
 /// All services beside this sidecar.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LocalServices {
     services: HashMap<ServiceName, Arc<LocalService>>,
     /// In the order in which they were given.
     order: Vec<ServiceName>,
+    weight: u32,
+}
+
+impl Default for LocalServices {
+    fn default() -> Self {
+        Self {
+            services: HashMap::new(),
+            order: Vec::new(),
+            weight: DEFAULT_WEIGHT,
+        }
+    }
 }
 
 impl LocalServices {
@@ -46,6 +58,19 @@ impl LocalServices {
             local.services.insert(name, Arc::new(service));
         }
         local
+    }
+
+    /// The same services, with this share of the calls in relation to other nodes.
+    #[must_use]
+    pub fn with_weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Their share of the calls in relation to other nodes.
+    #[must_use]
+    pub const fn weight(&self) -> u32 {
+        self.weight
     }
 
     /// The service of this name, if it is here.

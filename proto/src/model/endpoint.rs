@@ -20,9 +20,9 @@ const LABELS_LIMIT: usize = 32;
 /// The most classes of a project's own in which a node can be dialled.
 pub const OWN_CLASSES_LIMIT: usize = 16;
 /// What an unset weight counts.
-const DEFAULT_WEIGHT: u32 = 100;
+pub const DEFAULT_WEIGHT: u32 = 100;
 /// The largest weight.
-const WEIGHT_LIMIT: u32 = 10_000;
+pub const WEIGHT_LIMIT: u32 = 10_000;
 
 /// A host and a port that a peer can dial. The host is a name or an IP address.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

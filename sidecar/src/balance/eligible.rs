@@ -190,6 +190,11 @@ impl Kind {
         }
     }
 
+    /// Are these two kinds picked from together, as a rule?
+    pub(super) fn is_fellow(&self, other: &Self) -> bool {
+        self.tier == other.tier
+    }
+
     /// Could a call go to endpoints of this kind, if there were nothing better? Both modes ask
     /// this. An endpoint that brings no rule agrees with every caller.
     pub(super) fn suits(&self, wanted: &Wanted<'_>) -> Result<(), Unfit> {

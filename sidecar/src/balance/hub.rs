@@ -16,6 +16,7 @@ use super::eligible::{Kind, Wanted};
 use super::load::Load;
 use super::rotation::Rotation;
 use super::strategy::Strategy;
+use super::weight::Weight;
 
 /// Live endpoints of one service. Every operation on one endpoint takes logarithmic time.
 #[derive(Debug)]
@@ -326,7 +327,8 @@ impl Hub {
         let seed = hash_key(held.endpoint.node.as_str().as_bytes());
         self.index
             .insert(held.endpoint.node.clone(), self.held.len());
-        self.rotation.push(held.kind(), turn, seed);
+        let weight = Weight::warm(held.endpoint.offer.weight);
+        self.rotation.push(held.kind(), weight, turn, seed);
         self.held.push(held);
     }
 
@@ -345,7 +347,10 @@ impl Hub {
     }
 
     fn regroup(&mut self, slot: usize) {
-        self.rotation.regroup(slot, self.held[slot].kind());
+        let held = &self.held[slot];
+        self.rotation.regroup(slot, held.kind());
+        let weight = Weight::warm(held.endpoint.offer.weight);
+        self.rotation.weigh(slot, weight);
     }
 }
 

@@ -14,7 +14,9 @@ mod own;
 mod ring;
 mod rotation;
 mod select;
+mod shares;
 mod strategy;
+mod weight;
 
 pub use choose::Pick;
 pub use departed::Departure;

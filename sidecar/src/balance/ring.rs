@@ -5,6 +5,12 @@
 //! ring that is looked at once needs several hundred points for each endpoint. (Rendezvous hashing
 //! is more even still, but each pick looks at every endpoint.)
 //!
+//! Weights divide distances: a point of weight 3 that is three times as far as one of weight 1 is as
+//! near. The distance from a key to an endpoint's nearest point is distributed exponentially, so
+//! keys fall to endpoints by their weights, as in weighted rendezvous hashing; and what decides
+//! between two endpoints is their own, so that a weight which changes moves keys to or from that
+//! endpoint alone.
+//!
 //! Points depend on the node's name alone, so all sidecars have the same ring.
 
 use std::collections::BTreeSet;
@@ -31,17 +37,51 @@ impl Ring {
         }
     }
 
-    /// The nearest point at or after a place, around the end if need be: how far it is, and whose.
-    pub(super) fn next(
+    /// Looks for a point that is nearer than the nearest so far, at or after a place, around the
+    /// end if need be. Where all weigh the same, that is the first.
+    pub(super) fn look(
         &self,
         place: u64,
+        stride: impl Fn(usize) -> u64,
         passed_over: impl Fn(usize) -> bool,
-    ) -> Option<(u64, usize)> {
+        nearest: &mut Nearest,
+    ) {
         let after = self.0.range((place, 0)..);
         let around = self.0.range(..(place, 0));
-        let mut all = after.chain(around);
-        let (point, slot) = all.find(|(_, slot)| !passed_over(*slot))?;
-        Some((point.wrapping_sub(place), *slot))
+        for (point, slot) in after.chain(around) {
+            let distance = u128::from(point.wrapping_sub(place));
+            if distance * nearest.least_stride >= nearest.distance {
+                return;
+            }
+            let distance = distance * u128::from(stride(*slot));
+            if distance < nearest.distance && !passed_over(*slot) {
+                nearest.distance = distance;
+                nearest.slot = Some(*slot);
+            }
+        }
+    }
+}
+
+/// The nearest point that was found so far.
+pub(super) struct Nearest {
+    distance: u128,
+    slot: Option<usize>,
+    least_stride: u128,
+}
+
+impl Nearest {
+    /// None yet. The stride is that of the heaviest endpoint there is: what is farther than it could
+    /// make up for need not be looked at.
+    pub(super) fn none(least_stride: u64) -> Self {
+        Self {
+            distance: u128::MAX,
+            slot: None,
+            least_stride: u128::from(least_stride),
+        }
+    }
+
+    pub(super) fn slot(self) -> Option<usize> {
+        self.slot
     }
 }
 

@@ -2,22 +2,36 @@
 //! knows slots, kinds and turns, and nothing of nodes or calls. It must never go through all
 //! slots to find one.
 //!
-//! A turn is a number that is handed out once and never again. The eligible slot with the lowest
-//! turn is next, and being picked gives it a new one, above all others. So between two picks of a
-//! slot each other slot that stays eligible is picked exactly once: none is skipped, none
-//! repeated, whoever comes and goes. Newcomers queue behind everybody. (To let them into the round
-//! that is under way was tried on paper: where newcomers keep coming, that round never ends, and
-//! those who had their turn in it wait for ever.) What was not eligible for a while keeps its
-//! turn, is picked once soon after it is back, and then queues like the others.
+//! A turn is a stretch of a clock that runs by picks alone: it begins when the one before is over,
+//! and is the shorter the heavier its slot is. Of the slots whose turn has begun, the one whose turn
+//! is over first is next; where none has, the one that begins first (worst-case fair weighted fair
+//! queueing: Bennett and Zhang, "WF2Q+", 1997). So slots are picked by their weights, exactly in
+//! each cycle, and a heavy one not many times in a row. Slots of one weight take their turns in the
+//! order of a queue: between two picks of a slot each other one of its weight that stays eligible is
+//! picked exactly once, none is skipped, none repeated, whoever comes and goes. Newcomers queue
+//! behind everybody. (To let them into the round that is under way was tried on paper: where
+//! newcomers keep coming, that round never ends, and those who had their turn in it wait for ever.)
+//! What was not eligible for a while keeps its turn, is picked once soon after it is back, and then
+//! queues like the others.
 
 use std::collections::BTreeMap;
 
 use super::eligible::Kind;
-use super::ring::{Ring, probes, scatter};
+use super::ring::{Nearest, Ring, probes, scatter};
+use super::shares::Shares;
+use super::weight::{Weight, step};
+
+/// Up to so many strides, those that no slot has are not looked for to be forgotten.
+const QUEUES_KEPT: usize = 16;
 
 /// A place in line; the lowest is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Turn(u64);
+pub(super) struct Turn {
+    ends: u128,
+    /// Handed out once and never again.
+    number: u64,
+    begins: u128,
+}
 
 /// All slots of a hub, by kind and by turn. Slots are numbered as a `Vec` with `push` and
 /// `swap_remove` numbers its entries, so that the hub can keep one beside it.
@@ -25,9 +39,30 @@ pub(super) struct Turn(u64);
 pub(super) struct Rotation {
     places: Vec<Place>,
     groups: BTreeMap<Kind, Group>,
+    clock: Clock,
+    /// The slots of each stride.
+    queues: BTreeMap<u64, Queue>,
     next: u64,
+    /// How many slots have which stride when they are warm.
+    strides: BTreeMap<u64, usize>,
     /// The groups' rings are kept: some pick went by a key.
     ringed: bool,
+}
+
+/// A clock on which all slots together have one turn in each unit of their weights.
+#[derive(Debug, Clone, Copy, Default)]
+struct Clock {
+    now: u128,
+    /// What whole numbers could not express so far, and of which weight it is a part.
+    rest: (u64, u64),
+}
+
+/// All slots of one stride.
+#[derive(Debug, Clone, Copy, Default)]
+struct Queue {
+    count: usize,
+    /// When the last turn ends that began here; the next begins there at the earliest.
+    end: u128,
 }
 
 /// Where a slot is found.
@@ -35,6 +70,9 @@ pub(super) struct Rotation {
 struct Place {
     kind: Kind,
     turn: Turn,
+    weight: Weight,
+    /// That of its weight at present.
+    stride: u64,
     /// Says where its points on the ring are.
     seed: u64,
     /// Its index among the members of its group.
@@ -44,22 +82,32 @@ struct Place {
 /// The slots of one kind; never empty.
 #[derive(Debug, Clone, Default)]
 struct Group {
-    order: BTreeMap<Turn, usize>,
+    /// Those whose turn has begun, by its end.
+    ready: BTreeMap<(u128, u64), usize>,
+    /// Those whose turn has not begun yet, by its beginning, then as above.
+    waiting: BTreeMap<(u128, u128, u64), usize>,
     members: Vec<usize>,
+    /// Of each member.
+    shares: Shares,
     ring: Ring,
 }
 
 impl Rotation {
     /// Takes a slot in, behind all others or with the turn that it had before.
-    pub(super) fn push(&mut self, kind: Kind, turn: Option<Turn>, seed: u64) {
-        let turn = turn.unwrap_or_else(|| self.last());
+    pub(super) fn push(&mut self, kind: Kind, weight: Weight, turn: Option<Turn>, seed: u64) {
+        let stride = weight.stride();
+        self.join(stride);
+        let turn = turn.unwrap_or_else(|| self.turn_from(0, stride));
         let slot = self.places.len();
         self.places.push(Place {
             kind,
             turn,
+            weight,
+            stride,
             seed,
             position: 0,
         });
+        *self.strides.entry(weight.whole_stride()).or_default() += 1;
         self.link(slot);
     }
 
@@ -67,11 +115,13 @@ impl Rotation {
     pub(super) fn swap_remove(&mut self, slot: usize) -> Turn {
         self.unlink(slot);
         let gone = self.places.swap_remove(slot);
+        self.forget_stride(gone.weight);
+        self.leave(gone.stride);
         if let Some(moved) = self.places.get(slot)
             && let Some(group) = self.groups.get_mut(&moved.kind)
         {
             group.members[moved.position] = slot;
-            group.order.insert(moved.turn, slot);
+            group.put(moved.turn, slot, &self.clock);
             if self.ringed {
                 group.ring.remove(moved.seed, self.places.len());
                 group.ring.insert(moved.seed, slot);
@@ -90,14 +140,66 @@ impl Rotation {
         self.link(slot);
     }
 
-    /// It had its turn: behind all others with it.
-    pub(super) fn pass(&mut self, slot: usize) {
-        let turn = self.last();
+    /// Changes what a slot weighs. It waits for as many turns of its own as before.
+    pub(super) fn weigh(&mut self, slot: usize, weight: Weight) {
+        let Place {
+            kind,
+            turn,
+            weight: before,
+            stride,
+            position,
+            ..
+        } = self.places[slot];
+        if before == weight {
+            return;
+        }
+        self.forget_stride(before);
+        *self.strides.entry(weight.whole_stride()).or_default() += 1;
+        let new = weight.stride();
+        self.leave(stride);
+        self.join(new);
+        // What is left of its turn, or of the wait for it.
+        let left = turn.ends.saturating_sub(self.clock.now);
+        let ends = turn.ends - left + left * u128::from(new) / u128::from(stride);
+        let begins = ends.saturating_sub(u128::from(new));
         let place = &mut self.places[slot];
-        let before = std::mem::replace(&mut place.turn, turn);
-        if let Some(group) = self.groups.get_mut(&place.kind) {
-            group.order.remove(&before);
-            group.order.insert(turn, slot);
+        (place.weight, place.stride) = (weight, new);
+        place.turn = Turn {
+            ends,
+            begins,
+            ..turn
+        };
+        if let Some(group) = self.groups.get_mut(&kind) {
+            group.take(&turn);
+            group.put(place.turn, slot, &self.clock);
+            group.shares.set(position, weight.share());
+        }
+    }
+
+    /// It had its turn: the next one begins when that is over.
+    pub(super) fn pass(&mut self, slot: usize) {
+        let Place {
+            kind, turn, stride, ..
+        } = self.places[slot];
+        let next = self.turn_from(turn.ends, stride);
+        self.places[slot].turn = next;
+        if let Some(queue) = self.queues.get_mut(&stride) {
+            queue.end = queue.end.max(next.begins);
+        }
+        let fellows = self.groups.iter().filter(|(it, _)| it.is_fellow(&kind));
+        let share = fellows.map(|(_, group)| group.shares.total()).sum();
+        // It must be neither far behind those who have their turns nor far ahead, whatever part of
+        // all slots they are; and it never goes back, or turns that have begun would not have.
+        if self.clock.now < next.ends {
+            self.clock.tick(share);
+        }
+        self.clock.now = self.clock.now.max(turn.begins);
+        if let Some(group) = self.groups.get_mut(&kind) {
+            group.take(&turn);
+            group.put(next, slot, &self.clock);
+        }
+        for group in self.groups.values_mut() {
+            group.begin(&self.clock);
         }
     }
 
@@ -117,19 +219,27 @@ impl Rotation {
         self.groups.get(kind)?.members.first().copied()
     }
 
-    /// The slot with the lowest turn among the `open` kinds, those not `passed_over`. Looks at one
-    /// slot of each open kind and at those passed over, and at no others.
+    /// The slot that is next among the `open` kinds, those not `passed_over`. Looks at two slots of
+    /// each open kind at most and at those passed over, and at no others.
     pub(super) fn first(
         &self,
         open: impl Fn(&Kind) -> bool,
         passed_over: impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        self.groups
-            .iter()
-            .filter(|(kind, _)| open(kind))
-            .filter_map(|(_, group)| group.order.iter().find(|(_, slot)| !passed_over(**slot)))
-            .min_by_key(|(turn, _)| **turn)
-            .map(|(_, slot)| *slot)
+        let groups = || self.groups.iter().filter(|(kind, _)| open(kind));
+        let ready = groups().filter_map(|(_, group)| {
+            let mut ready = group.ready.iter();
+            ready.find(|(_, slot)| !passed_over(**slot))
+        });
+        let first = ready.min_by_key(|(end, _)| **end).map(|(_, slot)| *slot);
+        first.or_else(|| {
+            let waiting = groups().filter_map(|(_, group)| {
+                let mut waiting = group.waiting.iter();
+                waiting.find(|(_, slot)| !passed_over(**slot))
+            });
+            let first = waiting.min_by_key(|(begin, _)| **begin);
+            first.map(|(_, slot)| *slot)
+        })
     }
 
     /// How many slots there are among the `open` kinds but those in `tried` (no slot twice in it).
@@ -140,63 +250,83 @@ impl Rotation {
         all - been
     }
 
-    /// The slot of that index among those that [`Rotation::count`] counts.
-    pub(super) fn at(
-        &self,
-        mut index: usize,
-        open: impl Fn(&Kind) -> bool,
-        tried: &[usize],
-    ) -> Option<usize> {
-        let mut total = 0;
-        let mut holes = Vec::new();
-        for (kind, group) in self.groups.iter().filter(|(kind, _)| open(kind)) {
-            let places = tried.iter().map(|slot| &self.places[*slot]);
-            let here = places.filter(|place| place.kind == *kind);
-            holes.extend(here.map(|place| total + place.position));
-            total += group.members.len();
-        }
-        holes.sort_unstable();
-        for hole in holes {
-            if index >= hole {
-                index += 1;
-            }
-        }
-        for (_, group) in self.groups.iter().filter(|(kind, _)| open(kind)) {
-            match group.members.get(index) {
-                Some(slot) => return Some(*slot),
-                None => index -= group.members.len(),
-            }
-        }
-        None
+    /// The sum of the weights of those that [`Rotation::count`] counts, in [`Weight::share`]s.
+    pub(super) fn share(&self, open: impl Fn(&Kind) -> bool, tried: &[usize]) -> u64 {
+        let groups = self.groups.iter().filter(|(kind, _)| open(kind));
+        let all: u64 = groups.map(|(_, group)| group.shares.total()).sum();
+        let been = tried.iter().filter(|slot| open(self.kind(**slot)));
+        let been: u64 = been.map(|slot| self.places[*slot].weight.share()).sum();
+        all - been
     }
 
-    /// Any of them, each as likely as the others if `random` is any 64 bits.
+    /// Any of them, each as likely as it is heavy if `random` is any 64 bits.
     pub(super) fn at_random(
         &self,
         open: impl Fn(&Kind) -> bool,
         tried: &[usize],
         random: u64,
     ) -> Option<usize> {
-        let index = scale(random, self.count(&open, tried))?;
-        self.at(index, open, tried)
+        self.draw(open, tried, None, random)
     }
 
-    /// Two of them that differ, each pair as likely as the others; the same one twice where there
-    /// is only one.
+    /// Two of them that differ, the heavier the more likely; the same one twice where there is
+    /// only one.
     pub(super) fn two_at_random(
         &self,
         open: impl Fn(&Kind) -> bool,
         tried: &[usize],
         random: u64,
     ) -> Option<(usize, usize)> {
-        let count = self.count(&open, tried);
-        let first = scale(random, count)?;
-        let one = self.at(first, &open, tried)?;
-        let Some(second) = scale(scatter(random, 0), count - 1) else {
-            return Some((one, one));
-        };
-        let second = second + usize::from(second >= first);
-        Some((one, self.at(second, open, tried)?))
+        let one = self.draw(&open, tried, None, random)?;
+        let other = self.draw(&open, tried, Some(one), scatter(random, 0));
+        Some((one, other.unwrap_or(one)))
+    }
+
+    /// Lays all that may be drawn end to end, each as long as it is heavy, and finds the point that
+    /// `random` says. Those passed over are holes in the row: a point at or behind one lies farther
+    /// back by its length.
+    fn draw(
+        &self,
+        open: impl Fn(&Kind) -> bool,
+        tried: &[usize],
+        besides: Option<usize>,
+        random: u64,
+    ) -> Option<usize> {
+        let mut total = 0;
+        // Hardly any call has tried somebody before: no more than one hole, and nothing allocated.
+        let (mut one, mut many) = (None, Vec::new());
+        for (kind, group) in self.groups.iter().filter(|(kind, _)| open(kind)) {
+            let hole = |slot: usize| {
+                let place = &self.places[slot];
+                let here = place.kind == *kind;
+                here.then(|| {
+                    let start = total + group.shares.before(place.position);
+                    (start, place.weight.share())
+                })
+            };
+            one = one.or_else(|| hole(besides?));
+            many.extend(tried.iter().filter_map(|slot| hole(*slot)));
+            total += group.shares.total();
+        }
+        if !many.is_empty() {
+            many.extend(one.take());
+            many.sort_unstable();
+        }
+        let holes = one.as_slice().iter().chain(&many);
+        let passed_over: u64 = holes.clone().map(|(_, share)| *share).sum();
+        let mut point = scale(random, total - passed_over)?;
+        for (start, share) in holes {
+            if point >= *start {
+                point += share;
+            }
+        }
+        for (_, group) in self.groups.iter().filter(|(kind, _)| open(kind)) {
+            match group.shares.find(point) {
+                Some(position) => return group.members.get(position).copied(),
+                None => point -= group.shares.total(),
+            }
+        }
+        None
     }
 
     /// The slot that a key leads to among the `open` kinds, those not `passed_over`.
@@ -212,12 +342,15 @@ impl Rotation {
             ringed.keep_rings();
             return ringed.by_key(key, open, passed_over);
         }
-        let rings = self.groups.iter().filter(|(kind, _)| open(kind));
-        let nearest = rings.filter_map(|(_, group)| {
-            let next = |place| group.ring.next(place, &passed_over);
-            probes(key).filter_map(next).min()
-        });
-        nearest.min().map(|(_, slot)| slot)
+        let (least, _) = self.strides.first_key_value()?;
+        let stride = |slot: usize| self.places[slot].weight.whole_stride();
+        let mut nearest = Nearest::none(*least);
+        for (_, group) in self.groups.iter().filter(|(kind, _)| open(kind)) {
+            for place in probes(key) {
+                group.ring.look(place, stride, &passed_over, &mut nearest);
+            }
+        }
+        nearest.slot()
     }
 
     /// Keeps rings from now on. They cost each change of an endpoint some 16 steps, so hubs that
@@ -243,10 +376,59 @@ impl Rotation {
         self.places[slot].turn
     }
 
-    fn last(&mut self) -> Turn {
-        let turn = Turn(self.next);
+    pub(super) fn weight(&self, slot: usize) -> Weight {
+        self.places[slot].weight
+    }
+
+    /// What something costs there that costs an endpoint of weight 1 so much: less for a heavier
+    /// one, in a unit that is the same for all.
+    pub(super) fn weighed(&self, slot: usize, cost: u128) -> u128 {
+        cost.saturating_mul(u128::from(self.places[slot].stride))
+    }
+
+    /// A turn that begins then, or later: behind all others of this stride.
+    fn turn_from(&mut self, begins: u128, stride: u64) -> Turn {
+        let number = self.next;
         self.next += 1;
-        turn
+        let end = self.queues.get(&stride).map_or(0, |queue| queue.end);
+        let begins = begins.max(end);
+        let ends = begins + u128::from(stride);
+        Turn {
+            ends,
+            number,
+            begins,
+        }
+    }
+
+    fn join(&mut self, stride: u64) {
+        let now = self.clock.now;
+        let queue = self.queues.entry(stride).or_default();
+        if queue.count == 0 {
+            queue.end = queue.end.max(now);
+        }
+        queue.count += 1;
+    }
+
+    /// A queue that nobody is in is kept while its end is ahead: who was in it may come back.
+    fn leave(&mut self, stride: u64) {
+        if let Some(queue) = self.queues.get_mut(&stride) {
+            queue.count -= 1;
+        }
+        if self.queues.len() > QUEUES_KEPT {
+            let now = self.clock.now;
+            self.queues
+                .retain(|_, queue| queue.count > 0 || queue.end > now);
+        }
+    }
+
+    fn forget_stride(&mut self, weight: Weight) {
+        let stride = weight.whole_stride();
+        if let Some(count) = self.strides.get_mut(&stride) {
+            *count -= 1;
+            if *count == 0 {
+                self.strides.remove(&stride);
+            }
+        }
     }
 
     fn link(&mut self, slot: usize) {
@@ -254,7 +436,8 @@ impl Rotation {
         let group = self.groups.entry(place.kind).or_default();
         place.position = group.members.len();
         group.members.push(slot);
-        group.order.insert(place.turn, slot);
+        group.shares.push(place.weight.share());
+        group.put(place.turn, slot, &self.clock);
         if self.ringed {
             group.ring.insert(place.seed, slot);
         }
@@ -266,15 +449,17 @@ impl Rotation {
             turn,
             seed,
             position,
+            ..
         } = self.places[slot];
         let Some(group) = self.groups.get_mut(&kind) else {
             return;
         };
-        group.order.remove(&turn);
+        group.take(&turn);
         if self.ringed {
             group.ring.remove(seed, slot);
         }
         group.members.swap_remove(position);
+        group.shares.swap_remove(position);
         if let Some(moved) = group.members.get(position) {
             self.places[*moved].position = position;
         }
@@ -284,8 +469,59 @@ impl Rotation {
     }
 }
 
-/// Maps 64 random bits to `0..count` without a division; `None` if that is empty.
-fn scale(random: u64, count: usize) -> Option<usize> {
-    let scaled = (u128::from(random) * u128::try_from(count).ok()?) >> 64;
-    usize::try_from(scaled).ok().filter(|index| *index < count)
+impl Clock {
+    /// Somebody of those who share so much was picked.
+    fn tick(&mut self, share: u64) {
+        let (step, rest) = step(share);
+        self.now += u128::from(step);
+        // Of another weight, a part of a step is not worth the arithmetic.
+        let before = if self.rest.1 == share { self.rest.0 } else { 0 };
+        self.rest = (before + rest, share);
+        if self.rest.0 >= share.max(1) {
+            self.now += 1;
+            self.rest.0 -= share.max(1);
+        }
+    }
+}
+
+impl Group {
+    fn put(&mut self, turn: Turn, slot: usize, clock: &Clock) {
+        let Turn {
+            ends,
+            number,
+            begins,
+        } = turn;
+        if begins <= clock.now {
+            self.ready.insert((ends, number), slot);
+        } else {
+            self.waiting.insert((begins, ends, number), slot);
+        }
+    }
+
+    fn take(&mut self, turn: &Turn) {
+        let Turn {
+            ends,
+            number,
+            begins,
+        } = *turn;
+        if self.ready.remove(&(ends, number)).is_none() {
+            self.waiting.remove(&(begins, ends, number));
+        }
+    }
+
+    /// Those whose turn begins now are ready. Each does so once a turn.
+    fn begin(&mut self, clock: &Clock) {
+        while let Some(first) = self.waiting.first_entry()
+            && first.key().0 <= clock.now
+        {
+            let ((_, ends, number), slot) = first.remove_entry();
+            self.ready.insert((ends, number), slot);
+        }
+    }
+}
+
+/// Maps 64 random bits to `0..total` without a division; `None` if that is empty.
+fn scale(random: u64, total: u64) -> Option<u64> {
+    let scaled = (u128::from(random) * u128::from(total)) >> 64;
+    u64::try_from(scaled).ok().filter(|point| *point < total)
 }

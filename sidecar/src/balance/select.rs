@@ -75,11 +75,15 @@ impl Among<'_> {
         self.hub.rotation.at_random(self.open(), self.tried, random)
     }
 
+    /// By calls in flight, divided by weights.
     fn least_busy(&self, random: u64) -> Option<usize> {
         let rotation = &self.hub.rotation;
-        // Where they are equally busy, whoever waited longest: calls that come one at a time would
+        // Where they are equally busy, whoever's turn is first: calls that come one at a time would
         // all go to one endpoint otherwise.
-        let busy = |slot: usize| (self.hub.held[slot].load.in_flight(), rotation.turn(slot));
+        let busy = |slot: usize| {
+            let calls = u128::from(self.hub.held[slot].load.in_flight());
+            (rotation.weighed(slot, calls), rotation.turn(slot))
+        };
         if rotation.count(self.open(), self.tried) > FEW {
             let (one, other) = rotation.two_at_random(self.open(), self.tried, random)?;
             return [one, other].into_iter().min_by_key(|slot| busy(*slot));
@@ -88,26 +92,30 @@ impl Among<'_> {
     }
 
     /// Consistent hashing with bounded load (Mirrokni, Thorup and Zadimoghaddam 2016): an endpoint
-    /// that is a quarter busier than the mean passes the key on to the next, but see [`CROWD`].
+    /// that is a quarter busier than the mean, by its weight, passes the key on to the next, but
+    /// see [`CROWD`].
     fn by_key(&self) -> Option<usize> {
         let rotation = &self.hub.rotation;
         let key = self.wanted.key.unwrap_or_else(|| self.caller());
-        let count = rotation.count(self.open(), self.tried);
+        let all = rotation.share(self.open(), self.tried).max(1);
         // Calls on those that cannot take this one count as well, which makes the bound larger
         // and never smaller: somebody is always below it.
         let calls = self.hub.in_flight.load(Ordering::Relaxed) + 1;
-        let bound = u64::try_from(count).map_or(CROWD, |count| {
-            CROWD.max((calls * 5).div_ceil(4 * count.max(1)))
-        });
         let been = self.been();
-        let busy = |slot: usize| self.hub.held[slot].load.in_flight() >= bound;
+        let busy = |slot: usize| {
+            let in_flight = self.hub.held[slot].load.in_flight();
+            let share = rotation.weight(slot).share();
+            let (own, mean) = (u128::from(in_flight), u128::from(calls) * u128::from(share));
+            in_flight >= CROWD && own * 4 * u128::from(all) >= mean * 5
+        };
         rotation
             .by_key(key, self.open(), |slot| been(slot) || busy(slot))
             .or_else(|| rotation.by_key(key, self.open(), &been))
     }
 
-    /// By expected latency times calls in flight, this one included. One that has not answered yet
-    /// counts as quick as the other: newcomers are neither flooded nor left out.
+    /// By expected latency times calls in flight, this one included, divided by weights. One that
+    /// has not answered yet counts as quick as the other: newcomers are neither flooded nor left
+    /// out.
     fn sooner_of_two(&self, chance: Chance) -> Option<usize> {
         let rotation = &self.hub.rotation;
         let (one, other) = rotation.two_at_random(self.open(), self.tried, chance.random)?;
@@ -116,7 +124,10 @@ impl Among<'_> {
         let cost = |slot: usize, own: Option<_>, others: Option<_>| {
             let expected = own.or(others).unwrap_or(FLOOR).as_nanos();
             let calls = u128::from(self.hub.held[slot].load.in_flight()) + 1;
-            (expected * calls, rotation.turn(slot))
+            (
+                rotation.weighed(slot, expected * calls),
+                rotation.turn(slot),
+            )
         };
         if cost(one, first, second) <= cost(other, second, first) {
             Some(one)

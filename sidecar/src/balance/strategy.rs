@@ -7,22 +7,22 @@ use sidelane_proto::model::LoadBalancing;
 
 use super::own::OwnStrategy;
 
-/// How an endpoint is picked. Weights do not count in any but a project's own.
+/// How an endpoint is picked. Each goes by the weights of endpoints, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strategy {
-    /// One after the other, each once in a round.
+    /// One after the other, each as often in a round as it is heavy.
     RoundRobin,
-    /// The one with the fewest calls in flight, of all where they are few, of two at random
+    /// The one with the fewest calls in flight for its weight, of all where they are few, of two at random
     /// where they are many.
     LeastConnections,
     /// By the call's key: the same key, the same endpoint.
     ConsistentHash,
-    /// Any, each as likely as the others.
+    /// Any, each as likely as it is heavy.
     Random,
     /// Exactly one endpoint is meant: the caller names its node, or there is only one.
     None,
-    /// Two at random, and of these the one that is expected to answer sooner, by its latency and
-    /// its calls in flight.
+    /// Two at random, and of these the one that is expected to answer sooner, by its latency,
+    /// its calls in flight and its weight.
     #[default]
     PeakEwma,
     /// One of the project's own.

@@ -8,6 +8,7 @@ use sidelane_process::address::{self, AddressError, DialAddress, HostPort, Liste
 use sidelane_process::settings::{
     self, Environment, InvalidSetting, Item, LOG, Listener, Origin, Settings, value,
 };
+use sidelane_proto::model::endpoint::WEIGHT_LIMIT;
 use sidelane_proto::model::node::OFFERS_LIMIT;
 use sidelane_proto::model::{Locality, Network, NodeId, ServiceName};
 
@@ -107,6 +108,16 @@ pub(super) fn locality(text: &str) -> Result<Locality, &'static str> {
         }),
         _ => Err("not a locality; write REGION/ZONE, such as eu-central/eu-central-1a"),
     }
+}
+
+pub(super) fn weight(text: &str) -> Result<u32, String> {
+    let known = text
+        .parse()
+        .ok()
+        .filter(|it| (1..=WEIGHT_LIMIT).contains(it));
+    known.ok_or_else(|| {
+        format!("not a weight; write a whole number from 1 to {WEIGHT_LIMIT}, such as 300")
+    })
 }
 
 pub(super) fn unknown(text: &str) -> Result<Unknown, String> {

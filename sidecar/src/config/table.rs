@@ -59,6 +59,12 @@ pub(super) const DATA: Flag = Flag::single(
     "Snapshot, node id and generation; if absent, sidelane/NODE below the user's state folder",
 );
 pub(super) const LOCALITY: Flag = Flag::single("locality", "REGION/ZONE", "Where this node stands");
+pub(super) const WEIGHT: Flag = Flag::single(
+    "weight",
+    "NUMBER",
+    "Share of the calls in relation to other nodes, 1 to 10000",
+)
+.or("100");
 pub(super) const UNKNOWN: Flag = Flag::single(
     "unknown",
     "refuse|passthrough",
@@ -100,6 +106,7 @@ pub const PROGRAM: Program = Program {
         TOKEN_FILE,
         DATA,
         LOCALITY,
+        WEIGHT,
         UNKNOWN,
         REQUIRE_RULES,
         GRACE,

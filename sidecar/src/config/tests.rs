@@ -49,6 +49,7 @@ fn nothing_given_is_a_good_configuration() {
             trust: Trust::Disabled,
             data: "/home/me/.local/state/sidelane/sidecar-127.0.0.1-15001".into(),
             locality: Locality::default(),
+            weight: 100,
             unknown: Unknown::Passthrough,
             require_rules: false,
             grace: Duration::from_secs(30),
@@ -59,7 +60,7 @@ fn nothing_given_is_a_good_configuration() {
 }
 
 /// Every flag that can be set to something: the flag, a text, and what the file says for it.
-const EVERY: [(&str, &str, &str); 16] = [
+const EVERY: [(&str, &str, &str); 17] = [
     ("node", "orders-1", "orders-1"),
     ("control", "c1:15010,c2:15010", "[c1:15010, c2:15010]"),
     ("network", "lab", "lab"),
@@ -85,6 +86,7 @@ const EVERY: [(&str, &str, &str); 16] = [
         "eu-central/eu-central-1a",
         "eu-central/eu-central-1a",
     ),
+    ("weight", "300", "300"),
     ("unknown", "refuse", "refuse"),
     ("grace", "1500ms", "1500ms"),
     (
@@ -125,6 +127,7 @@ fn every_flag_has_three_spellings() {
             region: "eu-central".into(),
             zone: "eu-central-1a".into(),
         },
+        weight: 300,
         unknown: Unknown::Refuse,
         require_rules: true,
         grace: Duration::from_millis(1500),
@@ -184,6 +187,7 @@ fn the_table_is_the_contract() {
             "token-file",
             "data",
             "locality",
+            "weight",
             "unknown",
             "require-rules",
             "grace",
@@ -235,7 +239,7 @@ fn what_cannot_take_effect_is_refused_with_the_reason() {
 #[test]
 fn wrong_values_are_refused_with_what_fits() {
     let long = "x".repeat(254);
-    let cases: [(&[&str], &str); 29] = [
+    let cases: [(&[&str], &str); 31] = [
         (
             &["--node", "or ders"],
             "--node \"or ders\" (command line): `or ders` is not a node id (letters, digits, `.`, `_`, `-`)",
@@ -348,6 +352,14 @@ fn wrong_values_are_refused_with_what_fits() {
         (
             &["--locality", "eu-central"],
             "--locality \"eu-central\" (command line): not a locality; write REGION/ZONE, such as eu-central/eu-central-1a",
+        ),
+        (
+            &["--weight", "0"],
+            "--weight \"0\" (command line): not a weight; write a whole number from 1 to 10000, such as 300",
+        ),
+        (
+            &["--weight", "10001"],
+            "--weight \"10001\" (command line): not a weight; write a whole number from 1 to 10000, such as 300",
         ),
         (
             &["--grace", "30"],

@@ -35,7 +35,7 @@ nodes:
     external: billing.example.org:15443 # for calls of class External; one of both at least
     services:
       - service: shop.v1.Billing
-        weight: 100                     # may be left out; others are not built yet
+        weight: 100                     # may be left out: 100; 1 to 10000
         version: v2                     # may be left out
         labels:                         # may be left out
           stage: canary
@@ -223,15 +223,7 @@ fn offer(service: Service) -> Result<Offer, Wrong> {
         labels: service.labels,
         rule: None,
     };
-    let offer = offer.check().map_err(|error| Wrong::at(at, error))?;
-    if offer.weight != 100 {
-        let problem = format!(
-            "weight {} would have no effect: weighted balancing is not built yet; leave it out",
-            offer.weight
-        );
-        return Err(Wrong::at(at, problem));
-    }
-    Ok(offer)
+    offer.check().map_err(|error| Wrong::at(at, error))
 }
 
 fn health(word: &Spanned<String>) -> Result<Health, Wrong> {

@@ -1,5 +1,5 @@
 //! Tests of the hub: named cases in `membership`, `picking` and `scale`, what each strategy does in
-//! `strategies`, and in `properties` any sequence of events against the slow, obvious hub of
+//! `strategies`, what weights do in `weights`, and in `properties` any sequence of events against the slow, obvious hub of
 //! `model`.
 
 mod membership;
@@ -8,6 +8,7 @@ mod picking;
 mod properties;
 mod scale;
 mod strategies;
+mod weights;
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -8,6 +8,7 @@ use sidelane_proto::model::Health;
 
 use super::super::eligible::Kind;
 use super::super::rotation::Rotation;
+use super::super::weight::Weight;
 use super::super::{Down, Hub, Strategy, Up};
 use super::{INTERNAL, endpoint, generation, id, up, with_health};
 
@@ -52,11 +53,12 @@ fn a_pick_looks_at_one_slot_of_each_kind_and_at_those_tried() {
     let healths = [Health::Unhealthy, Health::Draining, Health::Suspect];
     let kinds = healths.map(|health| Kind::of(&with_health("a", health), true));
     let good = Kind::of(&endpoint("a"), true);
+    let weight = Weight::warm(100);
     for number in 0..MANY {
-        rotation.push(kinds[number % kinds.len()], None, 0);
+        rotation.push(kinds[number % kinds.len()], weight, None, 0);
     }
     for _ in 0..MANY {
-        rotation.push(good, None, 0);
+        rotation.push(good, weight, None, 0);
     }
     let looked_at = Cell::new(0);
     let tried = [MANY, MANY + 1, MANY + 2];

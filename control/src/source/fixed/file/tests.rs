@@ -42,6 +42,8 @@ fn what_may_be_left_out_may_be_left_out() {
     assert_eq!(nodes[0].key.network.as_str(), DEFAULT_NETWORK);
     let offer = &nodes[0].offers[0];
     assert_eq!((offer.weight, &*offer.version), (100, "2"));
+    let weighed = "nodes:\n- node: n\n  internal: 10.0.0.7:15006\n  services:\n  - service: a.A\n    weight: 7\n";
+    assert_eq!(parsed(weighed)[0].offers[0].weight, 7);
     assert!(parsed("nodes: []").is_empty());
 }
 
@@ -77,11 +79,6 @@ fn each_mistake_is_named_with_its_line() {
         (
             with("    services:\n      - service: a.A\n        weight: 10001\n"),
             "line 5: weight `10001` is not a weight of at most 10000",
-        ),
-        (
-            with("    services:\n      - service: a.A\n        weight: 7\n"),
-            "line 5: weight 7 would have no effect: weighted balancing is not built yet; leave it \
-             out",
         ),
         (
             with("    services:\n      - service: a.A\n      - service: a.A\n"),
