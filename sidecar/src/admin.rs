@@ -148,15 +148,9 @@ impl Admin {
             return Err("draining".to_owned());
         }
         known_to_control(status)?;
-        match self.health.unanswered().as_slice() {
+        match self.health.complaints().as_slice() {
             [] => Ok(()),
-            down => {
-                let down: Vec<String> = down.iter().map(ToString::to_string).collect();
-                Err(format!(
-                    "no answer from the local service at {}",
-                    down.join(", ")
-                ))
-            }
+            complaints => Err(complaints.join("; ")),
         }
     }
 
@@ -187,6 +181,7 @@ impl Admin {
             "generation": status.generation.number(),
             "settings": self.settings,
             "bound": self.bound,
+            "local": self.health.describe(),
             "control": state_text(&status),
             "version": status.version.as_ref().map(ToString::to_string),
             "rules": rules::held(&status),
@@ -227,6 +222,7 @@ impl Admin {
     fn metrics(&self) -> String {
         let stack = &self.stack;
         let mut text = stack.metrics.render();
+        self.health.render(&mut text);
         let links = stack.pool.links();
         heading(
             &mut text,

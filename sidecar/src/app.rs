@@ -42,7 +42,7 @@ use crate::local::LocalServices;
 use crate::mesh::Mesh;
 use crate::onward::Onward;
 use crate::pipe::Acceptor;
-use crate::pool::{Address, PEER_PROTOCOL, Pool};
+use crate::pool::{Address, CloseCause, Key, Observer, PEER_PROTOCOL, Pool, To};
 use crate::repair::Repair;
 use crate::rules::RuleCheck;
 use crate::stack::Stack;
@@ -127,22 +127,28 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
     let mesh = Mesh::with_strategies(routes, beside.collect(), strategies, Arc::clone(&metrics));
     let mesh = Arc::new(mesh);
     let rule_of = |service: &ServiceName| compiled(routes, service);
-    let local = LocalServices::new(given, rule_of).with_weight(config.weight);
+    let local = LocalServices::new(given, rule_of)
+        .with_weight(config.weight)
+        .labelled(config.labels.clone());
     let local = Arc::new(local);
-    let health = Arc::new(LocalHealth::new(&local));
+    let health = Arc::new(LocalHealth::new(&local, config.checks));
     let rules = RulesDigest::new(Rule::digest(routes.rules()));
     let own = Own::new(identity.node.clone(), identity.generation).compiled_with(rules);
     let repair = Repair::new(Arc::clone(&mesh));
     let onward = Arc::new(Onward::new(addresses(&listeners)?));
+    let lost = Lost {
+        repair: Arc::clone(&repair),
+        health: Arc::clone(&health),
+    };
     let pool = Pool::new(
         own.clone(),
-        Arc::clone(&repair) as _,
+        Arc::new(lost),
         Arc::clone(&onward),
         Arc::clone(&metrics),
     );
     repair.dial_with(&pool);
 
-    health.look().await;
+    health.look(&onward).await;
     let initial = stored(&folder, &config);
     let hello = hello(&config, &identity, routes, &local, &health);
     let advertise = advertise(&config, &listeners)?;
@@ -195,8 +201,15 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
     let served = serve(listeners, &stack, &drain, (&apps, &onward), pages);
     {
         let (health, local) = (Arc::clone(&health), Arc::clone(&local));
-        let discovery = discovery.clone();
-        tasks.spawn(async move { health.watch(local, discovery).await });
+        let (discovery, onward) = (discovery.clone(), Arc::clone(&onward));
+        let mut draining = drain.subscribe();
+        tasks.spawn(async move {
+            // An app that ends is no news, and one that drains need not be asked any more.
+            tokio::select! {
+                () = health.watch(local, discovery, &onward) => {}
+                () = draining.reached(Phase::Inbound) => {}
+            }
+        });
     }
     tasks.spawn(Arc::clone(&pool).sweep());
     tasks.spawn(announce(discovery.clone()));
@@ -270,6 +283,22 @@ async fn follow_generation(own: Own, discovery: Discovery) {
     let mut status = discovery.status();
     while status.changed().await.is_ok() {
         own.raise(status.borrow_and_update().generation);
+    }
+}
+
+/// Hears of links that ended: those to peers are repaired, and a local service whose connection
+/// broke may be gone.
+struct Lost {
+    repair: Arc<Repair>,
+    health: Arc<LocalHealth>,
+}
+
+impl Observer for Lost {
+    fn closed(&self, key: &Key, cause: &CloseCause) {
+        match &key.to {
+            To::Local(address) => self.health.doubted(address),
+            To::Peer { .. } | To::Destination(_) => self.repair.closed(key, cause),
+        }
     }
 }
 

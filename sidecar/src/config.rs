@@ -3,6 +3,7 @@
 //! the value and its origin named; no later stage meets a setting that it cannot follow, and none
 //! is ever ignored.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +16,8 @@ use sidelane_process::settings::{
 };
 use sidelane_proto::model::{Locality, Network, NodeId, ServiceName};
 
+use crate::health::Checks;
+
 mod read;
 mod table;
 #[cfg(test)]
@@ -22,8 +25,9 @@ mod tests;
 
 pub use table::PROGRAM;
 use table::{
-    ADMIN, ADVERTISE, CONTROL, DATA, EXTERNAL, GRACE, INTERNAL, LISTEN, LOCALITY, NETWORK, NODE,
-    OUTBOUND, REQUIRE_RULES, UNKNOWN, WEIGHT,
+    ADMIN, ADVERTISE, CONTROL, DATA, EXTERNAL, GRACE, HEALTH, HEALTH_INTERVAL, HEALTH_TIMEOUT,
+    HEALTHY_AFTER, INTERNAL, LISTEN, LOCALITY, NETWORK, NODE, OUTBOUND, REQUIRE_RULES,
+    UNHEALTHY_AFTER, UNKNOWN, WEIGHT,
 };
 
 /// Everything that a sidecar is told from outside.
@@ -60,6 +64,11 @@ pub struct Config {
     pub locality: Locality,
     /// `--weight`: 1 to 10,000.
     pub weight: u32,
+    /// `--label`: each key once.
+    pub labels: BTreeMap<String, String>,
+    /// `--health`, `--health-interval`, `--health-timeout`, `--unhealthy-after`,
+    /// `--healthy-after`.
+    pub checks: Checks,
     /// `--unknown`.
     pub unknown: Unknown,
     /// `--require-rules`.
@@ -170,6 +179,14 @@ impl Config {
                 .optional(&LOCALITY, read::locality)?
                 .unwrap_or_default(),
             weight: settings.value(&WEIGHT, read::weight)?,
+            labels: read::labels(&settings)?,
+            checks: Checks {
+                by: settings.value(&HEALTH, read::check_by)?,
+                interval: settings.value(&HEALTH_INTERVAL, read::between_looks)?,
+                timeout: settings.value(&HEALTH_TIMEOUT, read::look_timeout)?,
+                unhealthy_after: settings.value(&UNHEALTHY_AFTER, read::looks)?,
+                healthy_after: settings.value(&HEALTHY_AFTER, read::looks)?,
+            },
             unknown: settings.value(&UNKNOWN, read::unknown)?,
             require_rules: settings.switch(&REQUIRE_RULES)?,
             grace: settings.value(&GRACE, value::duration)?,

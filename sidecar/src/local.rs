@@ -1,7 +1,7 @@
 //! The services beside this sidecar: their names, their rules and where each listens. Below the
 //! stages, like `call`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use sidelane_proto::model::endpoint::DEFAULT_WEIGHT;
@@ -27,6 +27,8 @@ pub struct LocalServices {
     /// In the order in which they were given.
     order: Vec<ServiceName>,
     weight: u32,
+    /// What is said of all of them.
+    labels: BTreeMap<String, String>,
 }
 
 impl Default for LocalServices {
@@ -35,6 +37,7 @@ impl Default for LocalServices {
             services: HashMap::new(),
             order: Vec::new(),
             weight: DEFAULT_WEIGHT,
+            labels: BTreeMap::new(),
         }
     }
 }
@@ -71,6 +74,19 @@ impl LocalServices {
     #[must_use]
     pub const fn weight(&self) -> u32 {
         self.weight
+    }
+
+    /// The same services with these labels, by which traffic splits tell versions apart.
+    #[must_use]
+    pub fn labelled(mut self, labels: BTreeMap<String, String>) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// What is said of all of them.
+    #[must_use]
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        &self.labels
     }
 
     /// The service of this name, if it is here.

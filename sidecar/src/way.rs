@@ -292,7 +292,7 @@ impl Stack {
                             self.repair.replaced(node, *meant, *found);
                         }
                         (To::Peer { .. }, error) => self.repair.lost(key, error),
-                        (To::Local(address), _) => self.health.failed(address),
+                        (To::Local(address), error) => self.health.failed(address, error),
                         (To::Destination(_), _) => {}
                     }
                 }

@@ -30,6 +30,8 @@ async fn mesh(upstream: &(impl LocalService + ?Sized)) -> Cluster {
         .control()
         .node("caller")
         .node("callee")
+        // Connecting is all that these servers take without being called.
+        .with("--health", "tcp")
         .serving(services::ECHO, upstream)
         .start()
         .await

@@ -14,9 +14,9 @@ use crate::wire::control::v1 as wire;
 /// The longest host name, in bytes (RFC 1035).
 const HOST_LIMIT: usize = 253;
 /// The longest label or version, in bytes.
-const LABEL_LIMIT: usize = 256;
+pub const LABEL_LIMIT: usize = 256;
 /// The most labels that an offer may carry.
-const LABELS_LIMIT: usize = 32;
+pub const LABELS_LIMIT: usize = 32;
 /// The most classes of a project's own in which a node can be dialled.
 pub const OWN_CLASSES_LIMIT: usize = 16;
 /// What an unset weight counts.

@@ -1,19 +1,27 @@
 //! Readers of the sidecar's single settings, and the rules between several of them. Each says what
 //! would fit; the flag, the value and its origin are put in front by the settings.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sidelane_process::address::{self, AddressError, DialAddress, HostPort, ListenAddress};
 use sidelane_process::settings::{
     self, Environment, InvalidSetting, Item, LOG, Listener, Origin, Settings, value,
 };
-use sidelane_proto::model::endpoint::WEIGHT_LIMIT;
+use sidelane_proto::model::endpoint::{LABEL_LIMIT, LABELS_LIMIT, WEIGHT_LIMIT};
 use sidelane_proto::model::node::OFFERS_LIMIT;
 use sidelane_proto::model::{Locality, Network, NodeId, ServiceName};
 
-use super::table::{DATA, IDENTITY, LISTEN, OTLP, OUTBOUND, SAMPLING, SERVE, TOKEN_FILE};
+use super::table::{DATA, IDENTITY, LABEL, LISTEN, OTLP, OUTBOUND, SAMPLING, SERVE, TOKEN_FILE};
 use super::{Advertise, Config, Serve, Unknown};
+use crate::health::CheckBy;
+
+/// Local services are not looked at more often than this, nor less often than each hour.
+const INTERVALS: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(3_600)];
+/// The most looks that may be demanded in a row.
+const LOOKS_LIMIT: u32 = 100;
 
 pub(super) fn refuse_what_is_not_built(settings: &Settings) -> Result<(), InvalidSetting> {
     let identity = "without identity, a node is what it says that it is; remove this setting";
@@ -126,6 +134,71 @@ pub(super) fn unknown(text: &str) -> Result<Unknown, String> {
         ("passthrough", Unknown::Passthrough),
     ];
     value::choice(text, &choices).map_err(|error| error.to_string())
+}
+
+/// Reads `--label`; the same key twice is an error that names both.
+pub(super) fn labels(settings: &Settings) -> Result<BTreeMap<String, String>, InvalidSetting> {
+    let mut read: BTreeMap<String, (String, &Item)> = BTreeMap::new();
+    for item in settings.items(&LABEL) {
+        let (key, value) = item.parse(label)?;
+        if let Some((_, first)) = read.get(&key) {
+            return Err(item.refuse(format!("label `{key}` is set by {first} already")));
+        }
+        if read.len() == LABELS_LIMIT {
+            return Err(item.refuse(format!("more than {LABELS_LIMIT} labels")));
+        }
+        read.insert(key, (value, item));
+    }
+    let labels = read.into_iter();
+    Ok(labels.map(|(key, (value, _))| (key, value)).collect())
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let Some((key, value)) = text.split_once('=') else {
+        return Err("write KEY=VALUE, such as version=v2".to_owned());
+    };
+    let (key, value) = (key.trim(), value.trim());
+    for (what, text) in [("key", key), ("value", value)] {
+        if text.is_empty() {
+            return Err(format!("the {what} is empty; write KEY=VALUE"));
+        }
+        if text.len() > LABEL_LIMIT {
+            return Err(format!("a {what} has at most {LABEL_LIMIT} bytes"));
+        }
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+pub(super) fn check_by(text: &str) -> Result<CheckBy, String> {
+    let choices = [("grpc", CheckBy::Grpc), ("tcp", CheckBy::Tcp)];
+    value::choice(text, &choices).map_err(|error| error.to_string())
+}
+
+pub(super) fn between_looks(text: &str) -> Result<Duration, String> {
+    let interval = value::duration(text).map_err(|error| error.to_string())?;
+    let [least, most] = INTERVALS;
+    if interval < least || interval > most {
+        return Err("must be from 50ms to 1h".to_owned());
+    }
+    Ok(interval)
+}
+
+pub(super) fn look_timeout(text: &str) -> Result<Duration, String> {
+    let limit = value::duration(text).map_err(|error| error.to_string())?;
+    let [_, most] = INTERVALS;
+    if limit.is_zero() || limit > most {
+        return Err("must be from 1ms to 1h".to_owned());
+    }
+    Ok(limit)
+}
+
+pub(super) fn looks(text: &str) -> Result<u32, String> {
+    let wanted = || format!("must be a number from 1 to {LOOKS_LIMIT}");
+    let looks = text.parse().map_err(|_| wanted())?;
+    (1..=LOOKS_LIMIT)
+        .contains(&looks)
+        .then_some(looks)
+        .ok_or_else(wanted)
 }
 
 /// Reads `--listen`; the same class twice is an error that names both.

@@ -81,6 +81,37 @@ pub(super) const GRACE: Flag = Flag::single(
     "How long calls in flight may take when it ends",
 )
 .or("30s");
+pub(super) const LABEL: Flag = Flag::pairs(
+    "label",
+    "KEY=VALUE",
+    "What is said of the local services; traffic splits tell versions apart by it",
+);
+pub(super) const HEALTH: Flag = Flag::single(
+    "health",
+    "grpc|tcp",
+    "How local services are looked at: by grpc.health.v1 where they have it, or by connecting alone",
+)
+.or("grpc");
+pub(super) const HEALTH_INTERVAL: Flag = Flag::single(
+    "health-interval",
+    "DURATION",
+    "From one look at a healthy local service to the next",
+)
+.or("10s");
+pub(super) const HEALTH_TIMEOUT: Flag =
+    Flag::single("health-timeout", "DURATION", "How long one look may take").or("5s");
+pub(super) const UNHEALTHY_AFTER: Flag = Flag::single(
+    "unhealthy-after",
+    "LOOKS",
+    "Looks without an answer after which a local service gets no more calls",
+)
+.or("3");
+pub(super) const HEALTHY_AFTER: Flag = Flag::single(
+    "healthy-after",
+    "LOOKS",
+    "Good looks after which it gets calls again",
+)
+.or("2");
 pub(super) const OTLP: Flag = Flag::single("otlp", "URL", "Where traces go; not built yet");
 pub(super) const SAMPLING: Flag =
     Flag::single("sampling", "RATIO", "How many traces; not built yet");
@@ -107,6 +138,12 @@ pub const PROGRAM: Program = Program {
         DATA,
         LOCALITY,
         WEIGHT,
+        LABEL,
+        HEALTH,
+        HEALTH_INTERVAL,
+        HEALTH_TIMEOUT,
+        UNHEALTHY_AFTER,
+        HEALTHY_AFTER,
         UNKNOWN,
         REQUIRE_RULES,
         GRACE,

@@ -1,6 +1,7 @@
 //! Every flag in its three spellings, and every refusal by its exact text.
 
 use super::*;
+use crate::health::CheckBy;
 
 const HOME: (&str, &str) = ("HOME", "/home/me");
 
@@ -50,6 +51,8 @@ fn nothing_given_is_a_good_configuration() {
             data: "/home/me/.local/state/sidelane/sidecar-127.0.0.1-15001".into(),
             locality: Locality::default(),
             weight: 100,
+            labels: BTreeMap::new(),
+            checks: Checks::default(),
             unknown: Unknown::Passthrough,
             require_rules: false,
             grace: Duration::from_secs(30),
@@ -60,7 +63,7 @@ fn nothing_given_is_a_good_configuration() {
 }
 
 /// Every flag that can be set to something: the flag, a text, and what the file says for it.
-const EVERY: [(&str, &str, &str); 17] = [
+const EVERY: [(&str, &str, &str); 23] = [
     ("node", "orders-1", "orders-1"),
     ("control", "c1:15010,c2:15010", "[c1:15010, c2:15010]"),
     ("network", "lab", "lab"),
@@ -87,6 +90,12 @@ const EVERY: [(&str, &str, &str); 17] = [
         "eu-central/eu-central-1a",
     ),
     ("weight", "300", "300"),
+    ("label", "version=v2", "{version: v2}"),
+    ("health", "tcp", "tcp"),
+    ("health-interval", "3s", "3s"),
+    ("health-timeout", "700ms", "700ms"),
+    ("unhealthy-after", "4", "4"),
+    ("healthy-after", "1", "1"),
     ("unknown", "refuse", "refuse"),
     ("grace", "1500ms", "1500ms"),
     (
@@ -128,6 +137,14 @@ fn every_flag_has_three_spellings() {
             zone: "eu-central-1a".into(),
         },
         weight: 300,
+        labels: BTreeMap::from([("version".to_owned(), "v2".to_owned())]),
+        checks: Checks {
+            by: CheckBy::Tcp,
+            interval: Duration::from_secs(3),
+            timeout: Duration::from_millis(700),
+            unhealthy_after: 4,
+            healthy_after: 1,
+        },
         unknown: Unknown::Refuse,
         require_rules: true,
         grace: Duration::from_millis(1500),
@@ -139,7 +156,7 @@ fn every_flag_has_three_spellings() {
     let mut file = "require-rules: true\n".to_owned();
     for (flag, text, yaml) in EVERY {
         arguments.extend([format!("--{flag}"), text.to_owned()]);
-        variables.push((format!("SIDELANE_{}", flag.to_uppercase()), text.to_owned()));
+        variables.push((variable(flag), text.to_owned()));
         file.push_str(&format!("{flag}: {yaml}\n"));
     }
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -158,12 +175,13 @@ fn every_flag_has_three_spellings() {
     for (line, (flag, ..)) in EVERY.iter().enumerate() {
         let origin = |loaded: &Loaded| loaded.settings.describe()[flag]["origin"].clone();
         assert_eq!(origin(&by_flag), "command line");
-        assert_eq!(
-            origin(&by_variable),
-            format!("SIDELANE_{}", flag.to_uppercase()).as_str()
-        );
+        assert_eq!(origin(&by_variable), variable(flag).as_str());
         assert_eq!(origin(&by_file), format!("mesh.yaml:{}", line + 2).as_str());
     }
+}
+
+fn variable(flag: &str) -> String {
+    format!("SIDELANE_{}", flag.to_uppercase().replace('-', "_"))
 }
 
 #[test]
@@ -188,6 +206,12 @@ fn the_table_is_the_contract() {
             "data",
             "locality",
             "weight",
+            "label",
+            "health",
+            "health-interval",
+            "health-timeout",
+            "unhealthy-after",
+            "healthy-after",
             "unknown",
             "require-rules",
             "grace",
@@ -239,7 +263,7 @@ fn what_cannot_take_effect_is_refused_with_the_reason() {
 #[test]
 fn wrong_values_are_refused_with_what_fits() {
     let long = "x".repeat(254);
-    let cases: [(&[&str], &str); 31] = [
+    let cases: [(&[&str], &str); 41] = [
         (
             &["--node", "or ders"],
             "--node \"or ders\" (command line): `or ders` is not a node id (letters, digits, `.`, `_`, `-`)",
@@ -251,6 +275,49 @@ fn wrong_values_are_refused_with_what_fits() {
         (
             &["--node", &long],
             &format!("--node {long:?} (command line): has 254 bytes, at most 253 are allowed"),
+        ),
+        (
+            &["--label", "v2"],
+            "--label \"v2\" (command line): write KEY=VALUE, such as version=v2",
+        ),
+        (
+            &["--label", "version= "],
+            "--label \"version= \" (command line): the value is empty; write KEY=VALUE",
+        ),
+        (
+            &["--label", "version=1", "--label", "version=2"],
+            "--label \"version=2\" (command line): label `version` is set by --label \"version=1\" (command line) already",
+        ),
+        (
+            &["--label", &format!("{}=x", "k".repeat(257))],
+            &format!(
+                "--label \"{}=x\" (command line): a key has at most 256 bytes",
+                "k".repeat(257)
+            ),
+        ),
+        (
+            &["--health", "http"],
+            "--health \"http\" (command line): must be one of grpc, tcp; the nearest is tcp",
+        ),
+        (
+            &["--health-interval", "0s"],
+            "--health-interval \"0s\" (command line): must be from 50ms to 1h",
+        ),
+        (
+            &["--health-interval", "61m"],
+            "--health-interval \"61m\" (command line): must be from 50ms to 1h",
+        ),
+        (
+            &["--health-timeout", "0ms"],
+            "--health-timeout \"0ms\" (command line): must be from 1ms to 1h",
+        ),
+        (
+            &["--unhealthy-after", "0"],
+            "--unhealthy-after \"0\" (command line): must be a number from 1 to 100",
+        ),
+        (
+            &["--healthy-after", "101"],
+            "--healthy-after \"101\" (command line): must be a number from 1 to 100",
         ),
         (
             &["--network", "a/b"],

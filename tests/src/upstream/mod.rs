@@ -23,6 +23,9 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
 
 pub use echo::ECHOED_PREFIX;
 pub use ledger::{Ledger, Visit};
@@ -59,6 +62,7 @@ pub struct UpstreamBuilder {
     node: String,
     address: SocketAddr,
     unary: Option<AnswerUnary>,
+    health: bool,
 }
 
 /// What all services of one server share.
@@ -69,6 +73,7 @@ struct Shared {
     unary: Option<AnswerUnary>,
     connections: Arc<AtomicUsize>,
     panics: Arc<Mutex<Vec<String>>>,
+    health: Option<HealthReporter>,
 }
 
 impl Upstream {
@@ -79,6 +84,7 @@ impl Upstream {
             node: node.to_owned(),
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             unary: None,
+            health: false,
         }
     }
 
@@ -98,6 +104,20 @@ impl Upstream {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// From now on its health service says this of a service; of the whole server by the name "".
+    ///
+    /// # Panics
+    /// If it has none.
+    pub async fn says(&self, service: &str, serving: bool) {
+        let health = self.shared.health.as_ref();
+        let reporter = health.expect("an upstream `.with_health()`");
+        let status = match serving {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        };
+        reporter.set_service_status(service, status).await;
     }
 
     /// Ends at once: connections break, and nobody listens any more. The ledger stays.
@@ -128,6 +148,13 @@ impl UpstreamBuilder {
         self
     }
 
+    /// Has a health service, which says that the whole server is well and knows no other name.
+    #[must_use]
+    pub fn with_health(mut self) -> Self {
+        self.health = true;
+        self
+    }
+
     /// Starts it; it listens when this returns.
     ///
     /// # Panics
@@ -139,6 +166,7 @@ impl UpstreamBuilder {
             unary: self.unary,
             connections: Arc::default(),
             panics: Arc::default(),
+            health: self.health.then(HealthReporter::new),
         };
         let runtime = own_runtime(&shared.node);
         let serving = shared.clone();
@@ -244,6 +272,12 @@ async fn serve(listener: TcpListener, shared: Shared) {
         .add_service(service!(VaultServer))
         .add_service(service!(FrontServer))
         .add_service(service!(WitnessServer))
+        .add_optional_service(
+            shared
+                .health
+                .clone()
+                .map(|reporter| HealthServer::new(HealthService::from_health_reporter(reporter))),
+        )
         .serve_with_incoming(incoming)
         .await;
     if let Err(error) = served {

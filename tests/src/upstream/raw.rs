@@ -139,9 +139,15 @@ where
             }
             accepted = connection.accept() => accepted,
         };
-        let Some(Ok((request, respond))) = accepted else {
+        let Some(Ok((request, mut respond))) = accepted else {
             return;
         };
+        if request.uri().path().starts_with("/grpc.health.v1.") {
+            // Sidecars ask every server; one without a health service says so, and no test hears.
+            let none = head(StatusCode::OK, &[("grpc-status", "12")]);
+            let _ = respond.send_response(none, true);
+            continue;
+        }
         let (head, body) = request.into_parts();
         let request = RawRequest {
             head: Request::from_parts(head, ()),
