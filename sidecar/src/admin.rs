@@ -75,7 +75,7 @@ impl Admin {
         let text = |name: &str| request.parameter(name).map(str::to_owned);
         let Some(path) = text("path") else {
             let usage = "ask with /explain?path=/package.Service/Method, and &node=, &lane=, \
-                         &hash= or &rule=\n";
+                         &hash=, &rule= or &header=\n";
             return AdminResponse::text(usage).with_status(StatusCode::BAD_REQUEST);
         };
         let question = Question {
@@ -84,6 +84,7 @@ impl Admin {
             lane: text("lane"),
             hash: text("hash"),
             rule: text("rule"),
+            header: text("header"),
         };
         AdminResponse::json(&explain::explain(&self.stack, &question).await)
     }
@@ -223,6 +224,7 @@ impl Admin {
         let stack = &self.stack;
         let mut text = stack.metrics.render();
         self.health.render(&mut text);
+        self.render_splits(&mut text);
         let links = stack.pool.links();
         heading(
             &mut text,
@@ -321,6 +323,42 @@ impl Admin {
             line(&mut text, name, "", value);
         }
         text
+    }
+}
+
+impl Admin {
+    /// Where the calls of services went that are split between versions.
+    fn render_splits(&self, text: &mut String) {
+        let view = self.stack.mesh.view();
+        let split: Vec<_> = view
+            .targets()
+            .filter_map(|target| {
+                let hub = target.hub();
+                let (split, picks) = hub.split()?;
+                Some((target.name.clone(), split.clone(), picks))
+            })
+            .collect();
+        let name = "sidelane_split_picks_total";
+        heading(
+            text,
+            name,
+            "counter",
+            "Picks of each part of a traffic split.",
+        );
+        for (service, split, picks) in &split {
+            for (part, count) in split.parts.iter().zip(picks.of) {
+                let part = part.value.replace(['\\', '"', '\n'], "_");
+                let labels = format!("service=\"{service}\",part=\"{part}\"");
+                line(text, name, &labels, count);
+            }
+        }
+        let name = "sidelane_split_fell_over_total";
+        let help = "Picks of other parts, because nobody of the one that was meant could be had.";
+        heading(text, name, "counter", help);
+        for (service, _, picks) in &split {
+            let labels = format!("service=\"{service}\"");
+            line(text, name, &labels, picks.fell_over);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use sidelane::routing::Found;
 use sidelane_proto::model::{ConnectionClass, Lane, MethodRule, Rule, SpokenRule};
 
 use crate::mesh::{Moved, RuleSource, Target, View, Way};
+use crate::parts::Course;
 
 /// Calls that come by the way of a rule that was replaced are taken for so long after. By then
 /// their callers have heard, or control has given them up.
@@ -40,6 +41,8 @@ pub struct Classified {
     pub lane: Lane,
     /// The caller's own rule, where it decided instead of one of this sidecar's.
     pub spoken: Option<Arc<SpokenRule>>,
+    /// Which parts of its service's split it may go to.
+    pub course: Course,
 }
 
 impl Classified {
@@ -215,6 +218,7 @@ pub fn outbound(
         class: rule.class,
         lane,
         spoken: None,
+        course: Course::ANY,
     })
 }
 
@@ -270,6 +274,7 @@ pub fn spoken(
         class: spoken.class,
         lane: spoken.lane,
         spoken: Some(Arc::clone(spoken)),
+        course: Course::ANY,
     })
 }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 use http::request::Parts;
 use serde::Serialize;
 use sidelane::routing::Found;
-use sidelane_proto::model::Rule;
+use sidelane_proto::model::{Rule, Split};
 use sidelane_proto::wire::admin::v1 as wire;
 
 use crate::balance::{Strategy, Unfit, Wanted};
@@ -18,6 +18,7 @@ use crate::call::{Call, Caller, HASH_HEADER, LANE_HEADER, NODE_HEADER, RULE_HEAD
 use crate::classify::{Classified, ClassifyError};
 use crate::mesh::{RuleSource, Target, View};
 use crate::own;
+use crate::parts::{Course, Why};
 use crate::policy::deadline;
 use crate::respond::{Failure, pick_failure};
 use crate::stack::Stack;
@@ -35,6 +36,8 @@ pub struct Question {
     pub hash: Option<String>,
     /// Its `sidelane-rule`.
     pub rule: Option<String>,
+    /// One more header of it, `name: value`.
+    pub header: Option<String>,
 }
 
 /// The answer, with the fields of `sidelane.admin.v1.ExplainResponse`.
@@ -187,16 +190,29 @@ fn steps(stack: &Stack, question: &Question, answer: &mut Explanation) -> Result
         Some(_) => format!("{} is streaming", path.method),
         None => format!("{} is not in the rule: taken as streaming", path.method),
     });
-    pick(stack, &call, &classified, answer)
+    pick(stack, &call, classified, &head, answer)
 }
 
 fn pick(
     stack: &Stack,
     call: &Call,
-    classified: &Classified,
+    mut classified: Classified,
+    head: &Parts,
     answer: &mut Explanation,
 ) -> Result<(), Failure> {
-    let target = &classified.target;
+    let target = &Arc::clone(&classified.target);
+    if let Some(split) = &target.rule.split {
+        answer
+            .steps
+            .push(match stack.part(&classified, call, &head.headers) {
+                Some((part, why)) => {
+                    classified.course = Course::to(split, part);
+                    part_text(split, part, why)
+                }
+                None => "the named node is called, whatever part of the split it is in".to_owned(),
+            });
+    }
+    let classified = &classified;
     let strategy = stack.spoken_strategy(classified).ok().flatten();
     let wanted = Wanted {
         node: call
@@ -206,6 +222,7 @@ fn pick(
         class: classified.class,
         agreement: classified.agreement(),
         exclude: &[],
+        course: classified.course,
         strategy,
         key: call.hash,
         caller: stack.own.node.as_str(),
@@ -233,7 +250,10 @@ fn pick(
         .node
         .as_ref()
         .is_none_or(|node| *node == stack.own.node);
-    if meant_here && let Some(local) = stack.local.get(target.name.as_str()) {
+    if meant_here
+        && let Some(local) = stack.local.get(target.name.as_str())
+        && stack.is_meant(classified, classified.course.first)
+    {
         answer.pick = stack.own.node.to_string();
         let text = format!(
             "express path: served beside this sidecar, at {}",
@@ -263,6 +283,19 @@ fn pick(
     Ok(())
 }
 
+/// Which part of a split a call falls to.
+fn part_text(split: &Split, part: usize, why: Why) -> String {
+    let Some(part) = split.parts.get(part) else {
+        return String::new();
+    };
+    let why = match (why, &part.header) {
+        (Why::Header, Some(header)) => format!("by its header {header}"),
+        (Why::Key, _) => "by its key, with which it stays there".to_owned(),
+        _ => format!("by chance, as {} in 100 calls", part.percent),
+    };
+    format!("split by label {}: {}, {why}", split.label, part.value)
+}
+
 /// Makes the head that such a call would have, and reads it as a real one is read.
 fn read<'a>(question: &Question, view: &'a View) -> Result<Read<'a>, Failure> {
     use crate::call::CallError;
@@ -282,6 +315,10 @@ fn read<'a>(question: &Question, view: &'a View) -> Result<Read<'a>, Failure> {
     }
     if let Some(rule) = &question.rule {
         request = request.header(RULE_HEADER, rule);
+    }
+    if let Some(header) = &question.header {
+        let (name, value) = header.split_once(':').unwrap_or((header, ""));
+        request = request.header(name.trim(), value.trim());
     }
     let request = request.body(()).map_err(|error| {
         Failure::refused(

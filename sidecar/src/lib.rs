@@ -40,6 +40,7 @@ pub mod local;
 pub mod mesh;
 pub mod onward;
 pub mod own;
+pub mod parts;
 mod passthrough;
 pub mod pipe;
 mod place;

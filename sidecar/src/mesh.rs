@@ -335,7 +335,11 @@ impl Mesh {
                 reopen(&mut target.hub());
             }
         }
-        target.hub().set_strategy(strategy);
+        {
+            let mut hub = target.hub();
+            hub.set_strategy(strategy);
+            hub.set_split(target.rule.split.as_ref());
+        }
         target
     }
 }

@@ -81,6 +81,7 @@ impl Sidecar for Own {
             lane: some(request.lane),
             hash: some(request.hash),
             rule: some(request.rule),
+            header: some(request.header),
         };
         let explanation = explain::explain(&self.0, &question).await;
         Ok(Response::new(explanation.to_wire()))

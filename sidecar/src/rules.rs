@@ -152,6 +152,9 @@ fn filled(compiled: &Arc<Rule>, offered: &Rule) -> Arc<Rule> {
     if compiled.retry.is_none() && offered.retry.is_some() {
         rule.to_mut().retry = offered.retry;
     }
+    if compiled.split.is_none() && offered.split.is_some() {
+        rule.to_mut().split.clone_from(&offered.split);
+    }
     for (index, method) in compiled.methods.iter().enumerate() {
         let theirs = offered.method(&method.name);
         if let Some(tuned) = theirs.and_then(|theirs| filled_method(method, theirs)) {

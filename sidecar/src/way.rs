@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::HeaderMap;
 use http::request::Parts;
 use sidelane::routing::Found;
 use sidelane_proto::model::{
@@ -17,6 +18,7 @@ use crate::classify::{self, Classified, ClassifyError};
 use crate::local::LocalService;
 use crate::mesh::{Target, View};
 use crate::own;
+use crate::parts::{Course, Parts as Subset, Why, part_of_call};
 use crate::pool::{Address, ConnectError, Key, PoolError, Seat, To};
 use crate::respond::{Callee, Failure, pick_failure, pool_failure};
 use crate::stack::Stack;
@@ -76,7 +78,7 @@ impl Stack {
     /// Which rule holds. A service that was never heard of is asked for once, and waited for.
     pub(crate) async fn classified(&self, decided: Decided, call: &Call, head: &Parts) -> Decided {
         let Err(ClassifyError::UnknownService { .. }) = &decided else {
-            return decided;
+            return self.on_course(decided, call, head);
         };
         let path = call.path(head);
         let Ok(name) = ServiceName::new(path.service) else {
@@ -94,11 +96,51 @@ impl Stack {
             return decided;
         }
         let path = head.uri.path();
-        self.mesh.look(|view| match view.find(path) {
+        let decided = self.mesh.look(|view| match view.find(path) {
             Ok(found) => self.by_rule(view, path, found, call),
             // It was well-formed a moment ago.
             Err(_) => decided,
-        })
+        });
+        self.on_course(decided, call, head)
+    }
+
+    /// A call whose service's calls are split is given its part, once for all its attempts.
+    fn on_course(&self, decided: Decided, call: &Call, head: &Parts) -> Decided {
+        let mut classified = decided?;
+        if let Some((part, _)) = self.part(&classified, call, &head.headers)
+            && let Some(split) = &classified.target.rule.split
+        {
+            classified.course = Course::to(split, part);
+        }
+        Ok(classified)
+    }
+
+    /// The part of its service's split that a call falls to, and why. A call that names its node
+    /// goes there, whatever the node's version is.
+    pub(crate) fn part(
+        &self,
+        classified: &Classified,
+        call: &Call,
+        headers: &HeaderMap,
+    ) -> Option<(usize, Why)> {
+        let split = classified.target.rule.split.as_ref()?;
+        if call.node.is_some() {
+            return None;
+        }
+        let forced = split.forced(|header| {
+            let mut values = headers.get_all(&*header.name).iter();
+            values.any(|value| value.as_bytes() == header.value.as_bytes())
+        });
+        let spoken = self.spoken_strategy(classified).ok().flatten();
+        let strategy = spoken.unwrap_or_else(|| classified.target.hub().strategy());
+        let key = call.hash.filter(|_| strategy == Strategy::ConsistentHash);
+        Some(part_of_call(split, forced, key, fastrand::u64(..)))
+    }
+
+    /// Is the service beside this sidecar of the part that the call is meant for?
+    pub(crate) fn is_meant(&self, classified: &Classified, parts: Subset) -> bool {
+        let split = classified.target.rule.split.as_ref();
+        split.is_none_or(|split| parts.has(split.part_of(self.local.labels())))
     }
 
     /// Health and reflection of one node: its path says nothing, so any service that the node
@@ -121,6 +163,7 @@ impl Stack {
             class: ConnectionClass::Internal,
             lane: target.rule.lane,
             spoken: None,
+            course: Course::ANY,
         })
     }
 
@@ -143,25 +186,56 @@ impl Stack {
             && !tried.contains(own)
             && let Some(local) = self.local.get(service)
         {
-            let key = local_key(local, (classified.class, classified.lane));
-            let seat = self.seat(service, &key, &local.address, true).await;
-            let failed = |failure| NoWay {
-                node: Some(own.clone()),
-                failure,
+            if self.is_meant(classified, classified.course.first) {
+                return self.express(classified, local).await;
+            }
+            // It is of another version: others come first, and never by way of a link to ourselves.
+            let then = classified.course.then;
+            let otherwise = then.is_some_and(|parts| self.is_meant(classified, parts));
+            let tried = [tried, std::slice::from_ref(own)].concat();
+            let way = self.away(classified, call, &tried).await;
+            return match way {
+                Err(NoWay { node: None, .. }) if otherwise => self.express(classified, local).await,
+                way => way,
             };
-            return seat
-                .map(|seat| Way {
-                    seat,
-                    in_flight: None,
-                    node: Some(own.clone()),
-                })
-                .map_err(failed);
         }
+        self.away(classified, call, tried).await
+    }
+
+    /// The service beside this sidecar.
+    async fn express(&self, classified: &Classified, local: &LocalService) -> Result<Way, NoWay> {
+        let own = &self.own.node;
+        let key = local_key(local, (classified.class, classified.lane));
+        let service = classified.target.name.as_str();
+        let seat = self.seat(service, &key, &local.address, true).await;
+        let failed = |failure| NoWay {
+            node: Some(own.clone()),
+            failure,
+        };
+        seat.map(|seat| Way {
+            seat,
+            in_flight: None,
+            node: Some(own.clone()),
+        })
+        .map_err(failed)
+    }
+
+    /// An endpoint of the hub.
+    async fn away(
+        &self,
+        classified: &Classified,
+        call: &Call,
+        tried: &[NodeId],
+    ) -> Result<Way, NoWay> {
+        let target = &classified.target;
+        let service = target.name.as_str();
+        let own = &self.own.node;
         let wanted = Wanted {
             node: call.node.as_ref().map(NodeId::as_str),
             class: classified.class,
             agreement: classified.agreement(),
             exclude: tried,
+            course: classified.course,
             strategy: self.spoken_strategy(classified).ok().flatten(),
             key: call.hash,
             caller: own.as_str(),

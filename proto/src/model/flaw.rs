@@ -169,7 +169,10 @@ impl Rule {
     /// The first field that cannot be, and why.
     pub fn check(&self) -> Result<(), FieldError> {
         match self.flaw() {
-            None => Ok(()),
+            None => match &self.split {
+                Some(split) => split.check().map_err(|error| error.within("split")),
+                None => Ok(()),
+            },
             Some(Flaw::Pair) => check_pair(self.class, self.lane, "lane"),
             Some(flaw) => Err(flaw.error(self)),
         }

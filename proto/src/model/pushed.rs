@@ -118,6 +118,7 @@ impl PushedRule {
                 timeout: base.timeout,
                 max_timeout: base.max_timeout,
                 retry: base.retry,
+                split: base.split.clone(),
                 ..pushed.clone()
             }
         };
@@ -128,6 +129,9 @@ impl PushedRule {
         rule.timeout = pushed.timeout.or(rule.timeout);
         rule.max_timeout = pushed.max_timeout.or(rule.max_timeout);
         rule.retry = pushed.retry.or(rule.retry);
+        if pushed.split.is_some() {
+            rule.split.clone_from(&pushed.split);
+        }
         if !pushed.methods.is_empty() {
             rule.methods = Cow::Owned(methods(&rule.methods, &pushed.methods, compiled));
         }
@@ -164,7 +168,7 @@ fn moved(
 ) -> FieldError {
     let text = format!(
         "is compiled in as {from} ({}) and cannot become {to} at run time: change the .proto and \
-         build again; a rule that is applied tunes timeout, max_timeout, retry and load_balancing",
+         build again; a rule that is applied tunes timeout, max_timeout, retry, split and load_balancing",
         fixed.origin
     );
     FieldError::new(path, Problem::Refused(text))

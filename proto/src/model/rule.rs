@@ -13,6 +13,7 @@ use super::lane::{Lane, check_name};
 use super::name::{ServiceName, is_identifier};
 use super::path::METHOD_NAME_LIMIT;
 use super::retry::Retry;
+use super::split::Split;
 use crate::wire::routing::v1 as wire;
 
 /// The most methods that a rule may name.
@@ -48,6 +49,8 @@ pub struct Rule {
     pub max_timeout: Option<Duration>,
     /// How idempotent methods are tried again; `None` where they are not.
     pub retry: Option<Retry>,
+    /// How calls are split between versions of the service; `None` where they are not.
+    pub split: Option<Split>,
     /// The methods that are known. Others count as streaming and as not idempotent.
     pub methods: Cow<'static, [MethodRule]>,
     /// Where the rule was written: `file:line`, or the constant's name.
@@ -247,6 +250,7 @@ impl Rule {
             timeout: None,
             max_timeout: None,
             retry: None,
+            split: None,
             methods: Cow::Borrowed(methods),
             origin: Cow::Borrowed(origin),
         }
@@ -381,6 +385,7 @@ impl Rule {
             timeout: duration_from_wire(rule.timeout, "timeout")?,
             max_timeout: duration_from_wire(rule.max_timeout, "max_timeout")?,
             retry: Retry::from_wire(rule.retry, "retry")?,
+            split: rule.split.map(Split::from_wire),
             methods: Cow::Owned(methods),
             origin: Cow::Owned(rule.origin),
         };
@@ -464,6 +469,7 @@ impl From<&Rule> for wire::Rule {
             timeout: rule.timeout.map(duration_to_wire),
             max_timeout: rule.max_timeout.map(duration_to_wire),
             retry: rule.retry.map(Retry::to_wire),
+            split: rule.split.as_ref().map(Split::to_wire),
             methods: rule
                 .methods
                 .iter()

@@ -100,6 +100,7 @@ impl WrittenRule {
             timeout: limit(&options.timeout, "timeout")?,
             max_timeout: limit(&options.max_timeout, "max_timeout")?,
             retry: options.retry.clone(),
+            split: options.split.clone(),
             methods,
             origin: self.origin.clone(),
         })

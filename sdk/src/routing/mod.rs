@@ -66,8 +66,8 @@ pub use services::{
 };
 pub use sidelane_proto::model::error::Problem;
 pub use sidelane_proto::model::{
-    CallPath, Category, ConnectionClass, FieldError, Lane, LaneBounds, LoadBalancing, MethodRule,
-    PathError, Retry, Rule, Statuses, Validation,
+    CallPath, Category, ConnectionClass, FieldError, HeaderMatch, Lane, LaneBounds, LoadBalancing,
+    MethodRule, PathError, Retry, Rule, Split, SplitPart, Statuses, Validation,
 };
 
 pub use crate::sender as typed_sender;

@@ -14,6 +14,7 @@ use super::hub::Hub;
 use super::load::InFlight;
 use super::select::Chance;
 use super::strategy::Strategy;
+use crate::parts::Course;
 
 /// Where a call goes.
 #[derive(Debug)]
@@ -51,6 +52,7 @@ impl Hub {
         // A call that names its node must not take the turn that others wait for.
         if wanted.node.is_none() {
             self.rotation.pass(slot);
+            self.count_part(wanted, slot);
         }
         let held = &mut self.held[slot];
         held.last_picked = Some(now);
@@ -78,6 +80,7 @@ impl Hub {
     /// explanations, not for calls.
     #[must_use]
     pub fn candidates(&self, wanted: &Wanted<'_>, now: Instant) -> Vec<Candidate> {
+        let wanted = &self.on_course(wanted);
         let view = self.view(wanted);
         let verdict = |slot: usize| {
             let kind = self.rotation.kind(slot);
@@ -115,8 +118,48 @@ impl Hub {
         if let Some(node) = wanted.node {
             return self.named(node, wanted);
         }
+        // Without a split there is nothing to fall over to, and no cost.
+        let on_course;
+        let wanted = if wanted.course.then.is_some() {
+            on_course = self.on_course(wanted);
+            &on_course
+        } else {
+            wanted
+        };
         let View { tried, reach } = self.view(wanted);
         self.select(wanted, reach?, &tried, chance)
+    }
+
+    /// The call with the parts of the split that it goes to: those that it is meant for, or, where
+    /// nobody of them can take it and somebody of the others can, the others.
+    fn on_course<'a>(&self, wanted: &Wanted<'a>) -> Wanted<'a> {
+        let Some(then) = wanted.course.then else {
+            return *wanted;
+        };
+        let others = Wanted {
+            course: Course {
+                first: then,
+                then: None,
+            },
+            ..*wanted
+        };
+        if self.view(wanted).reach.is_err() && self.view(&others).reach.is_ok() {
+            others
+        } else {
+            *wanted
+        }
+    }
+
+    fn count_part(&mut self, wanted: &Wanted<'_>, slot: usize) {
+        if wanted.course == Course::ANY {
+            return;
+        }
+        let part = self.rotation.kind(slot).part;
+        if let Some(count) = self.split_picks.of.get_mut(usize::from(part)) {
+            *count += 1;
+        }
+        let meant = wanted.course.first.contains(part);
+        self.split_picks.fell_over += u64::from(!meant);
     }
 
     /// Standard mode. Suspects and ghosts are tried: there is no other to go to.

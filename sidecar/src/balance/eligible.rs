@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use sidelane_proto::model::{ConnectionClass, Endpoint, Health, Lane, NodeId};
 
 use super::strategy::Strategy;
+use crate::parts::{Course, NO_PART};
 
 /// What two nodes must agree on before one calls the other: class, lane and secure.
 pub type Agreement = (ConnectionClass, Lane, bool);
@@ -27,6 +28,8 @@ pub struct Wanted<'a> {
     /// with a named node there is no other to go to, and whether to try it again is for the
     /// caller to say.
     pub exclude: &'a [NodeId],
+    /// Which parts of the service's split it may go to. It binds load-balancer mode only.
+    pub course: Course,
     /// How to pick for this call, where its caller says so; the hub's own way otherwise.
     pub strategy: Option<Strategy>,
     /// The hash of the key that the call brings.
@@ -63,6 +66,8 @@ pub enum Unfit {
     MustBeNamed,
     /// It was compiled with another rule for this service.
     OtherRule,
+    /// It is in another part of the service's split, or in none.
+    OtherPart,
     /// It has no address for the call's class.
     NoAddress,
     /// It is about to leave.
@@ -98,6 +103,8 @@ pub(super) struct Kind {
     pub(super) tier: Tier,
     classes: Classes,
     agreement: Option<Agreement>,
+    /// Of the service's split.
+    pub(super) part: u8,
 }
 
 /// For which classes an endpoint has an address: a bit for each number of a class.
@@ -129,6 +136,7 @@ impl<'a> Wanted<'a> {
             class,
             agreement: None,
             exclude: &[],
+            course: Course::ANY,
             strategy: None,
             key: None,
             caller: "",
@@ -187,7 +195,14 @@ impl Kind {
             tier,
             classes: Classes::of(endpoint),
             agreement: endpoint.offer.rule.as_ref().map(|rule| rule.agreement()),
+            part: NO_PART,
         }
+    }
+
+    /// The same kind in this part of the service's split.
+    pub(super) const fn in_part(mut self, part: u8) -> Self {
+        self.part = part;
+        self
     }
 
     /// Are these two kinds picked from together, as a rule?
@@ -202,6 +217,9 @@ impl Kind {
             && ours != theirs
         {
             return Err(Unfit::OtherRule);
+        }
+        if wanted.node.is_none() && !wanted.course.first.contains(self.part) {
+            return Err(Unfit::OtherPart);
         }
         let address = self.classes.contains(wanted.class);
         match self.tier {
@@ -265,6 +283,7 @@ impl fmt::Display for Unfit {
             Self::NotNamed => "another node was named",
             Self::MustBeNamed => "strategy NONE: the call must name a node",
             Self::OtherRule => "compiled with another rule",
+            Self::OtherPart => "not of the part of the split that the call falls to",
             Self::NoAddress => "no address for this class",
             Self::Draining => "draining",
             Self::Unhealthy => "unhealthy",

@@ -119,6 +119,8 @@ pub struct Counts {
     pub other_rule: usize,
     /// Without an address of the call's class.
     pub no_address: usize,
+    /// In other parts of the service's split.
+    pub other_part: usize,
 }
 
 impl Counts {
@@ -128,6 +130,7 @@ impl Counts {
             Unfit::Unhealthy => self.unhealthy += count,
             Unfit::OtherRule => self.other_rule += count,
             Unfit::NoAddress => self.no_address += count,
+            Unfit::OtherPart => self.other_part += count,
             // These come from a comparison with others, or from what the call has done itself.
             Unfit::NotNamed
             | Unfit::MustBeNamed
@@ -145,6 +148,7 @@ impl fmt::Display for Counts {
             (self.unhealthy, "unhealthy"),
             (self.other_rule, "with another rule"),
             (self.no_address, "without an address of the class"),
+            (self.other_part, "of other parts of the split"),
         ]
         .into_iter()
         .filter(|(count, _)| *count > 0)

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use sidelane_proto::model::{Endpoint, Generation, Identity, NodeId};
+use sidelane_proto::model::split::PARTS_LIMIT;
+use sidelane_proto::model::{Endpoint, Generation, Identity, NodeId, Split};
 
 use crate::call::hash_key;
+use crate::parts::number;
 
 use super::departed::{Departed, Departure};
 use super::eligible::{Kind, Wanted};
@@ -30,6 +32,19 @@ pub struct Hub {
     /// Calls in flight, those on generations that are gone included.
     pub(super) in_flight: Arc<AtomicU64>,
     pub(super) counters: Counters,
+    /// How the service's calls are split, by which endpoints are told apart.
+    split: Option<Split>,
+    /// Where the calls went since they are split in this way.
+    pub(super) split_picks: SplitPicks,
+}
+
+/// Picks of a service whose calls are split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SplitPicks {
+    /// Of each part.
+    pub of: [u64; PARTS_LIMIT],
+    /// Those among them for which nobody of the part that was meant could be had.
+    pub fell_over: u64,
 }
 
 /// One generation of one node.
@@ -119,7 +134,27 @@ impl Hub {
             departed: Departed::default(),
             in_flight: Arc::default(),
             counters: Counters::default(),
+            split: None,
+            split_picks: SplitPicks::default(),
         }
+    }
+
+    /// Tells endpoints apart by this split from now on.
+    pub fn set_split(&mut self, split: Option<&Split>) {
+        if self.split.as_ref() == split {
+            return;
+        }
+        self.split = split.cloned();
+        self.split_picks = SplitPicks::default();
+        for slot in 0..self.held.len() {
+            self.regroup(slot);
+        }
+    }
+
+    /// How the service's calls are split, and where they went.
+    #[must_use]
+    pub fn split(&self) -> Option<(&Split, SplitPicks)> {
+        Some((self.split.as_ref()?, self.split_picks))
     }
 
     /// Picks in another way from now on. Endpoints and their turns stay.
@@ -328,7 +363,7 @@ impl Hub {
         self.index
             .insert(held.endpoint.node.clone(), self.held.len());
         let weight = Weight::warm(held.endpoint.offer.weight);
-        self.rotation.push(held.kind(), weight, turn, seed);
+        self.rotation.push(self.kind_of(&held), weight, turn, seed);
         self.held.push(held);
     }
 
@@ -348,9 +383,17 @@ impl Hub {
 
     fn regroup(&mut self, slot: usize) {
         let held = &self.held[slot];
-        self.rotation.regroup(slot, held.kind());
+        self.rotation.regroup(slot, self.kind_of(held));
         let weight = Weight::warm(held.endpoint.offer.weight);
         self.rotation.weigh(slot, weight);
+    }
+
+    fn kind_of(&self, held: &Held) -> Kind {
+        let kind = held.kind();
+        match &self.split {
+            None => kind,
+            Some(split) => kind.in_part(number(split.part_of(&held.endpoint.offer.labels))),
+        }
     }
 }
 

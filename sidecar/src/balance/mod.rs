@@ -22,7 +22,7 @@ pub use choose::Pick;
 pub use departed::Departure;
 pub use eligible::{Agreement, Candidate, Unfit, Wanted};
 pub use error::{Counts, NAMED_IN_ERRORS, PickError};
-pub use hub::{Counters, Down, Gone, Hub, Up};
+pub use hub::{Counters, Down, Gone, Hub, SplitPicks, Up};
 pub use latency::FAILURE;
 pub use load::InFlight;
 pub use own::{CallFacts, Choice, OwnStrategy, Strategies, StrategyNameError};

@@ -32,6 +32,10 @@ pub(super) fn values(target: &Target, method: Option<&MethodRule>, balancing: &s
     add("persistent", truth(rule.persistent), fixed);
     let balanced = said.tuned_by(|rule| rule.load_balancing.is_some() || rule.strategy.is_some());
     add("balancing", balancing.to_owned(), balanced.to_string());
+    if let Some(split) = &rule.split {
+        let from = said.tuned_by(|rule| rule.split.is_some());
+        add("split", split.to_string(), from.to_string());
+    }
     let Some(method) = method else {
         let taken = "the rule does not know the method";
         add("streaming", "yes".to_owned(), taken.to_owned());

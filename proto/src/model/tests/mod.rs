@@ -238,6 +238,15 @@ prop_compose! {
             timeout: timeout.map(Duration::from_millis),
             max_timeout: timeout.map(|timeout| Duration::from_millis(timeout + 1)),
             retry: retry.map(|attempts| Retry { attempts, on: Statuses::of(&[4, 14]) }),
+            split: secure.then(|| Split {
+                label: Cow::Borrowed("track"),
+                parts: Cow::Owned(vec![SplitPart {
+                    value: Cow::Borrowed("canary"),
+                    percent: 100,
+                    header: None,
+                }]),
+                strict: persistent,
+            }),
             methods: Cow::Owned(vec![MethodRule {
                 idempotent,
                 hash_on: Some(Cow::Borrowed("order.id")),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use sidelane_proto::model::{Lane, MethodRule, OwnClass, Retry, Rule};
+use sidelane_proto::model::{Lane, MethodRule, OwnClass, Retry, Rule, Split, SplitPart};
 
 use super::DESCRIPTORS;
 use super::names::{self, Places};
@@ -197,6 +197,11 @@ impl ::sidelane::routing::ServiceRouting for {name} {{
         "::core::option::Option<::sidelane::routing::Retry>",
         rule.retry.map(|it| some(&retry(it))),
     );
+    constant(
+        "SPLIT",
+        "::core::option::Option<::sidelane::routing::Split>",
+        rule.split.as_ref().map(|it| some(&split(it))),
+    );
     let mut methods = String::new();
     for method in rule.methods.iter() {
         let _ = writeln!(methods, "        {},", method_code(method));
@@ -245,6 +250,35 @@ fn duration(duration: Duration) -> String {
     format!(
         "::core::time::Duration::from_millis({})",
         duration.as_millis()
+    )
+}
+
+fn split(split: &Split) -> String {
+    const BORROWED: &str = "::std::borrow::Cow::Borrowed";
+    let part = |part: &SplitPart| {
+        let header = part.header.as_ref().map_or_else(
+            || "::core::option::Option::None".to_owned(),
+            |it| {
+                some(&format!(
+                    "::sidelane::routing::HeaderMatch {{ name: {BORROWED}({:?}), value: {BORROWED}({:?}) }}",
+                    it.name, it.value
+                ))
+            },
+        );
+        format!(
+            "::sidelane::routing::SplitPart {{ value: {BORROWED}({:?}), percent: {}, header: {header} }}",
+            part.value, part.percent
+        )
+    };
+    let parts: Vec<String> = split.parts.iter().map(part).collect();
+    format!(
+        "{{
+        const PARTS: &[::sidelane::routing::SplitPart] = &[{}];
+        ::sidelane::routing::Split {{ label: {BORROWED}({:?}), parts: {BORROWED}(PARTS), strict: {} }}
+    }}",
+        parts.join(", "),
+        split.label,
+        split.strict
     )
 }
 

@@ -99,6 +99,7 @@ fn repair(rule: &mut WrittenRule, path: &str, vocabulary: &Vocabulary) -> bool {
         "load_balancing" => options.load_balancing = 0,
         "load_balancing_custom" => options.load_balancing_custom.clear(),
         "retry" => options.retry = None,
+        "split" => options.split = None,
         _ => return false,
     }
     true

@@ -8,6 +8,18 @@ use super::{Case, SHOP, hold, try_build, try_with};
 const RULE: &[Case] = &[
     (
         "lane: \"general\"",
+        "lane: \"general\"  split { parts { value: \"v1\"  percent: 90 } }",
+        "proto/shop.proto:10:30: split.parts is out of bounds: their percentages are 90 together; they must be 100",
+        "lane: \"general\"  split { parts { value: \"v1\"  percent: 100 } }",
+    ),
+    (
+        "lane: \"general\"",
+        "lane: \"general\"  split { parts { value: \"v1\"  percent: 101 } }",
+        "proto/shop.proto:10:51: split.parts[0].percent is out of bounds: 101 percent; it is 0 to 100",
+        "lane: \"general\"  split { parts { value: \"v1\"  percent: 100 } }",
+    ),
+    (
+        "lane: \"general\"",
         "lane: \"gosip\"",
         "proto/shop.proto:10:5: lane `gosip` is not a known lane; did you mean `gossip`? (known are \
          general, gossip, bifrost_data, ingress_data)",
@@ -124,7 +136,7 @@ const RULE: &[Case] = &[
         "secured: true",
         "proto/shop.proto:11:5: `secured` is no field of sidelane.routing.v1.ServiceRule; did you \
          mean `secure`? (known are category, connection, lane, secure, persistent, load_balancing, \
-         timeout, load_balancing_custom, connection_custom, retry, max_timeout)",
+         timeout, load_balancing_custom, connection_custom, retry, max_timeout, split)",
         "secure: false",
     ),
     (

@@ -35,13 +35,19 @@ const RULE: Flag = Flag::single(
     "The caller's own rule, as the header sidelane-rule has it",
 );
 
+const HEADER: Flag = Flag::single(
+    "header",
+    "NAME: VALUE",
+    "One more header of the call, such as one that forces a part of a traffic split",
+);
+
 /// The command as people see it.
 pub(super) const USAGE: Usage = Usage {
     program: Program {
         name: "sidelane explain",
         version: env!("CARGO_PKG_VERSION"),
         about: "Tells where a call would go, and why",
-        flags: &[NODE, LANE, HASH, RULE, SIDECAR, OUTPUT],
+        flags: &[NODE, LANE, HASH, RULE, HEADER, SIDECAR, OUTPUT],
     },
     operand: Some("PATH"),
 };
@@ -97,7 +103,7 @@ fn page(arguments: &Arguments) -> Result<String, Failure> {
         });
     };
     let mut page = format!("/explain?path={}", escaped(path));
-    for flag in [NODE, LANE, HASH, RULE] {
+    for flag in [NODE, LANE, HASH, RULE, HEADER] {
         if let Some(item) = arguments.settings.item(&flag) {
             // Writing into a String cannot fail.
             let _ = write!(page, "&{}={}", flag.name, escaped(item.text()));

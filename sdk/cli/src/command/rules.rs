@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use sidelane_process::settings::{Program, nearest};
-use sidelane_proto::model::{MethodRule, PushedRule, Retry, Rule};
+use sidelane_proto::model::{MethodRule, PushedRule, Retry, Rule, Split, SplitPart};
 use sidelane_proto::wire::admin::v1::ListRulesResponse;
 
 use super::arguments::{self, CONTROL, Format, NETWORK, OUTPUT, Usage, plain};
@@ -174,6 +174,7 @@ fn says(pushed: &PushedRule) -> Vec<String> {
         says.push(format!("max_timeout {ceiling:?}"));
     }
     says.extend(rule.retry.map(retry_text));
+    says.extend(rule.split.as_ref().map(|split| format!("split {split}")));
     match rule.methods.len() {
         0 => {}
         1 => says.push("1 method".to_owned()),
@@ -245,6 +246,7 @@ fn json(rules: &[Applied], revision: u64) -> Value {
             "timeout_ms": milliseconds(rule.timeout),
             "max_timeout_ms": milliseconds(rule.max_timeout),
             "retry": rule.retry.map(retry_json),
+            "split": rule.split.as_ref().map(split_json),
             "methods": rule.methods.iter().map(method_json).collect::<Vec<_>>(),
         })
     });
@@ -265,6 +267,22 @@ fn method_json(method: &MethodRule) -> Value {
 
 fn retry_json(retry: Retry) -> Value {
     json!({ "attempts": retry.attempts, "on": retry.on.names().collect::<Vec<_>>() })
+}
+
+fn split_json(split: &Split) -> Value {
+    let part = |part: &SplitPart| {
+        json!({
+            "value": part.value,
+            "percent": part.percent,
+            "header": part.header.as_ref().map(|it| &it.name),
+            "header_value": part.header.as_ref().map(|it| &it.value),
+        })
+    };
+    json!({
+        "label": split.label,
+        "parts": split.parts.iter().map(part).collect::<Vec<_>>(),
+        "strict": split.strict,
+    })
 }
 
 fn milliseconds(time: Option<std::time::Duration>) -> Option<u64> {

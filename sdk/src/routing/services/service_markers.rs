@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 pub use sidelane_proto::model::LoadBalancing as LoadBalancingStrategy;
-use sidelane_proto::model::{Category, MethodRule, Retry, Rule};
+use sidelane_proto::model::{Category, MethodRule, Retry, Rule, Split};
 
 use super::matrix::ValidRoutingMatrix;
 use crate::routing::check;
@@ -74,6 +74,8 @@ pub trait ServiceRouting: 'static {
         default_timeout(Self::REQUIRES_PERSISTENT_CONNECTION, Self::MAX_TIMEOUT);
     /// How its idempotent methods are tried again; `None` where they are not.
     const RETRY: Option<Retry> = None;
+    /// How calls are split between versions of it; `None` where they are not.
+    const SPLIT: Option<Split> = None;
     /// Its methods: which stream, which are idempotent, and what each changes in the rule. Methods
     /// that are not here count as streaming and as not idempotent.
     const METHODS: &'static [MethodRule] = &[];
@@ -110,6 +112,7 @@ pub const fn rule_of<S: ServiceRouting + ?Sized>() -> Rule {
         timeout: Some(S::DEFAULT_TIMEOUT),
         max_timeout: S::MAX_TIMEOUT,
         retry: S::RETRY,
+        split: S::SPLIT,
         methods: Cow::Borrowed(S::METHODS),
         origin: Cow::Borrowed(S::ORIGIN),
     };
@@ -126,5 +129,55 @@ const fn default_timeout(persistent: bool, ceiling: Option<Duration>) -> Duratio
     match ceiling {
         Some(ceiling) if ceiling.as_nanos() < timeout.as_nanos() => ceiling,
         _ => timeout,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sidelane_proto::model::{HeaderMatch, SplitPart};
+
+    use super::*;
+    use crate::routing::{General, Internal};
+
+    struct Orders;
+
+    impl ServiceRouting for Orders {
+        const NAME: &'static str = "shop.v1.Orders";
+        const SERVICE_CATEGORY: Category = Category::Worker;
+        type Connection = Internal;
+        type Lane = General;
+        const REQUIRES_SECURE_TRANSPORT: bool = false;
+        const REQUIRES_PERSISTENT_CONNECTION: bool = false;
+        // In the form in which `sidelane-build` writes it.
+        const SPLIT: Option<Split> = Some({
+            const PARTS: &[SplitPart] = &[
+                SplitPart {
+                    value: Cow::Borrowed("v1"),
+                    percent: 100,
+                    header: None,
+                },
+                SplitPart {
+                    value: Cow::Borrowed("v2"),
+                    percent: 0,
+                    header: Some(HeaderMatch {
+                        name: Cow::Borrowed("x-canary"),
+                        value: Cow::Borrowed("yes"),
+                    }),
+                },
+            ];
+            Split {
+                label: Cow::Borrowed("version"),
+                parts: Cow::Borrowed(PARTS),
+                strict: false,
+            }
+        });
+        const ORIGIN: &'static str = "orders.proto:3";
+    }
+
+    #[test]
+    fn a_split_can_be_a_constant() {
+        static RULE: Rule = rule_of::<Orders>();
+        RULE.check().unwrap();
+        assert_eq!(RULE.split.as_ref().unwrap().parts.len(), 2);
     }
 }

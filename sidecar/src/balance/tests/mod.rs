@@ -7,6 +7,7 @@ mod model;
 mod picking;
 mod properties;
 mod scale;
+mod splits;
 mod strategies;
 mod weights;
 

@@ -51,6 +51,12 @@ rules:
         server_streaming: true
   - service: shop.v1.Billing   # says nothing of where and in which lane: it only tunes
     timeout: 5s
+    split:                     # between versions of the service
+      label: version           # of the endpoints (`--label version=v1`)
+      parts:                   # percentages are 100 together
+        - { value: v1, percent: 90 }
+        - { value: v2, percent: 10, header: x-canary, header_value: \"yes\" }
+      strict: false            # true: a part without endpoints fails its calls
 ";
 
 /// Something wrong in a file.
@@ -144,8 +150,26 @@ struct Rule {
     timeout: Text,
     max_timeout: Text,
     retry: Option<Retry>,
+    split: Option<Split>,
     #[serde(default)]
     methods: Vec<Method>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Split {
+    label: Text,
+    parts: Vec<SplitPart>,
+    strict: Flag,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SplitPart {
+    value: Spanned<String>,
+    percent: Number,
+    header: Text,
+    header_value: Text,
 }
 
 #[derive(Deserialize)]
@@ -384,6 +408,7 @@ impl Reader {
             connection_custom: self.take(path, "connection_custom", rule.connection_custom),
             retry: rule.retry.map(|retry| self.retry(path, retry)),
             max_timeout: self.take(path, "max_timeout", rule.max_timeout),
+            split: rule.split.map(|split| self.split(path, split)),
         };
         if tuning_only {
             // It stands for nothing: a rule that only tunes leaves it as it is.
@@ -421,6 +446,25 @@ impl Reader {
         wire::Retry {
             attempts: self.first(&path, "attempts", retry.attempts),
             on: self.texts(&path, "on", retry.on),
+        }
+    }
+
+    fn split(&mut self, path: &str, split: Split) -> wire::Split {
+        let path = format!("{path}.split");
+        let parts = split.parts.into_iter().enumerate();
+        let parts = parts.map(|(index, part)| {
+            let path = format!("{path}.parts[{index}]");
+            wire::SplitPart {
+                value: self.first(&path, "value", part.value),
+                percent: self.take(&path, "percent", part.percent),
+                header: self.take(&path, "header", part.header),
+                header_value: self.take(&path, "header_value", part.header_value),
+            }
+        });
+        wire::Split {
+            parts: parts.collect(),
+            label: self.take(&path, "label", split.label),
+            strict: self.take(&path, "strict", split.strict),
         }
     }
 

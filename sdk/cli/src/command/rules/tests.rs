@@ -113,5 +113,5 @@ fn programs_see_every_field() {
     assert_eq!(whole["retry"]["on"][1], "UNAVAILABLE");
     assert_eq!(whole["methods"][0]["idempotent"], true);
     assert_eq!(whole["origin"], "rules.yaml:3");
-    assert_eq!(whole.as_object().unwrap().len(), 16);
+    assert_eq!(whole.as_object().unwrap().len(), 17);
 }

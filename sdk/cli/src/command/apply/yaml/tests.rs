@@ -46,6 +46,12 @@ fn the_example_is_right_and_says_everything() {
     assert_eq!(get.timeout, Some(Duration::from_millis(800)));
     assert_eq!(get.hash_on.as_deref(), Some("order_id"));
     assert_eq!(rule.retry_of(get).unwrap().attempts, 2);
+    let split = rules[1].rule.split.as_ref().unwrap();
+    assert_eq!(
+        split.to_string(),
+        "by label version: v1 90 %, v2 10 % (or `x-canary: yes`); a part without endpoints falls to \
+         the others"
+    );
     let watch = rule.method("Watch").unwrap();
     assert_eq!(
         (watch.client_streaming, watch.server_streaming),
@@ -218,6 +224,8 @@ fn what_others_say_of_a_field_gets_its_place() {
         ("rules[0].methods[1].timeout", "34:15"),
         ("rules[1].lane", "37:14"),
         ("rules[1].service", "37:14"),
+        ("rules[1].split.parts[1].percent", "43:33"),
+        ("rules[1].split.strict", "44:15"),
     ] {
         let text = written.at(field, "is wrong").text(FILE);
         assert_eq!(text, format!("rules.yaml:{place}: {field} is wrong"));
