@@ -123,17 +123,7 @@ fn run_with(loaded: &Loaded, validations: Validations) -> ExitCode {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    match sidelane_process::files::raise_limit() {
-        Ok(files) if files < FILES => {
-            tracing::warn!(
-                files,
-                wanted = FILES,
-                "fewer files may be open than sidecars may connect; raise the hard limit"
-            );
-        }
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
-    }
+    sidelane_process::files::allow(FILES, "sidecars may connect");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();

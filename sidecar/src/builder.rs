@@ -119,15 +119,7 @@ impl Builder {
             return ExitCode::from(2);
         }
         // As many as the bounds allow for: 1,024 is less than the apps' connections alone.
-        match sidelane_process::files::raise_limit() {
-            Ok(files) if files < FILES => tracing::warn!(
-                files,
-                wanted = FILES,
-                "fewer files may be open than connections may be; raise the hard limit"
-            ),
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
-        }
+        sidelane_process::files::allow(FILES, "connections may be");
         // One thread: it beats two on small machines, for every proxy that was measured, because no
         // call changes its core. What blocks (the disk) has threads of its own.
         let runtime = match tokio::runtime::Builder::new_current_thread()

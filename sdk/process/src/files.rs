@@ -4,6 +4,7 @@
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::warn;
 
 /// Raises the limit as far as the system allows without privilege: to the hard limit. Returns what
 /// it is then; `u64::MAX` where there is none.
@@ -20,6 +21,19 @@ pub fn raise_limit() -> io::Result<u64> {
         setrlimit(Resource::Nofile, raised)?;
     }
     Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
+/// Raises the limit, and warns where that is not enough for so many files. `bound` says what would
+/// be open at most.
+pub fn allow(wanted: u64, bound: &str) {
+    match raise_limit() {
+        Ok(files) if files < wanted => warn!(
+            files,
+            wanted, "fewer files may be open than {bound}; raise the hard limit"
+        ),
+        Ok(_) => {}
+        Err(error) => warn!(%error, "the limit of open files cannot be raised"),
+    }
 }
 
 #[cfg(test)]
