@@ -11,7 +11,8 @@ pub struct LaneSettings {
     /// Bytes that one stream may send before it is read.
     pub stream_window: u32,
     /// Bytes that all streams of a connection may send before they are read. At least four stream
-    /// windows, and 32 where many streams share it: fewer slow readers must not stall the others.
+    /// windows, and 48 where many streams share it: 32 readers that stand still must not stall the
+    /// others, and neither must a dozen more.
     pub connection_window: u32,
     /// Calls open at once on one connection.
     pub max_streams: u32,
@@ -64,7 +65,7 @@ const MIB: u32 = 1024 * KIB;
 
 const GENERAL: LaneSettings = LaneSettings {
     stream_window: 512 * KIB,
-    connection_window: 16 * MIB,
+    connection_window: 24 * MIB,
     max_streams: 1024,
     max_connections: 4,
     max_waiting: 4096,
@@ -82,7 +83,7 @@ const GENERAL: LaneSettings = LaneSettings {
 /// Heartbeats: small, few, first in every queue, and a lost peer is noticed soon.
 const GOSSIP: LaneSettings = LaneSettings {
     stream_window: 64 * KIB,
-    connection_window: 2 * MIB,
+    connection_window: 3 * MIB,
     max_streams: 256,
     max_connections: 1,
     max_waiting: 64,
@@ -118,7 +119,7 @@ const BIFROST_DATA: LaneSettings = LaneSettings {
 
 const INGRESS_DATA: LaneSettings = LaneSettings {
     stream_window: 256 * KIB,
-    connection_window: 8 * MIB,
+    connection_window: 12 * MIB,
     max_streams: 2048,
     max_connections: 4,
     max_waiting: 2048,
@@ -170,7 +171,7 @@ mod tests {
             assert!(lane.connection_window >= 4 * lane.stream_window, "{lane:?}");
             let many = lane.max_streams > 64;
             assert!(
-                !many || lane.connection_window >= 32 * lane.stream_window,
+                !many || lane.connection_window > 32 * lane.stream_window,
                 "{lane:?}"
             );
             assert!(lane.priority <= 6, "{lane:?}");
