@@ -23,7 +23,7 @@ use crate::forward::{Answer, Clock, End, ForwardError, Upload, await_answer, str
 use crate::policy::retry::{self, Pushback};
 use crate::pool::{Seat, To};
 use crate::reason::Processed;
-use crate::respond::{Callee, Failure, forward_failure, is_peer_reset, peer_refusal};
+use crate::respond::{Callee, Failure, forward_failure, is_meant, is_peer_reset, peer_refusal};
 use crate::telemetry::{LaneCounters, Outcome, Stall};
 
 /// The status of an answer that has none.
@@ -85,6 +85,16 @@ pub enum Refusal {
     Ours(Failure),
     /// The answer of a peer sidecar, or of the callee itself.
     Peers(Response<()>),
+}
+
+impl Refusal {
+    /// Does it say when to come again? Then whoever said so is not asked before.
+    pub(crate) fn asks_to_wait(&self) -> bool {
+        match self {
+            Self::Ours(failure) => failure.pushback.is_some(),
+            Self::Peers(answer) => answer.headers().contains_key(PUSHBACK_HEADER),
+        }
+    }
 }
 
 impl Delivery<'_> {
@@ -168,7 +178,12 @@ impl Delivery<'_> {
         callee: Callee<'_>,
         to_app: bool,
     ) -> Attempt {
-        if !to_app && peer_refusal(response.headers()) == Some(Processed::No) {
+        // What its rule means is said once: made again elsewhere, a limit would be asked three times
+        // and a fault would be seen by nobody.
+        if !to_app
+            && peer_refusal(response.headers()) == Some(Processed::No)
+            && !is_meant(response.headers())
+        {
             return Attempt::Unprocessed(Refusal::Peers(response));
         }
         let missing = !response.headers().contains_key(STATUS_HEADER);

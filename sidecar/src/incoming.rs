@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout_at;
 
+use crate::admission::Admitted;
 use crate::call::{Call, Peer};
 use crate::classify::{self, ClassifyError};
 use crate::discover::State;
@@ -22,6 +23,9 @@ use crate::telemetry::{Direction, TargetCounters};
 /// The longest wait for a rule that the caller seems to know already. News of one change reach all
 /// sidecars within milliseconds.
 const NEWS_LIMIT: Duration = Duration::from_secs(2);
+
+/// What counts a call that may come in, and what its service admits.
+type LetIn = (Arc<TargetCounters>, Option<Arc<Admitted>>);
 
 impl Stack {
     /// The service that a peer's call is for.
@@ -54,16 +58,16 @@ impl Stack {
         Err(Failure::refused(Reason::UnknownService, text))
     }
 
-    /// Lets a peer's call in, or says why not. Returns what counts it.
+    /// Lets a peer's call in, or says why not.
     pub(crate) async fn admitted(
         &self,
         service: &str,
         local: &LocalService,
         peer: &Peer,
         call: &Call,
-    ) -> Result<Arc<TargetCounters>, ClassifyError> {
+    ) -> Result<LetIn, ClassifyError> {
         let refused = match self.comes_in(service, local, peer) {
-            Ok(counters) => return Ok(counters),
+            Ok(let_in) => return Ok(let_in),
             Err(refused) => refused,
         };
         let longest = Instant::now() + NEWS_LIMIT;
@@ -72,8 +76,8 @@ impl Stack {
         loop {
             let connected = matches!(status.borrow_and_update().state, State::Connected { .. });
             // Between the look above and this one, or since the last round.
-            if let Ok(counters) = self.comes_in(service, local, peer) {
-                return Ok(counters);
+            if let Ok(let_in) = self.comes_in(service, local, peer) {
+                return Ok(let_in);
             }
             // What is compiled in is no news to wait for, and without control there are none.
             if !connected || self.is_compiled(local) {
@@ -90,13 +94,15 @@ impl Stack {
         service: &str,
         local: &LocalService,
         peer: &Peer,
-    ) -> Result<Arc<TargetCounters>, ClassifyError> {
+    ) -> Result<LetIn, ClassifyError> {
         let view = self.mesh.view();
         let target = view.target(local.name.as_str());
         let way = (peer.class, peer.lane);
         classify::incoming(service, target.map(|it| &**it), way, Instant::now())?;
         let counters = target.and_then(|target| target.inbound.clone());
-        Ok(counters.unwrap_or_else(|| self.metrics.counters(&local.name, Direction::Inbound, way)))
+        let counters =
+            counters.unwrap_or_else(|| self.metrics.counters(&local.name, Direction::Inbound, way));
+        Ok((counters, target.and_then(|target| target.admitted.clone())))
     }
 
     fn is_compiled(&self, local: &LocalService) -> bool {

@@ -14,6 +14,8 @@
 
 pub mod accept;
 pub mod admin;
+pub mod admission;
+mod admit;
 pub mod app;
 pub mod balance;
 pub mod builder;
@@ -36,6 +38,7 @@ pub mod idle;
 mod incoming;
 pub mod kin;
 pub mod lane;
+pub mod line;
 pub mod local;
 pub mod mesh;
 pub mod onward;

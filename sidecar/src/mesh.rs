@@ -15,6 +15,7 @@ use sidelane_proto::model::{
     ConnectionClass, Generation, Lane, NodeId, PushedRule, Rule, ServiceName, ServiceState,
 };
 
+use crate::admission::Admitted;
 use crate::balance::{Hub, Strategies};
 pub use crate::rules::RuleSource;
 use crate::rules::Said;
@@ -40,6 +41,8 @@ pub struct Target {
     pub ever_seen: bool,
     /// Who offers it now.
     pub hub: Arc<Mutex<Hub>>,
+    /// What is admitted of its calls; `None` where its rule says nothing of it.
+    pub admitted: Option<Arc<Admitted>>,
     /// What is counted about its calls.
     pub counters: Arc<TargetCounters>,
     /// What is counted about the calls that peers send, where it is beside this sidecar.
@@ -303,6 +306,8 @@ impl Mesh {
             || Arc::new(Mutex::new(Hub::new(strategy))),
             |target| Arc::clone(&target.hub),
         );
+        let before = known.and_then(|known| known.admitted.as_ref());
+        let admitted = Admitted::under(&rule, &said, before, || self.metrics.admission(name), now);
         let same = known.filter(|known| known.rule.agreement() == rule.agreement());
         let counters = match same {
             Some(known) => Arc::clone(&known.counters),
@@ -320,6 +325,7 @@ impl Mesh {
             moved: known.and_then(|known| known.moved.clone()),
             ever_seen: known.is_some_and(|known| known.ever_seen),
             hub,
+            admitted,
             counters,
             inbound,
         };

@@ -43,11 +43,17 @@ pub enum Reason {
     PeerReset,
     /// Its way leads back to this sidecar.
     Loop,
+    /// More calls a second than its rule admits.
+    RateLimited,
+    /// More calls at once than its rule admits.
+    Overloaded,
+    /// It fails on purpose.
+    FaultInjected,
 }
 
 impl Reason {
     /// All reasons, for counters.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::UnknownService,
         Self::NoEndpoint,
         Self::UnknownNode,
@@ -62,6 +68,9 @@ impl Reason {
         Self::ConnectFailed,
         Self::PeerReset,
         Self::Loop,
+        Self::RateLimited,
+        Self::Overloaded,
+        Self::FaultInjected,
     ];
 
     /// The reason as it stands in `sidelane-error`.
@@ -82,6 +91,9 @@ impl Reason {
             Self::ConnectFailed => "CONNECT_FAILED",
             Self::PeerReset => "PEER_RESET",
             Self::Loop => "LOOP",
+            Self::RateLimited => "RATE_LIMITED",
+            Self::Overloaded => "OVERLOADED",
+            Self::FaultInjected => "FAULT_INJECTED",
         }
     }
 
@@ -94,11 +106,20 @@ impl Reason {
                 Code::Unavailable
             }
             Self::UnknownNode => Code::NotFound,
-            Self::LaneFull => Code::ResourceExhausted,
+            Self::LaneFull | Self::RateLimited | Self::Overloaded => Code::ResourceExhausted,
             Self::RulesMismatch | Self::NotSecure => Code::FailedPrecondition,
             Self::LaneRefused | Self::NotGrpc => Code::InvalidArgument,
             Self::Deadline => Code::DeadlineExceeded,
             Self::Loop => Code::Internal,
+            // Its rule says which; this is what it is where nobody does.
+            Self::FaultInjected => Code::Unknown,
         }
+    }
+
+    /// Is it the rule's word on the call itself, which no other node is asked to overrule? It is
+    /// made again only where its rule says so, as if the callee had said it.
+    #[must_use]
+    pub const fn is_meant(self) -> bool {
+        matches!(self, Self::RateLimited | Self::FaultInjected)
     }
 }

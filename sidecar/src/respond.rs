@@ -11,6 +11,7 @@ use sidelane_proto::model::{ConnectionClass, Lane};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::admission::NotAdmitted;
 use crate::balance::PickError;
 use crate::call::{CallError, ERROR_HEADER, PUSHBACK_HEADER};
 use crate::classify::ClassifyError;
@@ -131,6 +132,15 @@ pub fn peer_refusal(headers: &HeaderMap) -> Option<Processed> {
     )
 }
 
+/// Says a peer sidecar that its rule meant the call to fail: see [`Reason::is_meant`].
+#[must_use]
+pub fn is_meant(headers: &HeaderMap) -> bool {
+    let reason = headers.get(ERROR_HEADER).map(HeaderValue::as_bytes);
+    [Reason::RateLimited, Reason::FaultInjected]
+        .iter()
+        .any(|meant| reason == Some(meant.name().as_bytes()))
+}
+
 /// Says a peer sidecar that it lost the callee while the call was open?
 #[must_use]
 pub fn is_peer_reset(headers: &HeaderMap) -> bool {
@@ -235,6 +245,32 @@ pub fn pool_failure(
     }
 }
 
+/// A call that its rule does not admit.
+#[must_use]
+pub fn admission_failure(service: &str, error: &NotAdmitted) -> Failure {
+    let text = format!("{service}: {error}");
+    match error {
+        NotAdmitted::Limited { wait, .. } => Failure {
+            pushback: Some(whole_milliseconds(*wait)),
+            ..Failure::refused(Reason::RateLimited, text)
+        },
+        NotAdmitted::Overloaded { concurrency, .. } => Failure {
+            pushback: Some(concurrency.longest_wait),
+            ..Failure::refused(Reason::Overloaded, text)
+        },
+        NotAdmitted::Injected { status, .. } => Failure {
+            code: i32::try_from(*status).map_or(Code::Unknown, Code::from),
+            ..Failure::refused(Reason::FaultInjected, text)
+        },
+    }
+}
+
+/// Rounded up: who comes back a little too early is refused once more.
+fn whole_milliseconds(time: Duration) -> Duration {
+    let milliseconds = time.as_nanos().div_ceil(1_000_000);
+    Duration::from_millis(u64::try_from(milliseconds).unwrap_or(u64::MAX))
+}
+
 /// A call that was sent and did not come back.
 #[must_use]
 pub fn forward_failure(service: &str, callee: Callee<'_>, error: &ForwardError) -> Failure {
@@ -283,6 +319,14 @@ mod tests {
         let mut forged = HeaderMap::new();
         forged.insert(ERROR_HEADER, HeaderValue::from_static("NO_ENDPOINT"));
         assert_eq!(peer_refusal(&forged), None);
+    }
+
+    #[test]
+    fn pushback_is_rounded_up() {
+        let rounded = |nanoseconds| whole_milliseconds(Duration::from_nanos(nanoseconds));
+        assert_eq!(rounded(1), Duration::from_millis(1));
+        assert_eq!(rounded(2_000_000), Duration::from_millis(2));
+        assert_eq!(rounded(2_000_001), Duration::from_millis(3));
     }
 
     #[test]

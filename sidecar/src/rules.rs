@@ -155,6 +155,10 @@ fn filled(compiled: &Arc<Rule>, offered: &Rule) -> Arc<Rule> {
     if compiled.split.is_none() && offered.split.is_some() {
         rule.to_mut().split.clone_from(&offered.split);
     }
+    let admission = compiled.admission.or(&offered.admission);
+    if admission != compiled.admission {
+        rule.to_mut().admission = admission;
+    }
     for (index, method) in compiled.methods.iter().enumerate() {
         let theirs = offered.method(&method.name);
         if let Some(tuned) = theirs.and_then(|theirs| filled_method(method, theirs)) {
@@ -173,6 +177,7 @@ fn filled_method(compiled: &MethodRule, offered: &MethodRule) -> Option<MethodRu
     let mut method = compiled.clone();
     method.timeout = method.timeout.or(offered.timeout);
     method.retry = method.retry.or(offered.retry);
+    method.admission = method.admission.or(&offered.admission);
     if method.hash_on.is_none() {
         method.hash_on.clone_from(&offered.hash_on);
     }

@@ -17,6 +17,8 @@ use sidelane_proto::model::NodeId;
 use tokio::time::{sleep, sleep_until};
 
 use crate::accept::{Answering, Connected, Handle};
+use crate::admission::Asked;
+use crate::admit::admit;
 use crate::call::{Call, Caller, Peer};
 use crate::classify::{self, Classified};
 use crate::deliver::{Attempt, Delivery, Refusal};
@@ -33,7 +35,7 @@ use crate::policy::{deadline, retry};
 use crate::pool::Pool;
 use crate::reason::Processed;
 use crate::repair::Repair;
-use crate::respond::Failure;
+use crate::respond::{Failure, admission_failure};
 use crate::telemetry::{LaneCounters, Metrics};
 use crate::way::{NoWay, local_key};
 
@@ -130,6 +132,18 @@ impl Stack {
             let failure = Failure::deadline(head.uri.path(), arrived.elapsed(), Processed::No);
             return end(&mut guard, respond, failure);
         };
+        // Before anything is sent, and once: it is the call that is counted, not its attempts.
+        if let Some(admitted) = &classified.target.admitted {
+            let asked = Asked {
+                caller: &self.own.node,
+                lane: classified.lane,
+                method,
+            };
+            if let Err(error) = admitted.leaves(&asked, Instant::now()) {
+                let failure = admission_failure(service, &error);
+                return end(&mut guard, respond, failure);
+            }
+        }
         let mut clock: Clock = limit.map(|at| Box::pin(sleep_until(at.into())));
         let mut upload = Upload::new(body);
         let mut delivery = Delivery {
@@ -158,7 +172,9 @@ impl Stack {
             number += 1;
             let way = tokio::select! {
                 biased;
-                way = self.way(classified, call, &tried, number == 1 || ran.is_some()) => way,
+                way = self.way(classified, (call, head), &tried, number == 1 || ran.is_some()) => {
+                    way
+                }
                 end = given_up(&mut delivery) => {
                     return finish(&mut guard, &mut delivery, end, processed(ran.as_ref()));
                 }
@@ -188,7 +204,8 @@ impl Stack {
                             let Some(pause) = pause else {
                                 return refuse_at_last(&mut guard, &mut delivery, refusal);
                             };
-                            drop(way.seat);
+                            // What it held others may have meanwhile.
+                            let node = way.into_node();
                             tokio::select! {
                                 () = sleep(pause) => {}
                                 end = given_up(&mut delivery) => {
@@ -196,7 +213,7 @@ impl Stack {
                                     return finish(&mut guard, &mut delivery, end, ran);
                                 }
                             }
-                            tried.extend(way.node);
+                            tried.extend(node);
                             ran = Some(refusal);
                             delivery.previous = number;
                             delivery.upload.rewind();
@@ -219,12 +236,18 @@ impl Stack {
                         continue;
                     }
                     let refusal = last.take().unwrap_or(Refusal::Ours(failure));
-                    if first {
+                    // Nor is one that has said when to come again.
+                    if first || refusal.asks_to_wait() {
                         let refusal = ran.unwrap_or(refusal);
                         return refuse_at_last(&mut guard, &mut delivery, refusal);
                     }
                     tried.clear();
                     (None, refusal)
+                }
+                // Beside this sidecar as at a peer: see `Delivery::trailers_only`.
+                Err(NoWay { failure, .. }) if failure.reason.is_meant() => {
+                    let refusal = ran.unwrap_or(Refusal::Ours(failure));
+                    return refuse_at_last(&mut guard, &mut delivery, refusal);
                 }
                 Err(NoWay { node, failure }) => (node, Refusal::Ours(failure)),
             };
@@ -267,8 +290,8 @@ impl Stack {
                 Err(failure) => return self.refuse(&mut respond, failure),
             };
             // Before the app: what the rule forbids must not reach it.
-            let counters = match self.admitted(service, &local, &peer, &call).await {
-                Ok(counters) => counters,
+            let (counters, admitted) = match self.admitted(service, &local, &peer, &call).await {
+                Ok(let_in) => let_in,
                 Err(error) => return self.refuse(&mut respond, error.into()),
             };
             let mut guard = self.metrics.call(&counters, arrived);
@@ -293,6 +316,33 @@ impl Stack {
                 retry: None,
                 previous: 0,
                 plain: false,
+            };
+            // After the deadline, which bounds the wait for a place; before a seat, which is the lane's.
+            let _place = match &admitted {
+                None => None,
+                Some(admitted) => {
+                    let asked = Asked {
+                        caller: &peer.node,
+                        lane: peer.lane,
+                        method: admitted.method(call.path(&head).method),
+                    };
+                    // In a box: calls whose rule says nothing of it are no larger for it.
+                    let admit = Box::pin(admit(admitted, &asked, &head.headers));
+                    let admit = tokio::select! {
+                        biased;
+                        admit = admit => admit,
+                        end = given_up(&mut delivery) => {
+                            return finish(&mut guard, &mut delivery, end, Processed::No);
+                        }
+                    };
+                    match admit {
+                        Ok(place) => place,
+                        Err(error) => {
+                            let failure = admission_failure(service, &error);
+                            return end(&mut guard, delivery.respond, failure);
+                        }
+                    }
+                }
             };
             // An app that ends its connection in good order did not look at the call: a new one may.
             let place = Place {

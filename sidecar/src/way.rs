@@ -12,6 +12,8 @@ use sidelane_proto::model::{
     ConnectionClass, FieldError, Lane, MethodRule, NodeId, Rule, ServiceName,
 };
 
+use crate::admission::{Asked, Place};
+use crate::admit::admit;
 use crate::balance::{InFlight, PickError, Strategy, Wanted};
 use crate::call::{Call, CallError, Caller};
 use crate::classify::{self, Classified, ClassifyError};
@@ -20,7 +22,7 @@ use crate::mesh::{Target, View};
 use crate::own;
 use crate::parts::{Course, Parts as Subset, Why, part_of_call};
 use crate::pool::{Address, ConnectError, Key, PoolError, Seat, To};
-use crate::respond::{Callee, Failure, pick_failure, pool_failure};
+use crate::respond::{Callee, Failure, admission_failure, pick_failure, pool_failure};
 use crate::stack::Stack;
 
 /// How long a call waits for control's first word about a service that was never heard of.
@@ -34,11 +36,18 @@ pub(crate) struct Way {
     pub(crate) seat: Seat,
     /// Counts in the hub for as long as the attempt lasts.
     in_flight: Option<InFlight>,
+    /// At the service beside this sidecar, where calls at once have a bound.
+    _place: Option<Place>,
     /// The node, where it is not this one.
     pub(crate) node: Option<NodeId>,
 }
 
 impl Way {
+    /// The node, where it is not this one. All else is given back.
+    pub(crate) fn into_node(self) -> Option<NodeId> {
+        self.node
+    }
+
     /// What is told how long the endpoint takes to answer. The head of a stream says nothing of it.
     pub(crate) fn load(&self, method: Option<&MethodRule>) -> Option<&InFlight> {
         let streaming = method.is_some_and(|method| !method.is_unary());
@@ -172,7 +181,7 @@ impl Stack {
     pub(crate) async fn way(
         &self,
         classified: &Classified,
-        call: &Call,
+        (call, head): (&Call, &Parts),
         tried: &[NodeId],
         beside: bool,
     ) -> Result<Way, NoWay> {
@@ -187,7 +196,7 @@ impl Stack {
             && let Some(local) = self.local.get(service)
         {
             if self.is_meant(classified, classified.course.first) {
-                return self.express(classified, local).await;
+                return self.express(classified, local, head).await;
             }
             // It is of another version: others come first, and never by way of a link to ourselves.
             let then = classified.course.then;
@@ -195,7 +204,9 @@ impl Stack {
             let tried = [tried, std::slice::from_ref(own)].concat();
             let way = self.away(classified, call, &tried).await;
             return match way {
-                Err(NoWay { node: None, .. }) if otherwise => self.express(classified, local).await,
+                Err(NoWay { node: None, .. }) if otherwise => {
+                    self.express(classified, local, head).await
+                }
                 way => way,
             };
         }
@@ -203,18 +214,38 @@ impl Stack {
     }
 
     /// The service beside this sidecar.
-    async fn express(&self, classified: &Classified, local: &LocalService) -> Result<Way, NoWay> {
+    async fn express(
+        &self,
+        classified: &Classified,
+        local: &LocalService,
+        head: &Parts,
+    ) -> Result<Way, NoWay> {
         let own = &self.own.node;
-        let key = local_key(local, (classified.class, classified.lane));
         let service = classified.target.name.as_str();
-        let seat = self.seat(service, &key, &local.address, true).await;
         let failed = |failure| NoWay {
             node: Some(own.clone()),
             failure,
         };
+        let place = match &classified.target.admitted {
+            None => None,
+            Some(admitted) => {
+                let asked = Asked {
+                    caller: own,
+                    lane: classified.lane,
+                    method: classified.method(),
+                };
+                // In a box: calls whose rule says nothing of it are no larger for it.
+                let admit = Box::pin(admit(admitted, &asked, &head.headers));
+                let admit = admit.await;
+                admit.map_err(|error| failed(admission_failure(service, &error)))?
+            }
+        };
+        let key = local_key(local, (classified.class, classified.lane));
+        let seat = self.seat(service, &key, &local.address, true).await;
         seat.map(|seat| Way {
             seat,
             in_flight: None,
+            _place: place,
             node: Some(own.clone()),
         })
         .map_err(failed)
@@ -285,6 +316,7 @@ impl Stack {
             Ok(seat) => Ok(Way {
                 seat,
                 in_flight: Some(pick.in_flight),
+                _place: None,
                 node: Some(node),
             }),
             Err(failure) => {

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::admission::Wrong;
 use super::error::{FieldError, Problem};
 use super::lane::is_plain_name;
 use super::matrix::check_pair;
@@ -56,6 +57,10 @@ pub enum Flaw {
     HashOnStream(usize),
     /// It takes a stream, which cannot be sent twice.
     RetryOfStream(usize),
+    /// What it admits cannot be.
+    Admission(Wrong),
+    /// What this method admits cannot be.
+    MethodAdmission(usize, Wrong),
 }
 
 impl Rule {
@@ -91,6 +96,9 @@ impl Rule {
         }
         if !may_try(self.retry) {
             return Some(Flaw::Attempts);
+        }
+        if let Some(wrong) = self.admission.flaw() {
+            return Some(Flaw::Admission(wrong));
         }
         self.flaw_of_methods()
     }
@@ -152,6 +160,9 @@ impl Rule {
         if method.idempotent && method.client_streaming && again {
             return Some(Flaw::RetryOfStream(index));
         }
+        if let Some(wrong) = method.admission.flaw_of_method() {
+            return Some(Flaw::MethodAdmission(index, wrong));
+        }
         None
     }
 
@@ -199,6 +210,7 @@ impl Flaw {
             Self::MethodName(_) | Self::MethodTwice(_) => "name",
             Self::MethodHashOn(_) | Self::HashOnStream(_) => "hash_on",
             Self::RetryOfStream(_) => "idempotent",
+            Self::Admission(wrong) | Self::MethodAdmission(_, wrong) => wrong.field,
         }
     }
 
@@ -247,6 +259,7 @@ impl Flaw {
                 "takes a stream, which cannot be sent twice; leave `idempotent` out, or give \
                  `retry` to the other methods alone"
             }
+            Self::Admission(wrong) | Self::MethodAdmission(_, wrong) => wrong.reason,
         }
     }
 
@@ -260,7 +273,8 @@ impl Flaw {
             | Self::MethodAttempts(index)
             | Self::RetryOfOnce(index)
             | Self::HashOnStream(index)
-            | Self::RetryOfStream(index) => Some(index),
+            | Self::RetryOfStream(index)
+            | Self::MethodAdmission(index, _) => Some(index),
             _ => None,
         }
     }

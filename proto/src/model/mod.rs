@@ -3,6 +3,7 @@
 //! only way in from the wire, and each failure is a [`FieldError`] that names the field's path.
 //! Nothing here does I/O or knows the time.
 
+pub mod admission;
 pub mod breaking;
 pub mod class;
 pub mod endpoint;
@@ -25,6 +26,7 @@ pub mod validation;
 pub mod vocabulary;
 pub mod written;
 
+pub use admission::{Abort, Admission, Concurrency, Delay, Fault, Limit, Per};
 pub use class::{ClassDefinition, ConnectionClass, OwnClass};
 pub use endpoint::{Addresses, Endpoint, Health, Locality, Offer, PeerAddress};
 pub use error::{FieldError, Problem};

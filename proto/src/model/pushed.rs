@@ -119,6 +119,7 @@ impl PushedRule {
                 max_timeout: base.max_timeout,
                 retry: base.retry,
                 split: base.split.clone(),
+                admission: base.admission.clone(),
                 ..pushed.clone()
             }
         };
@@ -132,6 +133,7 @@ impl PushedRule {
         if pushed.split.is_some() {
             rule.split.clone_from(&pushed.split);
         }
+        rule.admission = pushed.admission.or(&rule.admission);
         if !pushed.methods.is_empty() {
             rule.methods = Cow::Owned(methods(&rule.methods, &pushed.methods, compiled));
         }
@@ -188,6 +190,7 @@ fn methods(base: &[MethodRule], pushed: &[MethodRule], compiled: bool) -> Vec<Me
         }
         known.timeout = method.timeout.or(known.timeout);
         known.retry = method.retry.or(known.retry);
+        known.admission = method.admission.or(&known.admission);
         if method.hash_on.is_some() {
             known.hash_on.clone_from(&method.hash_on);
         }

@@ -114,6 +114,13 @@ impl Statuses {
         named.filter_map(move |(number, name)| self.contains(number).then_some(name))
     }
 
+    /// The number of the status with this name; `OK` is none here.
+    pub(super) fn named(name: &str) -> Result<u32, Problem> {
+        let known = (1_u32..).zip(NAMES).find(|(_, known)| *known == name);
+        let unknown = || Problem::unknown_name(name, "gRPC status", NAMES);
+        known.map(|(number, _)| number).ok_or_else(unknown)
+    }
+
     fn one(name: &str) -> Option<Self> {
         let index = NAMES.iter().position(|known| *known == name)?;
         Some(Self(2 << index))

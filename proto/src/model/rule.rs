@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::admission::{Admission, Concurrency, Fault};
 use super::class::ConnectionClass;
 use super::error::{FieldError, Problem};
 use super::flaw::{is_field_path, is_limit};
@@ -51,6 +52,8 @@ pub struct Rule {
     pub retry: Option<Retry>,
     /// How calls are split between versions of the service; `None` where they are not.
     pub split: Option<Split>,
+    /// What is admitted of its calls.
+    pub admission: Admission,
     /// The methods that are known. Others count as streaming and as not idempotent.
     pub methods: Cow<'static, [MethodRule]>,
     /// Where the rule was written: `file:line`, or the constant's name.
@@ -74,6 +77,8 @@ pub struct MethodRule {
     pub hash_on: Option<Cow<'static, str>>,
     /// How it is tried again, instead of its service's.
     pub retry: Option<Retry>,
+    /// What is admitted of its calls: limits beside its service's, a fault instead.
+    pub admission: Admission,
 }
 
 /// What kind of service it is.
@@ -165,6 +170,7 @@ impl MethodRule {
             timeout: None,
             hash_on: None,
             retry: None,
+            admission: Admission::NONE,
         }
     }
 
@@ -179,6 +185,7 @@ impl MethodRule {
             timeout: None,
             hash_on: None,
             retry: None,
+            admission: Admission::NONE,
         }
     }
 
@@ -210,6 +217,14 @@ impl MethodRule {
     #[must_use]
     pub const fn with_retry(mut self, retry: Retry) -> Self {
         self.retry = Some(retry);
+        self
+    }
+
+    /// The same method, of whose calls so much is admitted.
+    #[must_use]
+    pub const fn with_admission(mut self, admission: Admission) -> Self {
+        // See `with_hash_on`.
+        std::mem::forget(std::mem::replace(&mut self.admission, admission));
         self
     }
 
@@ -251,6 +266,7 @@ impl Rule {
             max_timeout: None,
             retry: None,
             split: None,
+            admission: Admission::NONE,
             methods: Cow::Borrowed(methods),
             origin: Cow::Borrowed(origin),
         }
@@ -386,6 +402,7 @@ impl Rule {
             max_timeout: duration_from_wire(rule.max_timeout, "max_timeout")?,
             retry: Retry::from_wire(rule.retry, "retry")?,
             split: rule.split.map(Split::from_wire),
+            admission: Admission::from_wire(&rule.limits, rule.concurrency.as_ref(), rule.fault)?,
             methods: Cow::Owned(methods),
             origin: Cow::Owned(rule.origin),
         };
@@ -430,6 +447,7 @@ impl TryFrom<wire::Method> for MethodRule {
                 }
             },
             retry: Retry::from_wire(method.retry, "retry")?,
+            admission: Admission::from_wire(&method.limits, None, method.fault)?,
         })
     }
 }
@@ -470,6 +488,9 @@ impl From<&Rule> for wire::Rule {
             max_timeout: rule.max_timeout.map(duration_to_wire),
             retry: rule.retry.map(Retry::to_wire),
             split: rule.split.as_ref().map(Split::to_wire),
+            limits: rule.admission.limits_to_wire(),
+            concurrency: rule.admission.concurrency.map(Concurrency::to_wire),
+            fault: rule.admission.fault.as_ref().map(Fault::to_wire),
             methods: rule
                 .methods
                 .iter()
@@ -481,6 +502,8 @@ impl From<&Rule> for wire::Rule {
                     timeout: method.timeout.map(duration_to_wire),
                     hash_on: method.hash_on.clone().unwrap_or_default().into_owned(),
                     retry: method.retry.map(Retry::to_wire),
+                    limits: method.admission.limits_to_wire(),
+                    fault: method.admission.fault.as_ref().map(Fault::to_wire),
                 })
                 .collect(),
             origin: rule.origin.clone().into_owned(),

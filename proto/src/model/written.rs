@@ -83,6 +83,8 @@ impl WrittenRule {
                 timeout,
                 hash_on: method.options.hash_on.clone(),
                 retry: method.options.retry.clone(),
+                limits: method.options.limits.clone(),
+                fault: method.options.fault.clone(),
             });
         }
         Ok(wire::Rule {
@@ -101,6 +103,9 @@ impl WrittenRule {
             max_timeout: limit(&options.max_timeout, "max_timeout")?,
             retry: options.retry.clone(),
             split: options.split.clone(),
+            limits: options.limits.clone(),
+            concurrency: options.concurrency.clone(),
+            fault: options.fault.clone(),
             methods,
             origin: self.origin.clone(),
         })
@@ -164,7 +169,7 @@ fn limit(text: &str, path: &str) -> Result<Option<prost_types::Duration>, FieldE
 }
 
 /// Reads `800ms`, `30s`, `5m` or `1h`.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let milliseconds: u64 = match unit {
@@ -176,4 +181,9 @@ fn duration(text: &str) -> Option<Duration> {
     };
     let number: u64 = number.parse().ok()?;
     number.checked_mul(milliseconds).map(Duration::from_millis)
+}
+
+/// Writes what [`duration`] reads; rules say whole milliseconds.
+pub(super) fn duration_text(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
 }

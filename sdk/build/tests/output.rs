@@ -46,6 +46,8 @@ option (sidelane.routing.v1.lane) = {
 service Audit {
   option (sidelane.routing.v1.service) = {
     connection_custom: "partners"  lane: "general"  load_balancing_custom: "nearest"
+    limits { requests_per_second: 500  per: CALLER }  concurrency { max_in_flight: 64 }
+    fault { abort_percent: 5  abort_status: "ABORTED"  header: "x-drill" }
   };
   rpc Look(Entry) returns (stream Entry);
 }
@@ -152,6 +154,17 @@ impl ::sidelane::routing::ServiceRouting for OrdersServiceRouting {
         "type Connection = PartnersClass;",
         "const LOAD_BALANCING_CUSTOM: ::core::option::Option<&'static str> = \
          ::core::option::Option::Some(\"nearest\");",
+        "const ADMISSION: ::sidelane::routing::Admission = ::sidelane::routing::Admission { limits: \
+         ::std::borrow::Cow::Borrowed(&[::sidelane::routing::Limit { requests_per_second: 500, \
+         burst: 500, per: ::sidelane::routing::Per { caller: true, method: false, lane: false }, \
+         outbound: false }]), concurrency: \
+         ::core::option::Option::Some(::sidelane::routing::Concurrency { max_in_flight: 64, queue: \
+         0, longest_wait: ::core::time::Duration::from_millis(100) }), fault: \
+         ::core::option::Option::Some(::sidelane::routing::Fault { delay: \
+         ::core::option::Option::None, abort: \
+         ::core::option::Option::Some(::sidelane::routing::Abort { percent: 5, status: 10 }), \
+         header: ::core::option::Option::Some(::std::borrow::Cow::Borrowed(\"x-drill\")), \
+         header_value: ::core::option::Option::None }) };",
     ] {
         assert!(audit.contains(part), "{part}\nis not in\n{audit}");
     }

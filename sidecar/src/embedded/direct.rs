@@ -21,10 +21,13 @@ use prost::Message;
 use sidelane::routing::ServiceRouting;
 use sidelane_proto::codec::Compact;
 use sidelane_proto::model::CallPath;
+use tokio::time::timeout_at;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 
 use super::{EmbedError, Ended, Mesh};
+use crate::admission::Asked;
+use crate::admit::admit;
 use crate::call::{
     LANE_HEADER, NODE_HEADER, SOURCE_NODE_HEADER, TIMEOUT_HEADER, strip_answer, write_timeout,
 };
@@ -32,7 +35,7 @@ use crate::drain::{Draining, Phase};
 use crate::mesh::RuleSource;
 use crate::policy::deadline;
 use crate::reason::{Processed, Reason};
-use crate::respond::Failure;
+use crate::respond::{Failure, admission_failure};
 use crate::stack::Stack;
 use crate::telemetry::{CallGuard, Outcome};
 
@@ -191,6 +194,29 @@ async fn here<Req, Resp>(
         let failure = Failure::refused(Reason::ConnectFailed, text);
         return Err(failed(&mut guard, failure));
     }
+    // As on a way by bytes: counted where it leaves, and let in where it arrives.
+    let mut place = None;
+    if let Some(admitted) = &target.admitted {
+        let asked = Asked {
+            caller: &stack.own.node,
+            lane: classified.lane,
+            method,
+        };
+        let entering = async {
+            admitted.leaves(&asked, now)?;
+            admit(admitted, &asked, &head.headers).await
+        };
+        let entered = match limit {
+            Some(limit) => timeout_at(limit.into(), Box::pin(entering)).await,
+            None => Ok(Box::pin(entering).await),
+        };
+        let entered =
+            entered.map_err(|_| Failure::deadline(path, arrived.elapsed(), Processed::No));
+        let entered = entered.and_then(|entered| {
+            entered.map_err(|error| admission_failure(target.name.as_str(), &error))
+        });
+        place = entered.map_err(|failure| failed(&mut guard, failure))?;
+    }
     target.counters.attempt();
     let told = [
         (SOURCE_NODE_HEADER, stack.own.node.as_str()),
@@ -231,6 +257,8 @@ async fn here<Req, Resp>(
         () = over => late(),
         () = draining.reached(Phase::Forced) => broken("the mesh ended"),
     };
+    // Up to here it had its place.
+    drop(place);
     Err(failed(&mut guard, failure))
 }
 

@@ -36,6 +36,9 @@ pub(super) fn values(target: &Target, method: Option<&MethodRule>, balancing: &s
         let from = said.tuned_by(|rule| rule.split.is_some());
         add("split", split.to_string(), from.to_string());
     }
+    for (name, value, from) in admitted(rule, said, method) {
+        add(name, value, from);
+    }
     let Some(method) = method else {
         let taken = "the rule does not know the method";
         add("streaming", "yes".to_owned(), taken.to_owned());
@@ -85,6 +88,38 @@ fn retry_by(said: &Said, method: &MethodRule) -> String {
         said.tuned_by(|rule| rule.retry.is_some())
     };
     origin.to_string()
+}
+
+/// What is admitted of its calls, by the service's word and the method's own.
+fn admitted(
+    rule: &Rule,
+    said: &Said,
+    method: Option<&MethodRule>,
+) -> Vec<(&'static str, String, String)> {
+    let mut values = Vec::new();
+    let by = said.tuned_by(|rule| !rule.admission.limits.is_empty());
+    for limit in rule.admission.limits.iter() {
+        values.push(("limit", limit.to_string(), by.to_string()));
+    }
+    if let Some(concurrency) = rule.admission.concurrency {
+        let by = said.tuned_by(|rule| rule.admission.concurrency.is_some());
+        values.push(("concurrency", concurrency.to_string(), by.to_string()));
+    }
+    let mut fault = rule.admission.fault.as_ref();
+    let mut by = said.tuned_by(|rule| rule.admission.fault.is_some());
+    if let Some(method) = method {
+        let limited = |it: &MethodRule| !it.admission.limits.is_empty();
+        let own = said.tuned_by(|rule| of(rule, method, limited));
+        for limit in method.admission.limits.iter() {
+            values.push(("limit of the method", limit.to_string(), own.to_string()));
+        }
+        if method.admission.fault.is_some() {
+            fault = method.admission.fault.as_ref();
+            by = said.tuned_by(|rule| of(rule, method, |it| it.admission.fault.is_some()));
+        }
+    }
+    values.extend(fault.map(|fault| ("fault", fault.to_string(), by.to_string())));
+    values
 }
 
 /// Does the rule say this of the method?

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use sidelane_proto::model::{ConnectionClass, Lane, Rule, ServiceName};
 
+use super::admission::{self, AdmissionCounters};
 use super::guard::CallGuard;
 use super::lane::{self, LaneCounters, Side};
 use super::target::{BUCKETS, Direction, TargetCounters, add};
@@ -30,6 +31,7 @@ type LaneKey = (ConnectionClass, Lane, Side);
 pub struct Metrics {
     targets: Mutex<HashMap<TargetKey, Arc<TargetCounters>>>,
     lanes: Mutex<HashMap<LaneKey, Arc<LaneCounters>>>,
+    admissions: Mutex<HashMap<ServiceName, Arc<AdmissionCounters>>>,
     open: Arc<AtomicU64>,
     passed_on: OnceLock<Arc<TargetCounters>>,
     refused: [AtomicU64; Reason::ALL.len()],
@@ -81,6 +83,13 @@ impl Metrics {
             self.counters(&name, Direction::Outbound, way)
         });
         Arc::clone(counters)
+    }
+
+    /// The counters of what a service admits. As many as there are rules that say so.
+    pub fn admission(&self, service: &ServiceName) -> Arc<AdmissionCounters> {
+        let admissions = self.admissions.lock();
+        let mut admissions = admissions.unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(admissions.entry(service.clone()).or_default())
     }
 
     /// The counters of a lane's links on one side. Asked for once a link, not once a call.
@@ -171,6 +180,14 @@ impl Metrics {
         let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lanes: Vec<_> = lanes.values().cloned().collect();
         lane::render(&mut text, &mut lanes);
+        let admissions = self.admissions.lock();
+        let admissions = admissions.unwrap_or_else(PoisonError::into_inner);
+        let each = admissions
+            .iter()
+            .map(|(name, it)| (name.clone(), Arc::clone(it)));
+        let mut admissions: Vec<_> = each.collect();
+        admissions.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        admission::render(&mut text, &admissions);
         heading(
             &mut text,
             "sidelane_refused_total",

@@ -1,11 +1,13 @@
 //! What the sidecar counts. Counters are built once for each service, so that a call only adds to
 //! them; labels come from closed sets. Nothing here knows a stage.
 
+mod admission;
 mod guard;
 mod lane;
 mod metrics;
 mod target;
 
+pub use admission::AdmissionCounters;
 pub use guard::{CallGuard, Outcome};
 pub use lane::{Counted, LaneCounters, Side, Stall};
 pub use metrics::Metrics;

@@ -4,6 +4,7 @@
 //! [`Ledger`]. A server that panics fails its test.
 
 mod bulk;
+pub mod capacity;
 mod echo;
 mod ledger;
 pub mod raw;

@@ -1,6 +1,7 @@
 //! The way in from the wire: what is refused, with which path, and that nothing is lost on a
 //! round trip.
 
+mod admission;
 mod breaking;
 mod pushed;
 mod pushed_set;
@@ -224,6 +225,7 @@ prop_compose! {
         idempotent: bool,
         timeout in prop::option::of(1_u64..100_000),
         retry in prop::option::of(2_u32..5),
+        admission in admission::any_admission(),
     ) -> Rule {
         let retry = retry.filter(|_| idempotent);
         Rule {
@@ -247,8 +249,10 @@ prop_compose! {
                 }]),
                 strict: persistent,
             }),
+            admission: admission.clone(),
             methods: Cow::Owned(vec![MethodRule {
                 idempotent,
+                admission: Admission { concurrency: None, ..admission },
                 hash_on: Some(Cow::Borrowed("order.id")),
                 retry: retry.map(|attempts| Retry { attempts, on: Statuses::UNAVAILABLE }),
                 ..MethodRule::unary("Get")

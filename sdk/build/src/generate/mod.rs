@@ -1,6 +1,7 @@
 //! The way of a build script: load the files, check their rules, write code. Each step is a
 //! module, in this order.
 
+mod admission;
 mod clients;
 mod diagnose;
 mod load;

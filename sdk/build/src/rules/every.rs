@@ -10,8 +10,8 @@ pub(super) fn read(
 ) -> Result<Rule, Vec<FieldError>> {
     let mut repaired = written.clone();
     let mut errors: Vec<FieldError> = Vec::new();
-    // Each round puts one field right, and a rule has less than twenty and five a method.
-    for _ in 0..20 + 5 * written.methods.len() {
+    // Each round puts one field right, and a rule has less than thirty and ten a method.
+    for _ in 0..30 + 10 * written.methods.len() {
         match repaired.read_with(vocabulary) {
             Ok(rule) if errors.is_empty() => return Ok(rule),
             Ok(_) => break,
@@ -50,6 +50,8 @@ fn repair(rule: &mut WrittenRule, path: &str, vocabulary: &Vocabulary) -> bool {
                 options.retry = None;
             }
             "retry" => options.retry = None,
+            "limits" => options.limits.clear(),
+            "fault" => options.fault = None,
             _ => return false,
         }
         return true;
@@ -100,6 +102,9 @@ fn repair(rule: &mut WrittenRule, path: &str, vocabulary: &Vocabulary) -> bool {
         "load_balancing_custom" => options.load_balancing_custom.clear(),
         "retry" => options.retry = None,
         "split" => options.split = None,
+        "limits" => options.limits.clear(),
+        "concurrency" => options.concurrency = None,
+        "fault" => options.fault = None,
         _ => return false,
     }
     true

@@ -20,6 +20,24 @@ const RULE: &[Case] = &[
     ),
     (
         "lane: \"general\"",
+        "lane: \"general\"  limits { requests_per_second: 5 } limits { requests_per_second: 0 }",
+        "proto/shop.proto:10:65: limits[1].requests_per_second is 1 to 1000000",
+        "lane: \"general\"  limits { requests_per_second: 5  per: CALLER }",
+    ),
+    (
+        "lane: \"general\"",
+        "lane: \"general\"  concurrency { max_in_flight: 8  queue: 4097 }",
+        "proto/shop.proto:10:54: concurrency.queue is at most 4096",
+        "lane: \"general\"  concurrency { max_in_flight: 8  queue: 4 }",
+    ),
+    (
+        "lane: \"general\"",
+        "lane: \"general\"  fault { abort_percent: 101  abort_status: \"ABORTED\" }",
+        "proto/shop.proto:10:30: fault.abort_percent is 1 to 100",
+        "lane: \"general\"  fault { abort_percent: 1  abort_status: \"ABORTED\" }",
+    ),
+    (
+        "lane: \"general\"",
         "lane: \"gosip\"",
         "proto/shop.proto:10:5: lane `gosip` is not a known lane; did you mean `gossip`? (known are \
          general, gossip, bifrost_data, ingress_data)",
@@ -136,7 +154,8 @@ const RULE: &[Case] = &[
         "secured: true",
         "proto/shop.proto:11:5: `secured` is no field of sidelane.routing.v1.ServiceRule; did you \
          mean `secure`? (known are category, connection, lane, secure, persistent, load_balancing, \
-         timeout, load_balancing_custom, connection_custom, retry, max_timeout, split)",
+         timeout, load_balancing_custom, connection_custom, retry, max_timeout, split, limits, \
+         concurrency, fault)",
         "secure: false",
     ),
     (
@@ -228,7 +247,7 @@ fn of_services_in_single_options() {
             "proto/shop.proto:7:3: option field '(sidelane.routing.v1.service).lain' is not \
              defined; did you mean `lane`? (known are category, connection, lane, secure, \
              persistent, load_balancing, timeout, load_balancing_custom, connection_custom, retry, \
-             max_timeout)",
+             max_timeout, limits, concurrency, fault)",
             "(.sidelane.routing.v1.service).lane",
         ),
         (

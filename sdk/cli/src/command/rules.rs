@@ -7,7 +7,10 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use sidelane_process::settings::{Program, nearest};
-use sidelane_proto::model::{MethodRule, PushedRule, Retry, Rule, Split, SplitPart};
+use sidelane_proto::model::{
+    Abort, Admission, Concurrency, Fault, MethodRule, PushedRule, Retry, Rule, Split, SplitPart,
+    Statuses,
+};
 use sidelane_proto::wire::admin::v1::ListRulesResponse;
 
 use super::arguments::{self, CONTROL, Format, NETWORK, OUTPUT, Usage, plain};
@@ -175,6 +178,7 @@ fn says(pushed: &PushedRule) -> Vec<String> {
     }
     says.extend(rule.retry.map(retry_text));
     says.extend(rule.split.as_ref().map(|split| format!("split {split}")));
+    says.extend(admitted(&rule.admission));
     match rule.methods.len() {
         0 => {}
         1 => says.push("1 method".to_owned()),
@@ -189,6 +193,15 @@ fn says(pushed: &PushedRule) -> Vec<String> {
 fn retry_text(retry: Retry) -> String {
     let on: Vec<&str> = retry.on.names().collect();
     format!("{} attempts on {}", retry.attempts, on.join(" "))
+}
+
+fn admitted(admission: &Admission) -> impl Iterator<Item = String> {
+    let limits = admission.limits.iter().map(|it| format!("limit {it}"));
+    let concurrency = admission.concurrency.iter();
+    let faults = admission.fault.iter().map(|it| format!("fault: {it}"));
+    limits
+        .chain(concurrency.map(ToString::to_string))
+        .chain(faults)
 }
 
 fn method_line(method: &MethodRule) -> String {
@@ -209,6 +222,7 @@ fn method_line(method: &MethodRule) -> String {
         says.push(format!("hash_on {field}"));
     }
     says.extend(method.retry.map(retry_text));
+    says.extend(admitted(&method.admission));
     if says.is_empty() {
         return format!("    {}\n", method.name);
     }
@@ -247,6 +261,9 @@ fn json(rules: &[Applied], revision: u64) -> Value {
             "max_timeout_ms": milliseconds(rule.max_timeout),
             "retry": rule.retry.map(retry_json),
             "split": rule.split.as_ref().map(split_json),
+            "limits": limits_json(&rule.admission),
+            "concurrency": rule.admission.concurrency.map(concurrency_json),
+            "fault": rule.admission.fault.as_ref().map(fault_json),
             "methods": rule.methods.iter().map(method_json).collect::<Vec<_>>(),
         })
     });
@@ -262,6 +279,40 @@ fn method_json(method: &MethodRule) -> Value {
         "timeout_ms": milliseconds(method.timeout),
         "hash_on": method.hash_on,
         "retry": method.retry.map(retry_json),
+        "limits": limits_json(&method.admission),
+        "fault": method.admission.fault.as_ref().map(fault_json),
+    })
+}
+
+fn limits_json(admission: &Admission) -> Value {
+    let limits = admission.limits.iter().map(|limit| {
+        json!({
+            "requests_per_second": limit.requests_per_second,
+            "burst": limit.burst,
+            "per": limit.per.names().collect::<Vec<_>>(),
+            "outbound": limit.outbound,
+        })
+    });
+    limits.collect()
+}
+
+fn concurrency_json(concurrency: Concurrency) -> Value {
+    json!({
+        "max_in_flight": concurrency.max_in_flight,
+        "queue": concurrency.queue,
+        "longest_wait_ms": milliseconds(Some(concurrency.longest_wait)),
+    })
+}
+
+fn fault_json(fault: &Fault) -> Value {
+    let status = |abort: Abort| Statuses::of(&[abort.status]).names().next();
+    json!({
+        "delay_percent": fault.delay.map(|delay| delay.percent),
+        "delay_ms": milliseconds(fault.delay.map(|delay| delay.time)),
+        "abort_percent": fault.abort.map(|abort| abort.percent),
+        "abort_status": fault.abort.and_then(status),
+        "header": fault.header,
+        "header_value": fault.header_value,
     })
 }
 

@@ -52,8 +52,9 @@
 /// | `max_timeout` | the ceiling of all unary calls: none |
 /// | `retry` | how idempotent methods are tried again: not at all |
 /// | `methods` | the methods that are known: none |
+/// | `admission` | what is admitted of its calls, an [`Admission`](crate::routing::Admission): all |
 ///
-/// The fields come in any order. The last five may be left out, and one of the two before them
+/// The fields come in any order. The last six may be left out, and one of the two before them
 /// must be.
 ///
 /// ```compile_fail
@@ -74,7 +75,7 @@
 macro_rules! define_service_routing {
     ($(#[$meta:meta])* $vis:vis $name:ident, $($fields:tt)*) => {
         $crate::define_service_routing! {
-            @read [$(#[$meta])* $vis $name] [] [] [] [] [] [] [] [] [] [] [] []; $($fields)*,
+            @read [[$(#[$meta])* $vis $name] []] [] [] [] [] [] [] [] [] [] [] [] []; $($fields)*,
         }
     };
 
@@ -137,6 +138,13 @@ macro_rules! define_service_routing {
         @read $n $a $b $c $d $e $f $g $h $i $j $k [$($x)* ([$($v),*])]; $($rest)*
     } };
 
+    // What a policy says stands beside the name, as the constant that it sets.
+    (@read [$n:tt [$($x:tt)*]] $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt $k:tt $l:tt;
+        admission = $v:expr, $($rest:tt)*) => { $crate::define_service_routing! {
+        @read [$n [$($x)* (ADMISSION: $crate::routing::Admission = $v)]]
+        $a $b $c $d $e $f $g $h $i $j $k $l; $($rest)*
+    } };
+
     // All is read: the last comma may have been there already.
     (@read $n:tt $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt $k:tt $l:tt; $(,)?) => {
         $crate::define_service_routing! { @whole $n
@@ -153,7 +161,7 @@ macro_rules! define_service_routing {
         $field:ident = $($rest:tt)*) => { ::core::compile_error!(::core::concat!(
         "define_service_routing!: `", ::core::stringify!($field), "` is no field; fields are \
          category, connection, swimlane, secure, persistent, load_balancing, \
-         load_balancing_custom, service, timeout, max_timeout, retry, methods"
+         load_balancing_custom, service, timeout, max_timeout, retry, methods, admission"
     )); };
     (@read $n:tt $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt $k:tt $l:tt;
         $first:tt $($rest:tt)*) => { ::core::compile_error!(::core::concat!(
@@ -209,7 +217,7 @@ macro_rules! define_service_routing {
              one of them says how an endpoint is picked"
         );
     };
-    (@make [$(#[$meta:meta])* $vis:vis $name:ident]
+    (@make [[$(#[$meta:meta])* $vis:vis $name:ident] [$(($policy:ident: $kind:ty = $says:expr))*]]
         category [($category:expr)],
         connection [($connection:ty)],
         swimlane [($lane:ty)],
@@ -245,6 +253,7 @@ macro_rules! define_service_routing {
             $(const RETRY: $crate::routing::__private::Option<$crate::routing::Retry> =
                 $crate::routing::__private::Option::Some($retry);)?
             $(const METHODS: &'static [$crate::routing::MethodRule] = &$methods;)?
+            $(const $policy: $kind = $says;)*
             const ORIGIN: &'static str = ::core::concat!(::core::file!(), ":", ::core::line!());
         }
 

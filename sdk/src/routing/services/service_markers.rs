@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 pub use sidelane_proto::model::LoadBalancing as LoadBalancingStrategy;
-use sidelane_proto::model::{Category, MethodRule, Retry, Rule, Split};
+use sidelane_proto::model::{Admission, Category, MethodRule, Retry, Rule, Split};
 
 use super::matrix::ValidRoutingMatrix;
 use crate::routing::check;
@@ -76,6 +76,8 @@ pub trait ServiceRouting: 'static {
     const RETRY: Option<Retry> = None;
     /// How calls are split between versions of it; `None` where they are not.
     const SPLIT: Option<Split> = None;
+    /// What is admitted of its calls: so many a second, so many at once.
+    const ADMISSION: Admission = Admission::NONE;
     /// Its methods: which stream, which are idempotent, and what each changes in the rule. Methods
     /// that are not here count as streaming and as not idempotent.
     const METHODS: &'static [MethodRule] = &[];
@@ -113,6 +115,7 @@ pub const fn rule_of<S: ServiceRouting + ?Sized>() -> Rule {
         max_timeout: S::MAX_TIMEOUT,
         retry: S::RETRY,
         split: S::SPLIT,
+        admission: S::ADMISSION,
         methods: Cow::Borrowed(S::METHODS),
         origin: Cow::Borrowed(S::ORIGIN),
     };

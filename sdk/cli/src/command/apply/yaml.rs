@@ -2,6 +2,8 @@
 //! here, and nothing is judged that a build, control and the sidecars judge as well; but each field
 //! is remembered with its place, so that whoever refuses it, the error names line and column.
 
+mod admission;
+
 use std::collections::HashMap;
 use std::fmt::{self, Display, Write as _};
 
@@ -40,6 +42,10 @@ rules:
     timeout: 2s
     max_timeout: 10s
     retry: { attempts: 3, on: [UNAVAILABLE] }
+    limits:
+      - { requests_per_second: 500, burst: 100, per: [CALLER] }
+    concurrency: { max_in_flight: 64, queue: 32, longest_wait: 50ms }
+    fault: { abort_percent: 5, abort_status: UNAVAILABLE, header: x-test, header_value: drill }
     methods:
       - name: Get
         idempotent: true
@@ -152,6 +158,10 @@ struct Rule {
     retry: Option<Retry>,
     split: Option<Split>,
     #[serde(default)]
+    limits: Vec<admission::Limit>,
+    concurrency: Option<admission::Concurrency>,
+    fault: Option<admission::Fault>,
+    #[serde(default)]
     methods: Vec<Method>,
 }
 
@@ -187,6 +197,9 @@ struct Method {
     timeout: Text,
     hash_on: Text,
     retry: Option<Retry>,
+    #[serde(default)]
+    limits: Vec<admission::Limit>,
+    fault: Option<admission::Fault>,
     client_streaming: Flag,
     server_streaming: Flag,
 }
@@ -409,6 +422,9 @@ impl Reader {
             retry: rule.retry.map(|retry| self.retry(path, retry)),
             max_timeout: self.take(path, "max_timeout", rule.max_timeout),
             split: rule.split.map(|split| self.split(path, split)),
+            limits: self.limits(path, rule.limits),
+            concurrency: rule.concurrency.map(|it| self.concurrency(path, it)),
+            fault: rule.fault.map(|fault| self.fault(path, fault)),
         };
         if tuning_only {
             // It stands for nothing: a rule that only tunes leaves it as it is.
@@ -437,6 +453,8 @@ impl Reader {
                 timeout: self.take(path, "timeout", method.timeout),
                 hash_on: self.take(path, "hash_on", method.hash_on),
                 retry: method.retry.map(|retry| self.retry(path, retry)),
+                limits: self.limits(path, method.limits),
+                fault: method.fault.map(|fault| self.fault(path, fault)),
             },
         }
     }

@@ -23,6 +23,10 @@ fn listed() -> ListRulesResponse {
             attempts: 3,
             on: vec!["ABORTED".to_owned(), "UNAVAILABLE".to_owned()],
         }),
+        limits: vec![wire::Limit {
+            requests_per_second: 20,
+            ..wire::Limit::default()
+        }],
         methods: vec![method("Get", true), method("Put", false)],
         origin: "rules.yaml:3".to_owned(),
         ..wire::Rule::default()
@@ -63,7 +67,7 @@ fn people_see_what_each_rule_says_and_where_it_is_from() {
             "SERVICE REVISION SAYS WHERE",
             "shop.v1.Billing 9 strategy nearest -",
             "shop.v1.Orders 7 Internal gossip, persistent, RANDOM, 3 attempts on ABORTED \
-             UNAVAILABLE, 2 methods rules.yaml:3",
+             UNAVAILABLE, limit 20 calls/s, 20 at once, 2 methods rules.yaml:3",
         ]
     );
     let one = only(rules, "shop.v1.Orders").ok().unwrap();
@@ -111,7 +115,8 @@ fn programs_see_every_field() {
     assert_eq!(tuning["load_balancing_custom"], "nearest");
     assert_eq!(whole["lane"], "gossip");
     assert_eq!(whole["retry"]["on"][1], "UNAVAILABLE");
+    assert_eq!(whole["limits"][0]["burst"], 20);
     assert_eq!(whole["methods"][0]["idempotent"], true);
     assert_eq!(whole["origin"], "rules.yaml:3");
-    assert_eq!(whole.as_object().unwrap().len(), 17);
+    assert_eq!(whole.as_object().unwrap().len(), 20);
 }

@@ -75,10 +75,18 @@ fn the_example_is_right_and_says_everything() {
         .map(|it| it.name())
         .collect();
     assert_eq!(classes, ["Internal", "partner"]);
+    let admission = &rule.admission;
+    assert_eq!(
+        admission.limits[0].to_string(),
+        "500 calls/s, 100 at once, per CALLER"
+    );
+    assert_eq!(admission.concurrency.unwrap().queue, 32);
+    let fault = admission.fault.as_ref().unwrap();
+    assert_eq!(fault.header_value.as_deref(), Some("drill"));
     let billing = &rules[1];
     assert!(billing.tuning_only);
     assert_eq!(billing.rule.timeout, Some(Duration::from_secs(5)));
-    assert_eq!(billing.rule.origin, "rules.yaml:37");
+    assert_eq!(billing.rule.origin, "rules.yaml:41");
 }
 
 #[test]
@@ -159,6 +167,19 @@ fn mistakes_are_named_with_line_and_column() {
             "rules.yaml:3:14: rules[0].timeout is out of bounds: 5s is above the service's ceiling",
         ),
         (
+            "rules:\n  - service: a.A\n    limits:\n      - {requests_per_second: 9, per: [CALLR]}\n",
+            "rules.yaml:4:40: rules[0].limits[0].per[0] `CALLR` is not a known share; did you mean \
+             `CALLER`? (known are CALLER, METHOD, LANE)",
+        ),
+        (
+            "rules:\n  - service: a.A\n    fault: {abort_percent: 101, abort_status: ABORTED}\n",
+            "rules.yaml:3:28: rules[0].fault.abort_percent is 1 to 100",
+        ),
+        (
+            "rules:\n  - service: a.A\n    concurrency: {max_in_flight: 0}\n",
+            "rules.yaml:3:34: rules[0].concurrency.max_in_flight is 1 to 65536",
+        ),
+        (
             "rules:\n  - timeout: 5s\n",
             "rules.yaml:2:5: the key `service` is missing",
         ),
@@ -220,12 +241,12 @@ fn what_others_say_of_a_field_gets_its_place() {
     let written = read(FILE, EXAMPLE).unwrap();
     for (field, place) in [
         ("rules[0].lane", "21:11"),
-        ("rules[0].methods[1].server_streaming", "36:27"),
-        ("rules[0].methods[1].timeout", "34:15"),
-        ("rules[1].lane", "37:14"),
-        ("rules[1].service", "37:14"),
-        ("rules[1].split.parts[1].percent", "43:33"),
-        ("rules[1].split.strict", "44:15"),
+        ("rules[0].methods[1].server_streaming", "40:27"),
+        ("rules[0].methods[1].timeout", "38:15"),
+        ("rules[1].lane", "41:14"),
+        ("rules[1].service", "41:14"),
+        ("rules[1].split.parts[1].percent", "47:33"),
+        ("rules[1].split.strict", "48:15"),
     ] {
         let text = written.at(field, "is wrong").text(FILE);
         assert_eq!(text, format!("rules.yaml:{place}: {field} is wrong"));

@@ -1,0 +1,45 @@
+//! Lets a call through to a local service, as its rule admits: the part that takes time. First what
+//! it costs nothing to refuse, then what is done on purpose, and the place at the service last, so
+//! that nobody holds one while it is kept back.
+
+use std::time::Instant;
+
+use http::HeaderMap;
+use tokio::time::{sleep, timeout};
+
+use crate::admission::{Admitted, Asked, Entered, Injected, NotAdmitted, Place};
+
+/// Lets the call in, or says why not. The call has its place for as long as it holds on to it;
+/// there is none where calls at once have no bound.
+///
+/// # Errors
+/// It is one too many, or it is meant to fail.
+pub(crate) async fn admit(
+    admitted: &Admitted,
+    asked: &Asked<'_>,
+    headers: &HeaderMap,
+) -> Result<Option<Place>, NotAdmitted> {
+    admitted.arrives(asked, Instant::now())?;
+    let random = (fastrand::u32(..100), fastrand::u32(..100));
+    let Injected { delay, status } = admitted.injected(asked.method, headers, random);
+    if let Some(delay) = delay {
+        admitted.counters.delayed();
+        sleep(delay).await;
+    }
+    if let Some(failed) = status.and_then(|status| admitted.failed(asked.method, status)) {
+        return Err(failed);
+    }
+    let Some(gate) = admitted.gate() else {
+        return Ok(None);
+    };
+    let waits = match gate.enter() {
+        Entered::Now(place) => return Ok(Some(place)),
+        Entered::Waits(waits) => waits,
+        Entered::Full => return Err(admitted.overloaded(gate.rule())),
+    };
+    let _counted = admitted.counters.waiting();
+    match timeout(gate.rule().longest_wait, waits).await {
+        Ok(Some(place)) => Ok(Some(place)),
+        Ok(None) | Err(_) => Err(admitted.overloaded(gate.rule())),
+    }
+}
