@@ -414,6 +414,8 @@ fn lanes() -> Vec<Value> {
                 "max_streams": settings.max_streams,
                 "max_connections": settings.max_connections,
                 "max_waiting": settings.max_waiting,
+                "queue": settings.queue,
+                "longest_wait_ms": settings.longest_wait.as_millis(),
                 "frame_size": settings.frame_size,
                 "send_buffer": settings.send_buffer,
                 "ping_every_ms": u64::try_from(settings.ping_every.as_millis()).ok(),

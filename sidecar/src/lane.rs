@@ -20,6 +20,11 @@ pub struct LaneSettings {
     pub max_connections: usize,
     /// Calls that wait for a connection to one peer while it is being dialled.
     pub max_waiting: usize,
+    /// Calls that wait for room while all connections to one peer are full.
+    pub queue: usize,
+    /// The longest that one of them waits. Short: whoever waits longer does better elsewhere, or
+    /// later.
+    pub longest_wait: Duration,
     /// The largest DATA frame, in bytes. Small frames let other streams in between.
     pub frame_size: u32,
     /// Bytes of one stream that are taken from its sender before the socket takes them.
@@ -69,6 +74,8 @@ const GENERAL: LaneSettings = LaneSettings {
     max_streams: 1024,
     max_connections: 4,
     max_waiting: 4096,
+    queue: 256,
+    longest_wait: Duration::from_millis(100),
     frame_size: 32 * KIB,
     send_buffer: 256 * 1024,
     ping_every: Duration::from_secs(5),
@@ -87,6 +94,8 @@ const GOSSIP: LaneSettings = LaneSettings {
     max_streams: 256,
     max_connections: 1,
     max_waiting: 64,
+    queue: 8,
+    longest_wait: Duration::from_millis(20),
     frame_size: 16 * KIB,
     send_buffer: 64 * 1024,
     ping_every: Duration::from_secs(2),
@@ -106,6 +115,8 @@ const BIFROST_DATA: LaneSettings = LaneSettings {
     max_streams: 64,
     max_connections: 2,
     max_waiting: 128,
+    queue: 32,
+    longest_wait: Duration::from_millis(250),
     frame_size: 64 * KIB,
     send_buffer: 1024 * 1024,
     ping_every: Duration::from_secs(5),
@@ -123,6 +134,8 @@ const INGRESS_DATA: LaneSettings = LaneSettings {
     max_streams: 2048,
     max_connections: 4,
     max_waiting: 2048,
+    queue: 256,
+    longest_wait: Duration::from_millis(100),
     frame_size: 16 * KIB,
     send_buffer: 128 * 1024,
     ping_every: Duration::from_secs(5),
@@ -154,6 +167,8 @@ fn of_bounds(bounds: &LaneBounds) -> LaneSettings {
         max_streams: bounds.max_streams,
         max_connections: bounds.max_connections as usize,
         max_waiting: bounds.max_waiting as usize,
+        // What may wait for a dial may wait for room, as far as General goes.
+        queue: GENERAL.queue.min(bounds.max_waiting as usize),
         dscp: bounds.dscp,
         priority: bounds.priority.into(),
         ..GENERAL
@@ -183,6 +198,10 @@ mod tests {
             // A frame that waits behind more than this is as good as in another lane's queue.
             assert!((1..=MIB).contains(&lane.unsent), "{lane:?}");
             assert!((64 * 1024..=512 * 1024).contains(&lane.turn), "{lane:?}");
+            // Who waits holds a request in memory, and its caller in suspense.
+            assert!((1..=256).contains(&lane.queue), "{lane:?}");
+            let wait = lane.longest_wait.as_millis();
+            assert!((10..=250).contains(&wait), "{lane:?}");
         }
     }
 
@@ -199,6 +218,7 @@ mod tests {
         });
         assert_eq!((settings.dscp, settings.priority), (34, 5));
         assert_eq!((settings.max_streams, settings.max_waiting), (8, 4));
+        assert_eq!(settings.queue, 4);
         assert_eq!(settings.unsent, GENERAL.unsent);
         assert_eq!(settings.turn, GENERAL.turn);
     }

@@ -40,6 +40,7 @@ impl Stack {
                 &place.key,
                 place.address,
                 place.persistent,
+                || true,
             );
             let seat = tokio::select! {
                 biased;

@@ -241,14 +241,18 @@ impl Stack {
             }
         };
         let key = local_key(local, (classified.class, classified.lane));
-        let seat = self.seat(service, &key, &local.address, true).await;
-        seat.map(|seat| Way {
-            seat,
-            in_flight: None,
-            _place: place,
-            node: Some(own.clone()),
-        })
-        .map_err(failed)
+        // Where nobody else offers it, it waits for room.
+        let hub = || classified.target.hub();
+        let alone = || hub().iter().all(|endpoint| endpoint.node == *own);
+        let seat = self.seat(service, &key, &local.address, true, alone);
+        seat.await
+            .map(|seat| Way {
+                seat,
+                in_flight: None,
+                _place: place,
+                node: Some(own.clone()),
+            })
+            .map_err(failed)
     }
 
     /// An endpoint of the hub.
@@ -309,8 +313,20 @@ impl Stack {
         };
         let spoken = classified.spoken.as_ref();
         let persistent = spoken.map_or(target.rule.persistent, |spoken| spoken.persistent);
+        // A call waits for room only where it is the last place to try.
+        let last = || {
+            let exclude = [tried, std::slice::from_ref(&node)].concat();
+            let wanted = Wanted {
+                exclude: &exclude,
+                ..wanted
+            };
+            let other = target
+                .hub()
+                .pick(&wanted, fastrand::u64(..), Instant::now());
+            other.is_err()
+        };
         match self
-            .seat(service, &key, &Address::Tcp(address), persistent)
+            .seat(service, &key, &Address::Tcp(address), persistent, last)
             .await
         {
             Ok(seat) => Ok(Way {
@@ -386,9 +402,10 @@ impl Stack {
         key: &Key,
         address: &Address,
         persistent: bool,
+        may_wait: impl FnOnce() -> bool,
     ) -> Result<Seat, Failure> {
         self.pool
-            .seat(key, address, persistent)
+            .seat(key, address, persistent, may_wait)
             .await
             .map_err(|error| {
                 // What was said a moment ago is no news: it may be well again by now.

@@ -7,8 +7,9 @@
     reason = "a panic with a clear message is a failed test"
 )]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use futures_util::stream;
 use sidelane_tests::admin::Metrics;
 use sidelane_tests::ask::ask_over;
@@ -16,6 +17,7 @@ use sidelane_tests::client::{RawAnswer, RawCall, RawClient, framed, mesh_reason}
 use sidelane_tests::cluster::Node;
 use sidelane_tests::fake_control::{FakeControl, endpoint, full, state};
 use sidelane_tests::fake_peer::FakePeer;
+use sidelane_tests::load::{Load, Plan};
 use sidelane_tests::upstream::MESSAGE_LIMIT;
 use sidelane_tests::wire::v1::bulk_client::BulkClient;
 use sidelane_tests::wire::v1::{PullRequest, PushRequest};
@@ -33,10 +35,15 @@ const MIB: u32 = 1024 * 1024;
 
 /// What `/config` says of a bound of lane gossip.
 async fn bound(node: &Node, name: &str) -> usize {
+    bound_of(node, "gossip", name).await
+}
+
+/// The same of any lane.
+async fn bound_of(node: &Node, lane: &str, name: &str) -> usize {
     let config = node.config().await;
     let lanes = config["lanes"].as_array().unwrap();
-    let gossip = lanes.iter().find(|lane| lane["lane"] == "gossip").unwrap();
-    usize::try_from(gossip[name].as_u64().unwrap()).unwrap()
+    let lane = lanes.iter().find(|it| it["lane"] == lane).unwrap();
+    usize::try_from(lane[name].as_u64().unwrap()).unwrap()
 }
 
 /// Begins so many calls, and leaves them open.
@@ -63,13 +70,18 @@ async fn until(node: &Node, (name, lane, side): (&str, &str, &str), wanted: impl
 }
 
 fn assert_full(answer: &RawAnswer) {
+    assert_full_lane(answer, "gossip");
+}
+
+fn assert_full_lane(answer: &RawAnswer, lane: &str) {
     let status = answer.grpc_status().unwrap();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     assert_eq!(mesh_reason(&status).as_deref(), Some("LANE_FULL"));
     assert_eq!(answer.headers["sidelane-error"], "LANE_FULL");
     let pushback = answer.headers["grpc-retry-pushback-ms"].to_str().unwrap();
     assert!(pushback.parse::<u32>().unwrap() > 0);
-    assert!(status.message().contains("lane gossip"), "{status:?}");
+    let named = format!("lane {lane}");
+    assert!(status.message().contains(&named), "{status:?}");
 }
 
 #[tokio::test]
@@ -136,6 +148,90 @@ async fn a_lane_without_a_seat_refuses_and_the_others_go_on() {
     until(caller, (in_flight, "gossip", "dialled"), |it| it == 0.0).await;
     until(callee, (in_flight, "gossip", "accepted"), |it| it == 0.0).await;
     let answer = ask_over(&client, BEAT, &[]).await;
+    assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
+}
+
+#[tokio::test]
+async fn bulk_without_room_waits_in_a_short_line_and_the_others_go_on() {
+    let (open, gate) = watch::channel(false);
+    let bulk = RawUpstream::start(move |request| {
+        let mut gate = gate.clone();
+        async move {
+            let _ = gate.wait_for(|open| *open).await;
+            let mut body = request.answer.begin(http::StatusCode::OK, &[]);
+            body.message(&[]);
+            body.trailers(&[("grpc-status", "0")], None);
+        }
+    })
+    .await;
+    let others = Upstream::named("others").start().await;
+    let mesh = cluster!()
+        .control()
+        .node("caller")
+        .node("callee")
+        .serving(services::BULK, &bulk)
+        .serving(services::ECHO, &others)
+        .serving(services::BEAT, &others)
+        .start()
+        .await;
+    let caller = mesh.node("caller");
+    let of_lane = |name| bound_of(caller, "bifrost_data", name);
+    let room = of_lane("max_streams").await * of_lane("max_connections").await;
+    let (queue, wait) = (of_lane("queue").await, of_lane("longest_wait_ms").await);
+    #[allow(clippy::cast_precision_loss, reason = "a few hundred")]
+    let all = room as f64;
+    let client = RawClient::connect(caller.outbound()).await.unwrap();
+    // One opens the first link: while it is dialled, fewer may wait than have room.
+    let mut calls = begun(&client, BULK, 1).await;
+    let in_flight = ("calls_in_flight", "bifrost_data", "dialled");
+    until(caller, in_flight, |it| it == 1.0).await;
+    calls.extend(begun(&client, BULK, room - 1).await);
+    until(caller, in_flight, |it| it == all).await;
+
+    let plan = Plan {
+        rate: 200,
+        longest_ms: 5,
+    };
+    let load = Load::start(caller.outbound(), plan).await;
+    let beats = async {
+        for _ in 0..100 {
+            let answer = ask_over(&client, BEAT, &[]).await;
+            assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let more = (0..2 * queue).map(|_| async {
+        let start = Instant::now();
+        assert_full_lane(&ask_over(&client, BULK, &[]).await, "bifrost_data");
+        start.elapsed()
+    });
+    let ((), refused) = tokio::join!(beats, join_all(more));
+    // As many as fit into the line waited as long as they may, and nobody else.
+    let longest = Duration::from_millis(wait.try_into().unwrap());
+    let waited = refused.iter().filter(|it| **it >= longest).count();
+    assert!((1..=queue).contains(&waited), "{refused:?}");
+    let report = load.stop().await;
+    let failed: Vec<_> = report
+        .calls
+        .iter()
+        .filter(|it| it.result.is_err())
+        .collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    let metrics = caller.metrics().await;
+    let waiting = figure(&metrics, "calls_waiting", "bifrost_data", "dialled");
+    assert_eq!(waiting, 0.0);
+    #[allow(clippy::cast_precision_loss, reason = "a few dozen")]
+    let expected = 2.0 * queue as f64;
+    let full = figure(&metrics, "full_total", "bifrost_data", "dialled");
+    assert_eq!(full, expected);
+
+    // What is given back is for whoever comes next.
+    open.send_replace(true);
+    for call in calls {
+        let answer = call.answer().await.unwrap();
+        assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
+    }
+    let answer = ask_over(&client, BULK, &[]).await;
     assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
 }
 

@@ -17,6 +17,7 @@ use super::key::Key;
 use crate::http2;
 use crate::kin::Kinship;
 use crate::lane::LaneSettings;
+use crate::line::Line;
 use crate::telemetry::{Counted, LaneCounters};
 
 /// One connection.
@@ -42,6 +43,8 @@ pub struct Link {
     /// good order.
     sender: Mutex<Option<SendRequest<Bytes>>>,
     in_flight: AtomicU32,
+    /// Those who wait for a seat on this link, or on another one of its key.
+    line: Arc<Line<Seat>>,
     calls: AtomicU64,
     last_used: Mutex<Instant>,
     closed: AtomicBool,
@@ -77,7 +80,7 @@ impl Link {
         sender: SendRequest<Bytes>,
         (local, remote): (Option<SocketAddr>, Option<SocketAddr>),
         (limit, kinship): (u32, Option<Kinship>),
-        counters: Option<Arc<LaneCounters>>,
+        (counters, line): (Option<Arc<LaneCounters>>, Arc<Line<Seat>>),
         (opened, expires): (Instant, Instant),
     ) -> Self {
         Self {
@@ -91,6 +94,7 @@ impl Link {
             expires,
             sender: Mutex::new(Some(sender)),
             in_flight: AtomicU32::new(0),
+            line,
             calls: AtomicU64::new(0),
             last_used: Mutex::new(opened),
             closed: AtomicBool::new(false),
@@ -118,6 +122,8 @@ impl Link {
     /// Lets calls in flight finish, takes no new ones, and then closes.
     pub fn retire(&self) {
         self.sender().take();
+        // Whoever waits for a seat here finds one elsewhere, or dials.
+        self.line.dismiss();
     }
 
     pub(super) fn retired(&self) -> bool {
@@ -129,8 +135,7 @@ impl Link {
         self.retire();
     }
 
-    /// Takes a place, if one is free. Called under the pool's lock, so that two callers cannot
-    /// take the last one.
+    /// Takes a place, if one is free.
     pub(super) fn seat(self: &Arc<Self>) -> Option<Seat> {
         // What the other side's SETTINGS allow now may be less than was agreed: an app that takes
         // fewer calls at once would make h2 hold back the rest, without an end.
@@ -139,15 +144,28 @@ impl Link {
             .as_ref()
             .map(SendRequest::current_max_send_streams)?;
         let allowed = u32::try_from(allowed).unwrap_or(u32::MAX).min(self.limit);
-        if self.closed.load(Ordering::Relaxed) || self.in_flight() >= allowed {
+        if self.closed.load(Ordering::Relaxed) {
             return None;
         }
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let one_more = |in_flight| (in_flight < allowed).then_some(in_flight + 1);
+        let (set, get) = (Ordering::SeqCst, Ordering::SeqCst);
+        self.in_flight.fetch_update(set, get, one_more).ok()?;
         self.calls.fetch_add(1, Ordering::Relaxed);
         Some(Seat {
             link: Arc::clone(self),
             _call: self.counters.as_ref().map(LaneCounters::call),
         })
+    }
+
+    /// Gives the places that are free to those who wait, the first first.
+    pub(super) fn serve_line(self: &Arc<Self>) {
+        while !self.line.is_empty() {
+            let Some(seat) = self.seat() else {
+                return;
+            };
+            // Nobody waits any more: it is free again.
+            drop(self.line.give(seat));
+        }
     }
 
     pub(super) fn idle_since(&self) -> Option<Instant> {
@@ -194,13 +212,17 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if self.link.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+        if self.link.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
             let mut last = self
                 .link
                 .last_used
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             *last = Instant::now();
+        }
+        // All that a line costs where nobody waits.
+        if !self.link.line.is_empty() {
+            self.link.serve_line();
         }
     }
 }

@@ -19,6 +19,7 @@ use h2::client::SendRequest;
 use sidelane_proto::model::{Generation, NodeId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout_at;
 
 use backoff::Backoff;
 pub use connect::{ConnectError, PEER_PROTOCOL};
@@ -28,6 +29,7 @@ pub use link::{CloseCause, Link, Seat, Sent};
 use crate::identity::Own;
 use crate::kin::Kinship;
 use crate::lane::{MAX_AGE, settings};
+use crate::line::{InLine, Line};
 use crate::onward::Onward;
 use crate::telemetry::{Counted, LaneCounters, Metrics, Side};
 
@@ -92,6 +94,8 @@ struct Slot {
     blocked: Option<(Instant, Arc<ConnectError>)>,
     persistent: bool,
     touched: Instant,
+    /// Calls that wait for room while all links are full.
+    line: Arc<Line<Seat>>,
     /// Of the lane; `None` towards local services.
     counters: Option<Arc<LaneCounters>>,
 }
@@ -127,7 +131,8 @@ impl Pool {
         })
     }
 
-    /// A seat for one call, on a connection that stands or is dialled now.
+    /// A seat for one call, on a connection that stands or is dialled now. Where all are full,
+    /// `may_wait` is asked whether the call waits its turn, for as long as its lane says.
     ///
     /// # Errors
     /// There is no room in the lane, or no connection. The call was not sent.
@@ -136,13 +141,72 @@ impl Pool {
         key: &Key,
         address: &Address,
         persistent: bool,
+        may_wait: impl FnOnce() -> bool,
+    ) -> Result<Seat, PoolError> {
+        let found = match self.seat_now(key, address, persistent).await {
+            Err(full @ PoolError::LaneFull { .. }) if may_wait() => {
+                // In a box: a call that finds room is no larger for it.
+                let in_line = Box::pin(self.seat_in_line(key, address, persistent));
+                in_line.await.unwrap_or(Err(full))
+            }
+            found => found,
+        };
+        if let Err(PoolError::LaneFull { .. }) = &found {
+            let counters = self.counters(key);
+            counters.iter().for_each(|counters| counters.full());
+        }
+        found
+    }
+
+    async fn seat_now(
+        &self,
+        key: &Key,
+        address: &Address,
+        persistent: bool,
     ) -> Result<Seat, PoolError> {
         self.found_or_dialled(key, address, persistent, |slot| {
+            // Whoever came before goes first.
+            if !slot.line.is_empty() {
+                return None;
+            }
             let open = slot.links.iter().filter(|link| link.is_open());
             open.min_by_key(|link| link.in_flight())
                 .and_then(Link::seat)
         })
         .await
+    }
+
+    /// Waits for a seat; `None` where the line, too, is full, or the wait was too long.
+    async fn seat_in_line(
+        &self,
+        key: &Key,
+        address: &Address,
+        persistent: bool,
+    ) -> Option<Result<Seat, PoolError>> {
+        let until = Instant::now() + settings(key.lane).longest_wait;
+        loop {
+            let (in_line, _waiting) = self.join_line(key)?;
+            match timeout_at(until.into(), in_line).await {
+                Ok(Some(seat)) => return Some(Ok(seat)),
+                Err(_) => return None,
+                // The links are others now.
+                Ok(None) => {}
+            }
+            match self.seat_now(key, address, persistent).await {
+                Err(PoolError::LaneFull { .. }) => {}
+                found => return Some(found),
+            }
+        }
+    }
+
+    fn join_line(&self, key: &Key) -> Option<(InLine<Seat>, Option<Counted>)> {
+        let slots = self.slots();
+        let slot = slots.get(key)?;
+        let in_line = slot.line.join(settings(key.lane).queue)?;
+        let waiting = slot.counters.as_ref().map(LaneCounters::waiting);
+        // Room may have come free before the line was joined.
+        slot.links.iter().for_each(Link::serve_line);
+        Some((in_line, waiting))
     }
 
     /// Reaches a peer anew: by a link that was opened after `since`, or one that is dialled now.
@@ -269,14 +333,10 @@ impl Pool {
         slot.links.retain(|link| link.is_open());
         slot.touched = Instant::now();
         let lane = settings(key.lane);
-        let counters = slot.counters.clone();
-        let full = || {
-            counters.iter().for_each(|counters| counters.full());
-            PoolError::LaneFull {
-                key: key.to_string(),
-                connections: lane.max_connections,
-                limit: lane.max_streams,
-            }
+        let full = || PoolError::LaneFull {
+            key: key.to_string(),
+            connections: lane.max_connections,
+            limit: lane.max_streams,
         };
         if slot.dialing.is_none() {
             if let Some((until, error)) = &slot.blocked
@@ -291,7 +351,8 @@ impl Pool {
             if slot.links.len() >= lane.max_connections {
                 return Err(full());
             }
-            slot.dialing = Some(self.dial(key.clone(), address.clone()));
+            let line = Arc::clone(&slot.line);
+            slot.dialing = Some(self.dial(key.clone(), address.clone(), line));
         }
         if slot.waiting >= lane.max_waiting {
             return Err(full());
@@ -309,7 +370,7 @@ impl Pool {
     }
 
     /// Starts a dial that outlives the call that asked for it: others may wait for it too.
-    fn dial(&self, key: Key, address: Address) -> watch::Receiver<Dialled> {
+    fn dial(&self, key: Key, address: Address, line: Arc<Line<Seat>>) -> watch::Receiver<Dialled> {
         let (sender, receiver) = watch::channel(None);
         let pool = self.this.clone();
         let own = self.own.clone();
@@ -348,7 +409,7 @@ impl Pool {
                 opened.sender,
                 ends,
                 (limit, kinship),
-                counters.clone(),
+                (counters.clone(), line),
                 lifetime(),
             ));
             let _standing = counters.as_ref().map(LaneCounters::connection);
@@ -376,6 +437,7 @@ impl Pool {
             Ok(link) => {
                 slot.backoff.succeeded();
                 slot.blocked = None;
+                link.serve_line();
                 slot.links.push(link);
                 Ok(())
             }
@@ -438,6 +500,7 @@ impl Slot {
             blocked: None,
             persistent: false,
             touched: Instant::now(),
+            line: Arc::default(),
             counters,
         }
     }

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::FutureExt;
 use sidelane_proto::model::{ConnectionClass, Lane, PeerAddress};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -84,7 +85,7 @@ async fn all_who_wait_for_one_key_share_one_dial() {
     let server = Server::start().await;
     let (pool, _told) = pool();
     let key = server.key(Lane::GENERAL);
-    let seats = (0..50).map(|_| pool.seat(&key, &server.address, false));
+    let seats = (0..50).map(|_| pool.seat(&key, &server.address, false, || false));
     let seats = futures_util::future::join_all(seats).await;
     assert!(seats.iter().all(Result::is_ok));
     assert_eq!(server.connections(), 1);
@@ -99,7 +100,11 @@ async fn a_link_that_stood_before_does_not_count_as_reached_anew() {
     let server = Server::start().await;
     let (pool, _told) = pool();
     let key = server.key(Lane::GENERAL);
-    drop(pool.seat(&key, &server.address, false).await.unwrap());
+    drop(
+        pool.seat(&key, &server.address, false, || false)
+            .await
+            .unwrap(),
+    );
     let since = Instant::now();
     pool.reach(&key, &server.address, since).await.unwrap();
     assert_eq!(server.connections(), 2, "dialled although a link stood");
@@ -116,7 +121,7 @@ async fn lanes_do_not_share_a_connection() {
     let server = Server::start().await;
     let (pool, _told) = pool();
     for lane in [Lane::GENERAL, Lane::GOSSIP, Lane::BIFROST_DATA] {
-        pool.seat(&server.key(lane), &server.address, false)
+        pool.seat(&server.key(lane), &server.address, false, || false)
             .await
             .unwrap();
     }
@@ -132,11 +137,15 @@ async fn a_full_lane_refuses_and_says_so() {
     let room = lane.max_connections * lane.max_streams as usize;
     let mut seats = Vec::new();
     for _ in 0..room {
-        seats.push(pool.seat(&key, &server.address, false).await.unwrap());
+        seats.push(
+            pool.seat(&key, &server.address, false, || false)
+                .await
+                .unwrap(),
+        );
     }
     assert_eq!(server.connections(), lane.max_connections);
     let full = pool
-        .seat(&key, &server.address, false)
+        .seat(&key, &server.address, false, || false)
         .await
         .unwrap_err()
         .to_string();
@@ -145,8 +154,13 @@ async fn a_full_lane_refuses_and_says_so() {
          own lane"
     );
     assert_eq!(full, expected);
+    assert_eq!(pool.links().len(), lane.max_connections);
     seats.pop();
-    assert!(pool.seat(&key, &server.address, false).await.is_ok());
+    assert!(
+        pool.seat(&key, &server.address, false, || false)
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test]
@@ -169,7 +183,7 @@ async fn those_who_wait_for_a_dial_have_a_bound_too() {
     let mut waiting = JoinSet::new();
     for _ in 0..=bound {
         let (pool, key, address) = (Arc::clone(&pool), key.clone(), address.clone());
-        waiting.spawn(async move { pool.seat(&key, &address, false).await.map(drop) });
+        waiting.spawn(async move { pool.seat(&key, &address, false, || false).await.map(drop) });
     }
     // The one too many is told at once; the others still wait.
     let first = waiting.join_next().await.unwrap().unwrap();
@@ -189,14 +203,20 @@ async fn a_failed_dial_holds_back_the_next_ones() {
         class: ConnectionClass::Internal,
         lane: Lane::GENERAL,
     };
-    let first = pool.seat(&key, &address, false).await.unwrap_err();
+    let first = pool
+        .seat(&key, &address, false, || false)
+        .await
+        .unwrap_err();
     assert!(
         matches!(first, PoolError::Connect { again: None, .. }),
         "{first}"
     );
     let PoolError::Connect {
         again: Some(wait), ..
-    } = pool.seat(&key, &address, false).await.unwrap_err()
+    } = pool
+        .seat(&key, &address, false, || false)
+        .await
+        .unwrap_err()
     else {
         panic!("it was dialled again at once");
     };
@@ -208,11 +228,17 @@ async fn a_retired_link_lets_its_calls_finish() {
     let server = Server::start().await;
     let (pool, mut told) = pool();
     let key = server.key(Lane::GENERAL);
-    let seat = pool.seat(&key, &server.address, false).await.unwrap();
+    let seat = pool
+        .seat(&key, &server.address, false, || false)
+        .await
+        .unwrap();
     let request = http::Request::post("http://a/b.C/D").body(()).unwrap();
     let (answer, _body) = seat.send(request, false).unwrap();
     pool.links()[0].retire();
-    let second = pool.seat(&key, &server.address, false).await.unwrap();
+    let second = pool
+        .seat(&key, &server.address, false, || false)
+        .await
+        .unwrap();
     assert_eq!(server.connections(), 2);
     assert!(futures_util::FutureExt::now_or_never(answer).is_none());
     drop((seat, second));
@@ -227,7 +253,10 @@ async fn a_lost_link_is_told_and_its_calls_fail() {
     let server = Server::start().await;
     let (pool, mut told) = pool();
     let key = server.key(Lane::GENERAL);
-    let seat = pool.seat(&key, &server.address, false).await.unwrap();
+    let seat = pool
+        .seat(&key, &server.address, false, || false)
+        .await
+        .unwrap();
     let request = http::Request::post("http://a/b.C/D").body(()).unwrap();
     let (answer, _body) = seat.send(request, false).unwrap();
     server.accepting.abort();
@@ -243,8 +272,16 @@ async fn idle_and_old_links_end_but_persistent_ones_stay() {
     let (pool, _told) = pool();
     let idle = settings(Lane::GENERAL).idle;
     let (plain, kept) = (server.key(Lane::GENERAL), server.key(Lane::GOSSIP));
-    drop(pool.seat(&plain, &server.address, false).await.unwrap());
-    drop(pool.seat(&kept, &server.address, true).await.unwrap());
+    drop(
+        pool.seat(&plain, &server.address, false, || false)
+            .await
+            .unwrap(),
+    );
+    drop(
+        pool.seat(&kept, &server.address, true, || false)
+            .await
+            .unwrap(),
+    );
     let now = Instant::now();
     pool.sweep_at(now);
     assert_eq!(pool.links().len(), 2);
@@ -260,7 +297,10 @@ async fn a_busy_link_is_not_idle() {
     let server = Server::start().await;
     let (pool, _told) = pool();
     let key = server.key(Lane::GENERAL);
-    let _seat = pool.seat(&key, &server.address, false).await.unwrap();
+    let _seat = pool
+        .seat(&key, &server.address, false, || false)
+        .await
+        .unwrap();
     pool.sweep_at(Instant::now() + settings(Lane::GENERAL).idle * 2);
     assert_eq!(pool.links().len(), 1);
 }
@@ -278,7 +318,11 @@ async fn destinations_outside_the_mesh_have_a_bound() {
             lane: Lane::GENERAL,
         };
         let pool = Arc::clone(&pool);
-        async move { pool.seat(&key, &Address::Tcp(at), false).await.unwrap_err() }
+        async move {
+            pool.seat(&key, &Address::Tcp(at), false, || false)
+                .await
+                .unwrap_err()
+        }
     };
     for number in 0..DESTINATIONS_LIMIT {
         let error = reach(number).await;
@@ -291,7 +335,9 @@ async fn destinations_outside_the_mesh_have_a_bound() {
     assert!(matches!(error, PoolError::Connect { .. }), "{error}");
     let server = Server::start().await;
     let own = server.key(Lane::GENERAL);
-    pool.seat(&own, &server.address, false).await.unwrap();
+    pool.seat(&own, &server.address, false, || false)
+        .await
+        .unwrap();
     pool.sweep_at(Instant::now() + FORGET + SWEEP);
     let error = reach(DESTINATIONS_LIMIT).await;
     assert!(matches!(error, PoolError::Connect { .. }), "{error}");
@@ -302,11 +348,78 @@ async fn every_link_is_known_as_the_sidecars_own_for_as_long_as_it_stands() {
     let server = Server::start().await;
     let (pool, mut told) = pool();
     let key = server.key(Lane::GENERAL);
-    pool.seat(&key, &server.address, false).await.unwrap();
+    pool.seat(&key, &server.address, false, || false)
+        .await
+        .unwrap();
     let link = Arc::clone(&pool.links()[0]);
     let (local, remote) = (link.local.unwrap(), link.remote.unwrap());
     assert!(pool.onward.has_opened(local, remote));
     pool.close().await;
     assert!(!pool.onward.has_opened(local, remote));
     assert!(told.try_recv().is_err());
+}
+
+/// A lane without room, and all its seats.
+async fn full(server: &Server, pool: &Pool, lane: Lane) -> Vec<Seat> {
+    let (key, lane) = (server.key(lane), settings(lane));
+    let mut seats = Vec::new();
+    for _ in 0..lane.max_connections * lane.max_streams as usize {
+        let seat = pool.seat(&key, &server.address, false, || false).await;
+        seats.push(seat.unwrap());
+    }
+    seats
+}
+
+#[tokio::test]
+async fn who_waits_for_room_gets_it_in_turn_and_the_line_has_a_bound() {
+    let server = Server::start().await;
+    let (pool, _told) = pool();
+    let (key, lane) = (server.key(Lane::GOSSIP), settings(Lane::GOSSIP));
+    let mut seats = full(&server, &pool, Lane::GOSSIP).await;
+    let wait = || pool.seat(&key, &server.address, false, || true);
+    let mut line: Vec<_> = (0..lane.queue).map(|_| Box::pin(wait())).collect();
+    for waits in &mut line {
+        assert!(waits.now_or_never().is_none());
+    }
+    // One too many, and that at once.
+    let refused = wait().now_or_never();
+    assert!(matches!(refused, Some(Err(PoolError::LaneFull { .. }))));
+    // Who leaves is passed over; the others keep their turn.
+    drop(line.remove(0));
+    seats.pop();
+    let Some(Ok(second)) = (&mut line[0]).now_or_never() else {
+        panic!("the first in line has its turn");
+    };
+    assert!((&mut line[1]).now_or_never().is_none());
+    // Newcomers go behind, also where a seat is given back at this moment.
+    drop(second);
+    let newcomer =
+        futures_util::FutureExt::now_or_never(pool.seat(&key, &server.address, false, || false));
+    assert!(matches!(newcomer, Some(Err(PoolError::LaneFull { .. }))));
+    assert!((&mut line[1]).now_or_never().is_some());
+}
+
+#[tokio::test]
+async fn nobody_waits_longer_than_the_lane_says() {
+    let server = Server::start().await;
+    let (pool, _told) = pool();
+    let (key, lane) = (server.key(Lane::GOSSIP), settings(Lane::GOSSIP));
+    let _seats = full(&server, &pool, Lane::GOSSIP).await;
+    let start = Instant::now();
+    let refused = pool.seat(&key, &server.address, false, || true).await;
+    assert!(matches!(refused, Err(PoolError::LaneFull { .. })));
+    assert!(start.elapsed() >= lane.longest_wait);
+}
+
+#[tokio::test]
+async fn who_waits_on_links_that_retire_dials_anew() {
+    let server = Server::start().await;
+    let (pool, _told) = pool();
+    let key = server.key(Lane::GOSSIP);
+    let _seats = full(&server, &pool, Lane::GOSSIP).await;
+    let mut waits = Box::pin(pool.seat(&key, &server.address, false, || true));
+    assert!((&mut waits).now_or_never().is_none());
+    pool.links().iter().for_each(|link| link.retire());
+    assert!(waits.await.is_ok());
+    assert_eq!(server.connections(), 2);
 }

@@ -193,7 +193,7 @@ pub(super) fn render(text: &mut String, lanes: &mut [Arc<LaneCounters>]) {
         (
             "sidelane_lane_calls_waiting",
             "gauge",
-            "Calls that wait for a link that is being dialled.",
+            "Calls that wait for a link that is being dialled, or for room on full ones.",
             |lane| &lane.waiting,
         ),
         (

@@ -154,8 +154,8 @@ const RULE: &[Case] = &[
         "secured: true",
         "proto/shop.proto:11:5: `secured` is no field of sidelane.routing.v1.ServiceRule; did you \
          mean `secure`? (known are category, connection, lane, secure, persistent, load_balancing, \
-         timeout, load_balancing_custom, connection_custom, retry, max_timeout, split, limits, \
-         concurrency, fault)",
+         timeout, load_balancing_custom, connection_custom, retry, max_timeout, limits, \
+         concurrency, fault, split)",
         "secure: false",
     ),
     (
@@ -247,7 +247,7 @@ fn of_services_in_single_options() {
             "proto/shop.proto:7:3: option field '(sidelane.routing.v1.service).lain' is not \
              defined; did you mean `lane`? (known are category, connection, lane, secure, \
              persistent, load_balancing, timeout, load_balancing_custom, connection_custom, retry, \
-             max_timeout, limits, concurrency, fault)",
+             max_timeout, limits, concurrency, fault, split)",
             "(.sidelane.routing.v1.service).lane",
         ),
         (
