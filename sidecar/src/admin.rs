@@ -1,6 +1,7 @@
 //! The admin pages: is it alive, is it ready and if not why, what does it count, how is it set up,
 //! why would a call go there, and the drain.
 
+mod balance;
 mod rules;
 
 use std::sync::Arc;
@@ -241,6 +242,7 @@ impl Admin {
                 of_lane as u64,
             );
         }
+        balance::render(&mut text, &stack.mesh.view());
         let status = stack.discovery.status().borrow().clone();
         let counters = stack.discovery.counters();
         let values = [

@@ -125,7 +125,7 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
     let given = local_addresses(&config, &host)?;
     let beside = given.iter().map(|(service, _)| service.clone());
     let mesh = Mesh::with_strategies(routes, beside.collect(), strategies, Arc::clone(&metrics));
-    let mesh = Arc::new(mesh);
+    let mesh = Arc::new(mesh.standing_at(config.locality.clone()));
     let rule_of = |service: &ServiceName| compiled(routes, service);
     let local = LocalServices::new(given, rule_of)
         .with_weight(config.weight)

@@ -73,7 +73,8 @@ pub struct Call {
     pub node: Option<NodeId>,
     /// The lane that is asked for.
     pub lane: Option<Lane>,
-    /// The key that it brings, hashed by [`hash_key`].
+    /// The key that it brings, in `sidelane-hash` or in the header that its rule names, hashed by
+    /// [`hash_key`].
     pub hash: Option<u64>,
     /// The rule that its caller was built with, where it says so.
     pub rule: Option<Arc<SpokenRule>>,
@@ -176,6 +177,14 @@ impl Call {
         CallPath {
             service: &path[1..self.service_end],
             method: &path[self.service_end + 1..],
+        }
+    }
+
+    /// Takes its key from this header, which its rule names, where it brings no other.
+    pub fn key_by(&mut self, parts: &Parts, header: Option<&str>) {
+        if let (None, Some(header)) = (self.hash, header) {
+            let value = parts.headers.get(header);
+            self.hash = value.map(|value| hash_key(value.as_bytes()));
         }
     }
 
@@ -401,6 +410,22 @@ mod tests {
             error.to_string(),
             "`sidelane-lane: fast` is no lane; lanes are general, gossip, bifrost_data, ingress_data"
         );
+    }
+
+    #[test]
+    fn the_rules_header_is_the_key_of_calls_that_bring_none() {
+        let keyed = |headers: &[(&str, &str)], header| {
+            let (mut call, parts) = read("/a.B/C", headers).unwrap();
+            call.key_by(&parts, header);
+            call.hash
+        };
+        let user = [GRPC, ("x-user", "order-7")];
+        let said = Some(hash_key(b"order-7"));
+        assert_eq!(keyed(&user, Some("x-user")), said);
+        assert_eq!(keyed(&user, Some("x-other")), None);
+        assert_eq!(keyed(&user, None), None);
+        let both = [GRPC, ("x-user", "other"), ("sidelane-hash", "order-7")];
+        assert_eq!(keyed(&both, Some("x-user")), said);
     }
 
     #[test]

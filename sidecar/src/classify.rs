@@ -59,6 +59,12 @@ impl Classified {
         spoken.or_else(|| self.target.agreement())
     }
 
+    /// The header that the rule names as the key of calls which bring none.
+    #[must_use]
+    pub fn hash_header(&self) -> Option<&str> {
+        self.target.rule.balancing.hash_header.as_deref()
+    }
+
     /// What the rule says of its method.
     #[must_use]
     pub fn method(&self) -> Option<&MethodRule> {

@@ -13,7 +13,7 @@ use sidelane::routing::Found;
 use sidelane_proto::model::{Rule, Split};
 use sidelane_proto::wire::admin::v1 as wire;
 
-use crate::balance::{Strategy, Unfit, Wanted};
+use crate::balance::{Nearness, Strategy, Unfit, Wanted};
 use crate::call::{Call, Caller, HASH_HEADER, LANE_HEADER, NODE_HEADER, RULE_HEADER};
 use crate::classify::{Classified, ClassifyError};
 use crate::mesh::{RuleSource, Target, View};
@@ -78,6 +78,9 @@ struct CandidateText {
     in_flight: u64,
     eligible: bool,
     reason: String,
+    weight: u32,
+    warmth: u8,
+    nearness: String,
     #[serde(skip)]
     wire_health: i32,
 }
@@ -227,7 +230,8 @@ fn pick(
         key: call.hash,
         caller: stack.own.node.as_str(),
     };
-    let (hub, now) = (target.hub(), Instant::now());
+    let (mut hub, now) = (target.hub(), Instant::now());
+    hub.settle(now);
     for candidate in hub.candidates(&wanted, now) {
         let endpoint = &candidate.endpoint;
         let address = endpoint.addresses.of(classified.class);
@@ -244,6 +248,9 @@ fn pick(
                 .as_ref()
                 .map(Unfit::to_string)
                 .unwrap_or_default(),
+            weight: candidate.weight,
+            warmth: candidate.warmth,
+            nearness: candidate.nearness.to_string(),
         });
     }
     let meant_here = call
@@ -272,10 +279,30 @@ fn pick(
         answer.steps.push(text);
     }
     if call.node.is_none() && strategy == Strategy::ConsistentHash {
-        answer.steps.push(match call.hash {
-            Some(_) => "key: the call's `sidelane-hash`".to_owned(),
-            None => format!("key: the caller's node, {}", stack.own.node),
-        });
+        answer
+            .steps
+            .push(match (call.hash, classified.hash_header()) {
+                (Some(_), _) => "key: the call's `sidelane-hash`".to_owned(),
+                (None, Some(header)) => format!(
+                    "key: the call's `{header}`, or without it the caller's node, {}",
+                    stack.own.node
+                ),
+                (None, None) => format!("key: the caller's node, {}", stack.own.node),
+            });
+        let count = hub.counters().keyless_picks;
+        let text = format!("{count} calls so far brought no key and went by the caller's node");
+        answer.steps.push(text);
+    }
+    if let Some(circle) = hub.circle_for(&wanted) {
+        answer.steps.push(format!(
+            "near endpoints first: {}; farther ones get what is too much for them ({} calls so far)",
+            match circle {
+                Nearness::Zone => "those of this zone can take the call",
+                Nearness::Region => "this zone cannot take the call, its region can",
+                Nearness::Elsewhere => "neither this zone nor its region can take the call",
+            },
+            hub.counters().spilled_picks,
+        ));
     }
     let picked = hub.peek(&wanted, fastrand::u64(..), now);
     let picked = picked.map_err(|error| pick_failure(target.name.as_str(), &error))?;
@@ -379,6 +406,9 @@ impl Explanation {
                     in_flight: candidate.in_flight,
                     eligible: candidate.eligible,
                     reason: candidate.reason.clone(),
+                    weight: candidate.weight,
+                    warmth: candidate.warmth.into(),
+                    nearness: candidate.nearness.clone(),
                 })
                 .collect(),
             pick: self.pick.clone(),

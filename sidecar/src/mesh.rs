@@ -12,7 +12,8 @@ use std::time::Instant;
 use arc_swap::Guard;
 use sidelane::routing::RouteTable;
 use sidelane_proto::model::{
-    ConnectionClass, Generation, Lane, NodeId, PushedRule, Rule, ServiceName, ServiceState,
+    ConnectionClass, Generation, Lane, Locality, LocalityPreference, NodeId, PushedRule, Rule,
+    ServiceName, ServiceState,
 };
 
 use crate::admission::Admitted;
@@ -101,6 +102,8 @@ pub struct Mesh {
     local: Vec<ServiceName>,
     strategies: Strategies,
     metrics: Arc<Metrics>,
+    /// Where this node stands.
+    own: Locality,
 }
 
 /// A node's generation that is no longer meant by anybody: its links must go.
@@ -127,6 +130,7 @@ impl Mesh {
             local,
             strategies,
             metrics,
+            own: Locality::default(),
         };
         let mut draft = View::default().draft();
         for rule in routes.rules() {
@@ -146,6 +150,16 @@ impl Mesh {
         let states: Vec<ServiceState> = mesh.local.iter().map(nobody_yet).collect();
         mesh.replace(&states, &[], Instant::now());
         mesh
+    }
+
+    /// The same mesh, seen from there.
+    #[must_use]
+    pub fn standing_at(mut self, own: Locality) -> Self {
+        for target in self.view().targets() {
+            target.hub().stand_at(own.clone());
+        }
+        self.own = own;
+        self
     }
 
     /// The strategies that rules can name beside Sidelane's.
@@ -303,7 +317,11 @@ impl Mesh {
         };
         let (strategy, _) = self.strategies.serving(&rule);
         let hub = known.map_or_else(
-            || Arc::new(Mutex::new(Hub::new(strategy))),
+            || {
+                let mut hub = Hub::new(strategy);
+                hub.stand_at(self.own.clone());
+                Arc::new(Mutex::new(hub))
+            },
             |target| Arc::clone(&target.hub),
         );
         let before = known.and_then(|known| known.admitted.as_ref());
@@ -341,13 +359,19 @@ impl Mesh {
                 reopen(&mut target.hub());
             }
         }
-        {
-            let mut hub = target.hub();
-            hub.set_strategy(strategy);
-            hub.set_split(target.rule.split.as_ref());
-        }
+        let mut hub = target.hub();
+        hub.set_strategy(strategy);
+        hub.set_split(target.rule.split.as_ref());
+        hub.prefer_near(rule_prefers_near(&target.rule));
+        hub.set_slow_start(target.rule.balancing.slow_start);
+        drop(hub);
         target
     }
+}
+
+/// It does unless it says otherwise.
+fn rule_prefers_near(rule: &Rule) -> bool {
+    rule.balancing.locality != Some(LocalityPreference::Ignore)
 }
 
 /// What is known of links is known of one class and lane: in another one every endpoint is worth

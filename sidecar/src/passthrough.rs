@@ -61,7 +61,7 @@ impl Stack {
                 let failure = if plain { as_http(failure) } else { failure };
                 return self.refuse(&mut respond, failure);
             }
-            let (call, decided) = match decided {
+            let (mut call, decided) = match decided {
                 Ok(decided) => decided,
                 Err(error) if self.policy.passthrough && passes(&error, &head.method) => {
                     strip_mesh_headers(&mut head.headers);
@@ -80,6 +80,7 @@ impl Stack {
             };
             match self.heard(decided, &call, &head).await {
                 Ok(classified) => {
+                    call.key_by(&head, classified.hash_header());
                     self.routed(&call, &classified, &head, body, &mut respond)
                         .await;
                 }

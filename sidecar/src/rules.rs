@@ -143,6 +143,10 @@ fn filled(compiled: &Arc<Rule>, offered: &Rule) -> Arc<Rule> {
         rule.load_balancing = offered.load_balancing;
         rule.strategy.clone_from(&offered.strategy);
     }
+    let balancing = compiled.balancing.or(&offered.balancing);
+    if balancing != compiled.balancing {
+        rule.to_mut().balancing = balancing;
+    }
     if compiled.timeout.is_none() && offered.timeout.is_some() {
         rule.to_mut().timeout = offered.timeout;
     }

@@ -90,7 +90,7 @@ impl Stack {
         let (mut head, body) = request.into_parts();
         async move {
             // First of all: nothing below may see a path or a header that was not checked.
-            let (call, decided) = match self.decide(&mut head, arrived) {
+            let (mut call, decided) = match self.decide(&mut head, arrived) {
                 Ok(decided) => decided,
                 Err(error) => return self.refuse(&mut respond, error.into()),
             };
@@ -104,6 +104,7 @@ impl Stack {
                 Ok(classified) => classified,
                 Err(error) => return self.refuse(&mut respond, error.into()),
             };
+            call.key_by(&head, classified.hash_header());
             self.routed(&call, &classified, &head, body, &mut respond)
                 .await;
         }

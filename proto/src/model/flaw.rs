@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::admission::Wrong;
+use super::balancing::BalancingFlaw;
 use super::error::{FieldError, Problem};
 use super::lane::is_plain_name;
 use super::matrix::check_pair;
@@ -31,6 +32,8 @@ pub enum Flaw {
     Timeout,
     /// The ceiling is.
     MaxTimeout,
+    /// What it says of balancing cannot be.
+    Balancing(BalancingFlaw),
     /// The time limit is above the ceiling.
     AboveCeiling,
     /// More methods than [`METHODS_LIMIT`].
@@ -84,6 +87,9 @@ impl Rule {
             if !is_plain_name(text(strategy)) {
                 return Some(Flaw::Strategy);
             }
+        }
+        if let Some(flaw) = self.balancing.flaw() {
+            return Some(Flaw::Balancing(flaw));
         }
         if !is_limit(self.timeout) {
             return Some(Flaw::Timeout);
@@ -204,6 +210,7 @@ impl Flaw {
             | Self::MethodTimeout(_)
             | Self::MethodAboveCeiling(_) => "timeout",
             Self::MaxTimeout => "max_timeout",
+            Self::Balancing(flaw) => flaw.field(),
             Self::Methods => "methods",
             Self::Attempts | Self::MethodAttempts(_) => "retry.attempts",
             Self::RetryOfNone | Self::RetryOfOnce(_) => "retry",
@@ -231,6 +238,7 @@ impl Flaw {
             Self::Origin => "is longer than 1024 bytes",
             Self::Pair => "does not go with this connection class",
             Self::TwoStrategies => "is given, and load_balancing too; one of them decides",
+            Self::Balancing(flaw) => flaw.reason(),
             Self::Strategy => "is no name of lower-case letters, digits and `_`, of at most 63",
             Self::Timeout | Self::MaxTimeout | Self::MethodTimeout(_) => {
                 "is no time limit above zero and of at most 24 hours"

@@ -4,6 +4,7 @@
 //! Nothing here does I/O or knows the time.
 
 pub mod admission;
+pub mod balancing;
 pub mod breaking;
 pub mod class;
 pub mod endpoint;
@@ -27,6 +28,7 @@ pub mod vocabulary;
 pub mod written;
 
 pub use admission::{Abort, Admission, Concurrency, Delay, Fault, Limit, Per};
+pub use balancing::{Balancing, LocalityPreference};
 pub use class::{ClassDefinition, ConnectionClass, OwnClass};
 pub use endpoint::{Addresses, Endpoint, Health, Locality, Offer, PeerAddress};
 pub use error::{FieldError, Problem};

@@ -115,6 +115,7 @@ impl PushedRule {
                 methods: base.methods.clone(),
                 load_balancing: base.load_balancing,
                 strategy: base.strategy.clone(),
+                balancing: base.balancing.clone(),
                 timeout: base.timeout,
                 max_timeout: base.max_timeout,
                 retry: base.retry,
@@ -127,6 +128,7 @@ impl PushedRule {
             rule.load_balancing = pushed.load_balancing;
             rule.strategy.clone_from(&pushed.strategy);
         }
+        rule.balancing = pushed.balancing.or(&rule.balancing);
         rule.timeout = pushed.timeout.or(rule.timeout);
         rule.max_timeout = pushed.max_timeout.or(rule.max_timeout);
         rule.retry = pushed.retry.or(rule.retry);

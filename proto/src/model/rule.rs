@@ -7,6 +7,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::admission::{Admission, Concurrency, Fault};
+use super::balancing::Balancing;
 use super::class::ConnectionClass;
 use super::error::{FieldError, Problem};
 use super::flaw::{is_field_path, is_limit};
@@ -44,6 +45,8 @@ pub struct Rule {
     /// A strategy of one's own, by the name under which the sidecar's builder knows it, instead
     /// of `load_balancing`.
     pub strategy: Option<Cow<'static, str>>,
+    /// What else it says of balancing.
+    pub balancing: Balancing,
     /// Time limit of unary calls that bring none.
     pub timeout: Option<Duration>,
     /// The ceiling: no unary call may take longer, whatever its caller or its method says.
@@ -262,6 +265,7 @@ impl Rule {
             persistent: false,
             load_balancing: None,
             strategy: None,
+            balancing: Balancing::NONE,
             timeout: None,
             max_timeout: None,
             retry: None,
@@ -389,6 +393,7 @@ impl Rule {
                 Some(Cow::Owned(name.to_owned()))
             }
         };
+        let slow_start = duration_from_wire(rule.slow_start, "slow_start")?;
         let rule = Self {
             service: Cow::Owned(service.as_str().to_owned()),
             category: category_from_wire(rule.category)?,
@@ -398,6 +403,7 @@ impl Rule {
             persistent: rule.persistent,
             load_balancing: load_balancing_from_wire(rule.load_balancing)?,
             strategy,
+            balancing: Balancing::from_wire(rule.hash_header, rule.locality, slow_start)?,
             timeout: duration_from_wire(rule.timeout, "timeout")?,
             max_timeout: duration_from_wire(rule.max_timeout, "max_timeout")?,
             retry: Retry::from_wire(rule.retry, "retry")?,
@@ -484,6 +490,14 @@ impl From<&Rule> for wire::Rule {
             persistent: rule.persistent,
             load_balancing: load_balancing.into(),
             load_balancing_custom: rule.strategy.clone().unwrap_or_default().into_owned(),
+            hash_header: rule
+                .balancing
+                .hash_header
+                .as_deref()
+                .unwrap_or_default()
+                .to_owned(),
+            locality: rule.balancing.locality.map_or(0, |it| it.to_wire().into()),
+            slow_start: rule.balancing.slow_start.map(duration_to_wire),
             timeout: rule.timeout.map(duration_to_wire),
             max_timeout: rule.max_timeout.map(duration_to_wire),
             retry: rule.retry.map(Retry::to_wire),

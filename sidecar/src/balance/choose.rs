@@ -12,6 +12,7 @@ use super::eligible::{Agreement, Candidate, Kind, Reach, Tally, Tier, Unfit, Wan
 use super::error::{Counts, NAMED_IN_ERRORS, PickError};
 use super::hub::Hub;
 use super::load::InFlight;
+use super::near::Nearness;
 use super::select::Chance;
 use super::strategy::Strategy;
 use crate::parts::Course;
@@ -48,7 +49,14 @@ impl Hub {
             self.rotation.keep_rings();
             self.counters.keyless_picks += u64::from(wanted.key.is_none());
         }
+        self.settle(now);
         let slot = self.choose(wanted, Chance { random, now })?;
+        if self.minds_nearness(wanted) {
+            let near = self.rotation.kind(slot).near;
+            let reach = self.view(wanted).reach;
+            let spilled = reach.is_ok_and(|reach| near > reach.near);
+            self.counters.spilled_picks += u64::from(spilled);
+        }
         // A call that names its node must not take the turn that others wait for.
         if wanted.node.is_none() {
             self.rotation.pass(slot);
@@ -62,7 +70,7 @@ impl Hub {
         })
     }
 
-    /// What [`Hub::pick`] would pick now; nothing changes.
+    /// What [`Hub::pick`] would pick now; nothing changes. [`Hub::settle`] comes before it.
     ///
     /// # Errors
     /// As [`Hub::pick`].
@@ -106,6 +114,9 @@ impl Hub {
                 unfit: verdict(slot).err(),
                 in_flight: held.load.in_flight(),
                 latency: held.load.latency(now),
+                weight: self.rotation.weight(slot).whole(),
+                warmth: self.rotation.weight(slot).warmth(),
+                nearness: self.rotation.kind(slot).near,
                 up_since: held.up_since,
                 closed_since: held.closed_since,
                 last_picked: held.last_picked,
@@ -126,8 +137,39 @@ impl Hub {
         } else {
             wanted
         };
-        let View { tried, reach } = self.view(wanted);
-        self.select(wanted, reach?, &tried, chance)
+        let View { mut tried, reach } = self.view(wanted);
+        let mut reach = reach?;
+        loop {
+            let slot = self.select(wanted, reach, &tried, chance)?;
+            if reach.near.wider().is_none() || !self.is_crowded(slot, wanted, reach) {
+                return Ok(slot);
+            }
+            // The next circle, and not this one again, unless there is no other.
+            tried.push(slot);
+            while let Some(wider) = reach.near.wider() {
+                reach.near = wider;
+                if self.count_open(wanted, reach, &tried) > 0 {
+                    break;
+                }
+            }
+            if self.count_open(wanted, reach, &tried) == 0 {
+                return Ok(slot);
+            }
+        }
+    }
+
+    /// The smallest circle that can take such a call; `None` where it does not matter for it who is
+    /// near, or nobody can take it.
+    #[must_use]
+    pub fn circle_for(&self, wanted: &Wanted<'_>) -> Option<Nearness> {
+        let minds = self.minds_nearness(wanted);
+        let reach = minds.then(|| self.view(wanted).reach)?.ok()?;
+        Some(reach.near)
+    }
+
+    fn count_open(&self, wanted: &Wanted<'_>, reach: Reach, tried: &[usize]) -> usize {
+        let open = |kind: &Kind| kind.open(wanted, reach).is_ok();
+        self.rotation.count(open, tried)
     }
 
     /// The call with the parts of the split that it goes to: those that it is meant for, or, where
@@ -237,7 +279,7 @@ impl Hub {
             }
         }
         match (all.reach(been), been.total()) {
-            (Some(reach), _) => Ok(reach),
+            (Some(reach), _) => Ok(self.circle(wanted, reach, tried)),
             (None, 0) => Err(self.unsuited(None, others, wanted)),
             (None, tried) => Err(PickError::AllTried {
                 tried,

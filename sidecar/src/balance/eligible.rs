@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use sidelane_proto::model::{ConnectionClass, Endpoint, Health, Lane, NodeId};
 
+use super::near::Nearness;
 use super::strategy::Strategy;
 use crate::parts::{Course, NO_PART};
 
@@ -49,6 +50,12 @@ pub struct Candidate {
     pub in_flight: u64,
     /// How long it takes to answer, as a moving average; `None` until it has answered once.
     pub latency: Option<Duration>,
+    /// The weight that its node asks for.
+    pub weight: u32,
+    /// How much of its share it gets while it is new, in percent.
+    pub warmth: u8,
+    /// How near it is.
+    pub nearness: Nearness,
     /// When this generation came up.
     pub up_since: Instant,
     /// When its channel turned out closed, unless it is ready again.
@@ -80,6 +87,8 @@ pub enum Unfit {
     Suspect,
     /// Its channel is closed, while others are ready.
     NotReady,
+    /// Nearer ones can take the call.
+    Farther,
 }
 
 /// How good an endpoint is, best first.
@@ -101,6 +110,7 @@ pub(super) enum Tier {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Kind {
     pub(super) tier: Tier,
+    pub(super) near: Nearness,
     classes: Classes,
     agreement: Option<Agreement>,
     /// Of the service's split.
@@ -111,12 +121,11 @@ pub(super) struct Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 struct Classes([u64; 4]);
 
-/// Down to which tier a call may go.
+/// Down to which tier a call may go, and how far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
-    Healthy,
-    Suspect,
-    NotReady,
+pub(super) struct Reach {
+    pub(super) tier: Tier,
+    pub(super) near: Nearness,
 }
 
 /// How many endpoints that suit a call are in each tier that can take calls.
@@ -193,6 +202,7 @@ impl Kind {
         };
         Self {
             tier,
+            near: Nearness::Elsewhere,
             classes: Classes::of(endpoint),
             agreement: endpoint.offer.rule.as_ref().map(|rule| rule.agreement()),
             part: NO_PART,
@@ -205,9 +215,19 @@ impl Kind {
         self
     }
 
-    /// Are these two kinds picked from together, as a rule?
+    /// Would calls go there, as far as it knows itself and we do?
+    pub(super) fn takes_calls(&self) -> bool {
+        matches!(self.tier, Tier::Healthy | Tier::Suspect)
+    }
+
+    /// The same kind so near.
+    pub(super) fn at(self, near: Nearness) -> Self {
+        Self { near, ..self }
+    }
+
+    /// Are they picked from, as a rule, when one of the other kind is?
     pub(super) fn is_fellow(&self, other: &Self) -> bool {
-        self.tier == other.tier
+        self.tier == other.tier && self.part == other.part && self.near <= other.near
     }
 
     /// Could a call go to endpoints of this kind, if there were nothing better? Both modes ask
@@ -233,9 +253,10 @@ impl Kind {
     /// Is this kind among those from which load-balancer mode picks?
     pub(super) fn open(&self, wanted: &Wanted<'_>, reach: Reach) -> Result<(), Unfit> {
         self.suits(wanted)?;
-        match (self.tier, reach) {
-            (Tier::Suspect, Reach::Healthy) => Err(Unfit::Suspect),
-            (Tier::NotReady, Reach::Healthy | Reach::Suspect) => Err(Unfit::NotReady),
+        match self.tier {
+            Tier::Suspect if reach.tier < Tier::Suspect => Err(Unfit::Suspect),
+            Tier::NotReady if reach.tier < Tier::NotReady => Err(Unfit::NotReady),
+            _ if self.near > reach.near => Err(Unfit::Farther),
             _ => Ok(()),
         }
     }
@@ -264,13 +285,17 @@ impl Tally {
     /// seen closed ourselves are no help against load: they are the last resort, once no ready
     /// endpoint is left to try.
     pub(super) fn reach(self, tried: Self) -> Option<Reach> {
+        let down_to = |tier| {
+            let near = Nearness::Elsewhere;
+            Some(Reach { tier, near })
+        };
         let panic = self.healthy * 2 < self.total();
         if self.healthy > tried.healthy && !panic {
-            Some(Reach::Healthy)
+            down_to(Tier::Healthy)
         } else if self.healthy + self.suspect > tried.healthy + tried.suspect {
-            Some(Reach::Suspect)
+            down_to(Tier::Suspect)
         } else if self.not_ready > tried.not_ready {
-            Some(Reach::NotReady)
+            down_to(Tier::NotReady)
         } else {
             None
         }
@@ -290,6 +315,7 @@ impl fmt::Display for Unfit {
             Self::Tried => "already tried by this call",
             Self::Suspect => "suspect, and enough others are healthy",
             Self::NotReady => "its channel is closed, and others are ready",
+            Self::Farther => "farther away, and nearer ones can take the call",
         })
     }
 }

@@ -136,7 +136,8 @@ impl Counts {
             | Unfit::MustBeNamed
             | Unfit::Tried
             | Unfit::Suspect
-            | Unfit::NotReady => {}
+            | Unfit::NotReady
+            | Unfit::Farther => {}
         }
     }
 }

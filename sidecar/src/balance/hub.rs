@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use sidelane_proto::model::split::PARTS_LIMIT;
-use sidelane_proto::model::{Endpoint, Generation, Identity, NodeId, Split};
+use sidelane_proto::model::{Endpoint, Generation, Health, Identity, Locality, NodeId, Split};
 
 use crate::call::hash_key;
 use crate::parts::number;
@@ -16,8 +16,10 @@ use crate::parts::number;
 use super::departed::{Departed, Departure};
 use super::eligible::{Kind, Wanted};
 use super::load::Load;
+use super::near::Nearness;
 use super::rotation::Rotation;
 use super::strategy::Strategy;
+use super::warmth::Warming;
 use super::weight::Weight;
 
 /// Live endpoints of one service. Every operation on one endpoint takes logarithmic time.
@@ -36,6 +38,10 @@ pub struct Hub {
     split: Option<Split>,
     /// Where the calls went since they are split in this way.
     pub(super) split_picks: SplitPicks,
+    pub(super) warming: Warming,
+    /// Where this node stands.
+    pub(super) own: Locality,
+    pub(super) prefers_near: bool,
 }
 
 /// Picks of a service whose calls are split.
@@ -56,6 +62,8 @@ pub(super) struct Held {
     /// Set while it is a ghost: its channel turned out closed.
     pub(super) closed_since: Option<Instant>,
     pub(super) last_picked: Option<Instant>,
+    /// Set while it warms up.
+    pub(super) cold_since: Option<Instant>,
     /// Set where the node itself named this generation: the one that control had named then.
     learned_over: Option<Generation>,
 }
@@ -120,6 +128,8 @@ pub struct Counters {
     pub closed_channels: u64,
     /// Picks by a key for calls that brought none: the caller's node was the key.
     pub keyless_picks: u64,
+    /// Picks that went farther than they would have, because the near ones were crowded.
+    pub spilled_picks: u64,
 }
 
 impl Hub {
@@ -136,6 +146,9 @@ impl Hub {
             counters: Counters::default(),
             split: None,
             split_picks: SplitPicks::default(),
+            warming: Warming::default(),
+            own: Locality::default(),
+            prefers_near: true,
         }
     }
 
@@ -178,8 +191,10 @@ impl Hub {
     /// other way round.
     pub fn up(&mut self, endpoint: Arc<Endpoint>, now: Instant) -> Up {
         let Some(&slot) = self.index.get(&endpoint.node) else {
+            let slot = self.held.len();
             self.add(endpoint, now);
             self.counters.ups += 1;
+            self.begins_cold(slot, now);
             return Up::Added;
         };
         let held = &mut self.held[slot];
@@ -194,6 +209,8 @@ impl Hub {
             return Up::Stale;
         }
         self.counters.ups += 1;
+        let recovers = held.endpoint.offer.health == Health::Unhealthy
+            && endpoint.offer.health != Health::Unhealthy;
         let outcome = if endpoint.generation == old {
             held.endpoint = endpoint;
             Up::Refreshed
@@ -202,6 +219,9 @@ impl Hub {
             Up::Replaced { old }
         };
         self.regroup(slot);
+        if recovers || outcome != Up::Refreshed {
+            self.begins_cold(slot, now);
+        }
         outcome
     }
 
@@ -227,6 +247,7 @@ impl Hub {
         held.learned_over = Some(over);
         self.counters.ups += 1;
         self.regroup(slot);
+        self.begins_cold(slot, now);
         true
     }
 
@@ -265,6 +286,13 @@ impl Hub {
                 gone.push(self.remove(slot, Departure::Missing));
             }
         }
+        // Where all are new, nobody is there who could take the calls while they warm up.
+        let settled = self.held.iter().any(|held| {
+            let named = named.get(&held.endpoint.node);
+            let stays = named.is_some_and(|named| named.generation <= held.endpoint.generation);
+            stays && held.kind().takes_calls()
+        });
+        let time = self.warming.pause_unless(settled);
         for endpoint in endpoints {
             if let Up::Replaced { old } = self.told(endpoint, now) {
                 gone.push(Gone {
@@ -273,6 +301,7 @@ impl Hub {
                 });
             }
         }
+        self.warming.resume(time);
         gone
     }
 
@@ -294,6 +323,7 @@ impl Hub {
         *held = Held::new(Arc::clone(endpoint), &self.in_flight, now);
         self.counters.ups += 1;
         self.regroup(slot);
+        self.begins_cold(slot, now);
         Up::Replaced { old }
     }
 
@@ -381,15 +411,20 @@ impl Hub {
         Gone { node, generation }
     }
 
-    fn regroup(&mut self, slot: usize) {
+    pub(super) fn regroup(&mut self, slot: usize) {
         let held = &self.held[slot];
         self.rotation.regroup(slot, self.kind_of(held));
-        let weight = Weight::warm(held.endpoint.offer.weight);
+        let mut weight = Weight::warm(held.endpoint.offer.weight);
+        if held.cold_since.is_some() {
+            weight = weight.at(self.rotation.weight(slot).warmth());
+        }
         self.rotation.weigh(slot, weight);
     }
 
     fn kind_of(&self, held: &Held) -> Kind {
-        let kind = held.kind();
+        let kind = held
+            .kind()
+            .at(Nearness::of(&self.own, &held.endpoint.locality));
         match &self.split {
             None => kind,
             Some(split) => kind.in_part(number(split.part_of(&held.endpoint.offer.labels))),
@@ -405,6 +440,7 @@ impl Held {
             up_since: now,
             closed_since: None,
             last_picked: None,
+            cold_since: None,
             learned_over: None,
         }
     }

@@ -24,6 +24,22 @@ impl Weight {
         Self { whole, warmth }
     }
 
+    /// The same weight of an endpoint that has warmed up so far, out of [`WARM`].
+    pub(super) fn at(self, warmth: u8) -> Self {
+        let warmth = warmth.clamp(1, WARM);
+        Self { warmth, ..self }
+    }
+
+    /// The weight of its offer.
+    pub(super) const fn whole(self) -> u32 {
+        self.whole
+    }
+
+    /// How far it has warmed up, out of [`WARM`].
+    pub(super) const fn warmth(self) -> u8 {
+        self.warmth
+    }
+
     /// Its share at present, in hundredths of a weight of 1.
     pub(super) fn share(self) -> u64 {
         u64::from(self.whole) * u64::from(self.warmth)

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use sidelane_proto::model::{MethodRule, PushedRule, Retry, Rule};
+use sidelane_proto::model::{Balancing, MethodRule, PushedRule, Retry, Rule};
 
 use crate::mesh::{RuleSource, Target};
 use crate::policy::deadline;
@@ -39,6 +39,9 @@ pub(super) fn values(target: &Target, method: Option<&MethodRule>, balancing: &s
     for (name, value, from) in admitted(rule, said, method) {
         add(name, value, from);
     }
+    for (name, value, says) in spoken_of_balancing(&rule.balancing) {
+        add(name, value, said.tuned_by(says).to_string());
+    }
     let Some(method) = method else {
         let taken = "the rule does not know the method";
         add("streaming", "yes".to_owned(), taken.to_owned());
@@ -67,6 +70,25 @@ pub(super) fn values(target: &Target, method: Option<&MethodRule>, balancing: &s
         add("hash_on", field.to_string(), from.to_string());
     }
     values
+}
+
+/// What the rule says of balancing beside the strategy.
+type OfBalancing = (&'static str, String, fn(&Rule) -> bool);
+
+fn spoken_of_balancing(balancing: &Balancing) -> impl Iterator<Item = OfBalancing> {
+    let header = balancing.hash_header.as_ref().map(|header| -> OfBalancing {
+        let says = |rule: &Rule| rule.balancing.hash_header.is_some();
+        ("hash_header", header.to_string(), says)
+    });
+    let locality = balancing.locality.map(|locality| -> OfBalancing {
+        let says = |rule: &Rule| rule.balancing.locality.is_some();
+        ("locality", locality.name().to_owned(), says)
+    });
+    let slow_start = balancing.slow_start.map(|time| -> OfBalancing {
+        let says = |rule: &Rule| rule.balancing.slow_start.is_some();
+        ("slow_start", shown(time), says)
+    });
+    [header, locality, slow_start].into_iter().flatten()
 }
 
 /// Who set the time limit that holds: the method's word, the service's, the ceiling, or nobody.

@@ -22,6 +22,13 @@ pub trait LocalService {
     fn address(&self) -> String;
 }
 
+/// Where one will listen, or would.
+impl LocalService for SocketAddr {
+    fn address(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl LocalService for str {
     fn address(&self) -> String {
         self.to_owned()

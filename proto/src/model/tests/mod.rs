@@ -226,6 +226,7 @@ prop_compose! {
         timeout in prop::option::of(1_u64..100_000),
         retry in prop::option::of(2_u32..5),
         admission in admission::any_admission(),
+        slow_start in prop::option::of(1_u64..3_600_000),
     ) -> Rule {
         let retry = retry.filter(|_| idempotent);
         Rule {
@@ -237,6 +238,10 @@ prop_compose! {
             persistent,
             load_balancing: Some(LoadBalancing::Random),
             strategy: None,
+            balancing: Balancing {
+                slow_start: slow_start.map(Duration::from_millis),
+                ..Balancing::NONE
+            },
             timeout: timeout.map(Duration::from_millis),
             max_timeout: timeout.map(|timeout| Duration::from_millis(timeout + 1)),
             retry: retry.map(|attempts| Retry { attempts, on: Statuses::of(&[4, 14]) }),

@@ -33,6 +33,9 @@ fn what_is_written_is_read() {
     let rule = written(|rule| {
         rule.options.timeout = "800ms".to_owned();
         rule.options.max_timeout = "2s".to_owned();
+        rule.options.hash_header = "x-user".to_owned();
+        rule.options.locality = routing::LocalityPreference::Prefer.into();
+        rule.options.slow_start = "10s".to_owned();
         rule.options.retry = retry(3, &[]);
         rule.methods[0].options.idempotent = true;
         rule.methods[0].options.hash_on = "order.id".to_owned();
@@ -41,6 +44,9 @@ fn what_is_written_is_read() {
     let rule = rule.unwrap();
     assert_eq!(rule.timeout, Some(Duration::from_millis(800)));
     assert_eq!(rule.max_timeout, Some(Duration::from_secs(2)));
+    assert_eq!(rule.balancing.hash_header.as_deref(), Some("x-user"));
+    assert_eq!(rule.balancing.locality, Some(LocalityPreference::Prefer));
+    assert_eq!(rule.balancing.slow_start, Some(Duration::from_secs(10)));
     assert_eq!(rule.retry.unwrap().on, Statuses::UNAVAILABLE);
     let get = rule.method("Get").unwrap();
     assert_eq!(get.hash_on.as_deref(), Some("order.id"));

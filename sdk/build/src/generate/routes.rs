@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use sidelane_proto::model::{Lane, MethodRule, OwnClass, Retry, Rule, Split, SplitPart};
+use sidelane_proto::model::{Balancing, Lane, MethodRule, OwnClass, Retry, Rule, Split, SplitPart};
 
 use super::names::{self, Places};
 use super::{DESCRIPTORS, admission};
@@ -187,6 +187,8 @@ impl ::sidelane::routing::ServiceRouting for {name} {{
         "::core::time::Duration",
         rule.timeout.map(duration),
     );
+    let balancing = (rule.balancing != Balancing::NONE).then(|| balancing(&rule.balancing));
+    constant("BALANCING", "::sidelane::routing::Balancing", balancing);
     constant(
         "MAX_TIMEOUT",
         "::core::option::Option<::core::time::Duration>",
@@ -248,6 +250,23 @@ fn method_code(method: &MethodRule) -> String {
         let _ = write!(code, ".with_admission({code_of})");
     }
     code
+}
+
+fn balancing(balancing: &Balancing) -> String {
+    let mut says = Vec::new();
+    if let Some(name) = &balancing.hash_header {
+        let name = format!("::std::borrow::Cow::Borrowed({name:?})");
+        says.push(format!("hash_header: {}", some(&name)));
+    }
+    if let Some(preference) = balancing.locality {
+        let preference = format!("::sidelane::routing::LocalityPreference::{preference:?}");
+        says.push(format!("locality: {}", some(&preference)));
+    }
+    if let Some(time) = balancing.slow_start {
+        says.push(format!("slow_start: {}", some(&duration(time))));
+    }
+    says.push("..::sidelane::routing::Balancing::NONE".to_owned());
+    format!("::sidelane::routing::Balancing {{ {} }}", says.join(", "))
 }
 
 pub(super) fn some(value: &str) -> String {

@@ -135,6 +135,19 @@ const RULE: &[Case] = &[
     ),
     (
         "max_timeout: \"10s\"",
+        "hash_header: \"X-User\"",
+        "proto/shop.proto:13:5: hash_header is no name of a header that an app sends: lower-case \
+         letters, digits, `-`, `_` and `.`, at most 64, and not `sidelane-` or `grpc-` first",
+        "hash_header: \"x-user\"",
+    ),
+    (
+        "max_timeout: \"10s\"",
+        "slow_start: \"2h\"",
+        "proto/shop.proto:13:5: slow_start is no time above zero and of at most 1 hour",
+        "slow_start: \"1h\"",
+    ),
+    (
+        "max_timeout: \"10s\"",
         "retry { attempts: 6 }",
         "proto/shop.proto:13:13: retry.attempts is out of bounds: 6 attempts; it is 2 to 5, the \
          first included",
@@ -154,8 +167,8 @@ const RULE: &[Case] = &[
         "secured: true",
         "proto/shop.proto:11:5: `secured` is no field of sidelane.routing.v1.ServiceRule; did you \
          mean `secure`? (known are category, connection, lane, secure, persistent, load_balancing, \
-         timeout, load_balancing_custom, connection_custom, retry, max_timeout, limits, \
-         concurrency, fault, split)",
+         timeout, load_balancing_custom, connection_custom, retry, max_timeout, hash_header, \
+         locality, slow_start, limits, concurrency, fault, split)",
         "secure: false",
     ),
     (
@@ -247,7 +260,7 @@ fn of_services_in_single_options() {
             "proto/shop.proto:7:3: option field '(sidelane.routing.v1.service).lain' is not \
              defined; did you mean `lane`? (known are category, connection, lane, secure, \
              persistent, load_balancing, timeout, load_balancing_custom, connection_custom, retry, \
-             max_timeout, limits, concurrency, fault, split)",
+             max_timeout, hash_header, locality, slow_start, limits, concurrency, fault, split)",
             "(.sidelane.routing.v1.service).lane",
         ),
         (

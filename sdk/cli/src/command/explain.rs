@@ -221,10 +221,13 @@ fn table(candidates: &[Value]) -> String {
         "address",
         "health",
         "in flight",
+        "weight",
+        "near",
         "eligible",
         "why not",
     ]);
     table.align(4, CellAlignment::Right);
+    table.align(5, CellAlignment::Right);
     for candidate in candidates {
         table.row([
             or_dash(&candidate["node_id"]),
@@ -232,6 +235,8 @@ fn table(candidates: &[Value]) -> String {
             or_dash(&candidate["address"]),
             or_dash(&candidate["health"]).to_lowercase(),
             or_dash(&candidate["in_flight"]),
+            weight(candidate),
+            or_dash(&candidate["nearness"]),
             if candidate["eligible"] == true {
                 "yes"
             } else {
@@ -242,6 +247,15 @@ fn table(candidates: &[Value]) -> String {
         ]);
     }
     table.text()
+}
+
+/// What of its weight an endpoint gets at present, where that is not all.
+fn weight(candidate: &Value) -> String {
+    let weight = or_dash(&candidate["weight"]);
+    match candidate["warmth"].as_u64() {
+        None | Some(100) => weight,
+        Some(percent) => format!("{percent} % of {weight}"),
+    }
 }
 
 /// A value as people read it; nothing where there is none.
@@ -284,9 +298,11 @@ mod tests {
             "steps": ["the path is well-formed", "round robin among 1 of 2"],
             "candidates": [
                 {"node_id": "orders-1", "generation": 5, "address": "127.0.0.1:1",
-                 "health": "HEALTHY", "in_flight": 3, "eligible": true, "reason": ""},
+                 "health": "HEALTHY", "in_flight": 3, "weight": 100, "warmth": 100,
+                 "nearness": "zone", "eligible": true, "reason": ""},
                 {"node_id": "orders-2", "generation": 6, "address": "127.0.0.1:2",
-                 "health": "DRAINING", "in_flight": 0, "eligible": false, "reason": "it drains"},
+                 "health": "DRAINING", "in_flight": 0, "weight": 300, "warmth": 40,
+                 "nearness": "elsewhere", "eligible": false, "reason": "it drains"},
             ],
             "pick": "orders-1", "error": "", "message": "",
         })
@@ -317,9 +333,9 @@ mod tests {
                 "2. round robin among 1 of 2",
                 "",
                 "candidates",
-                "NODE GENERATION ADDRESS HEALTH IN FLIGHT ELIGIBLE WHY NOT",
-                "orders-1 5 127.0.0.1:1 healthy 3 yes",
-                "orders-2 6 127.0.0.1:2 draining 0 no it drains",
+                "NODE GENERATION ADDRESS HEALTH IN FLIGHT WEIGHT NEAR ELIGIBLE WHY NOT",
+                "orders-1 5 127.0.0.1:1 healthy 3 100 zone yes",
+                "orders-2 6 127.0.0.1:2 draining 0 40 % of 300 elsewhere no it drains",
                 "",
                 "pick orders-1",
             ]

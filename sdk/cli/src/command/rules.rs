@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use sidelane_process::settings::{Program, nearest};
 use sidelane_proto::model::{
-    Abort, Admission, Concurrency, Fault, MethodRule, PushedRule, Retry, Rule, Split, SplitPart,
-    Statuses,
+    Abort, Admission, Balancing, Concurrency, Fault, LocalityPreference, MethodRule, PushedRule,
+    Retry, Rule, Split, SplitPart, Statuses,
 };
 use sidelane_proto::wire::admin::v1::ListRulesResponse;
 
@@ -176,6 +176,7 @@ fn says(pushed: &PushedRule) -> Vec<String> {
     if let Some(ceiling) = rule.max_timeout {
         says.push(format!("max_timeout {ceiling:?}"));
     }
+    says.extend(balancing(&rule.balancing));
     says.extend(rule.retry.map(retry_text));
     says.extend(rule.split.as_ref().map(|split| format!("split {split}")));
     says.extend(admitted(&rule.admission));
@@ -188,6 +189,19 @@ fn says(pushed: &PushedRule) -> Vec<String> {
         says.push("nothing".to_owned());
     }
     says
+}
+
+fn balancing(balancing: &Balancing) -> Vec<String> {
+    let header = balancing.hash_header.as_ref();
+    let header = header.map(|name| format!("hash_header {name}"));
+    let locality = balancing
+        .locality
+        .map(|it| format!("locality {}", it.name()));
+    let slow_start = balancing.slow_start.map(|it| format!("slow_start {it:?}"));
+    [header, locality, slow_start]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn retry_text(retry: Retry) -> String {
@@ -259,6 +273,9 @@ fn json(rules: &[Applied], revision: u64) -> Value {
             "load_balancing_custom": rule.strategy,
             "timeout_ms": milliseconds(rule.timeout),
             "max_timeout_ms": milliseconds(rule.max_timeout),
+            "hash_header": rule.balancing.hash_header,
+            "locality": rule.balancing.locality.map(LocalityPreference::name),
+            "slow_start_ms": milliseconds(rule.balancing.slow_start),
             "retry": rule.retry.map(retry_json),
             "split": rule.split.as_ref().map(split_json),
             "limits": limits_json(&rule.admission),

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 pub use sidelane_proto::model::LoadBalancing as LoadBalancingStrategy;
-use sidelane_proto::model::{Admission, Category, MethodRule, Retry, Rule, Split};
+use sidelane_proto::model::{Admission, Balancing, Category, MethodRule, Retry, Rule, Split};
 
 use super::matrix::ValidRoutingMatrix;
 use crate::routing::check;
@@ -66,6 +66,9 @@ pub trait ServiceRouting: 'static {
     const LOAD_BALANCING_STRATEGY: LoadBalancingStrategy = LoadBalancingStrategy::PeakEwma;
     /// A strategy of one's own, by the name under which the sidecar's builder knows it.
     const LOAD_BALANCING_CUSTOM: Option<&'static str> = None;
+    /// What else decides how an endpoint is picked: the header that is the key, whether near ones
+    /// are preferred, and how new ones warm up.
+    const BALANCING: Balancing = Balancing::NONE;
     /// The ceiling: no unary call may take longer, whatever its caller or its method says.
     const MAX_TIMEOUT: Option<Duration> = None;
     /// Time limit of unary calls that bring none: 30 s where the connection is persistent, 5 s
@@ -111,6 +114,7 @@ pub const fn rule_of<S: ServiceRouting + ?Sized>() -> Rule {
         persistent: S::REQUIRES_PERSISTENT_CONNECTION,
         load_balancing,
         strategy,
+        balancing: S::BALANCING,
         timeout: Some(S::DEFAULT_TIMEOUT),
         max_timeout: S::MAX_TIMEOUT,
         retry: S::RETRY,

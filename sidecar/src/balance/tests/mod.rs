@@ -4,11 +4,13 @@
 
 mod membership;
 mod model;
+mod near;
 mod picking;
 mod properties;
 mod scale;
 mod splits;
 mod strategies;
+mod warmth;
 mod weights;
 
 use std::borrow::Cow;

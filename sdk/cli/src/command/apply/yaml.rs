@@ -63,6 +63,9 @@ rules:
         - { value: v1, percent: 90 }
         - { value: v2, percent: 10, header: x-canary, header_value: \"yes\" }
       strict: false            # true: a part without endpoints fails its calls
+    hash_header: x-user-id     # a key, where calls bring no sidelane-hash
+    locality: IGNORE           # or PREFER, as where nothing is said
+    slow_start: 10s
 ";
 
 /// Something wrong in a file.
@@ -155,6 +158,9 @@ struct Rule {
     load_balancing_custom: Text,
     timeout: Text,
     max_timeout: Text,
+    hash_header: Text,
+    locality: Text,
+    slow_start: Text,
     retry: Option<Retry>,
     split: Option<Split>,
     #[serde(default)]
@@ -421,6 +427,11 @@ impl Reader {
             connection_custom: self.take(path, "connection_custom", rule.connection_custom),
             retry: rule.retry.map(|retry| self.retry(path, retry)),
             max_timeout: self.take(path, "max_timeout", rule.max_timeout),
+            hash_header: self.take(path, "hash_header", rule.hash_header),
+            locality: self.word(path, "locality", rule.locality, &LOCALITIES, |name| {
+                wire::LocalityPreference::from_str_name(name).map(i32::from)
+            }),
+            slow_start: self.take(path, "slow_start", rule.slow_start),
             split: rule.split.map(|split| self.split(path, split)),
             limits: self.limits(path, rule.limits),
             concurrency: rule.concurrency.map(|it| self.concurrency(path, it)),
@@ -575,6 +586,7 @@ const STRATEGIES: [&str; 6] = [
     "NONE",
     "PEAK_EWMA",
 ];
+const LOCALITIES: [&str; 2] = ["PREFER", "IGNORE"];
 
 impl Place {
     fn of(location: Location) -> Option<Self> {

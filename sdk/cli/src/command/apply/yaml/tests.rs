@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sidelane_proto::model::{PushedRule, pushed_set};
+use sidelane_proto::model::{LocalityPreference, PushedRule, pushed_set};
 
 use super::*;
 
@@ -57,6 +57,13 @@ fn the_example_is_right_and_says_everything() {
         (watch.client_streaming, watch.server_streaming),
         (false, true)
     );
+    let balancing = &rules[1].rule.balancing;
+    assert_eq!(balancing.hash_header.as_deref(), Some("x-user-id"));
+    assert_eq!(
+        balancing.locality.map(LocalityPreference::name),
+        Some("IGNORE")
+    );
+    assert_eq!(balancing.slow_start, Some(Duration::from_secs(10)));
     let bounds = rule.lane.bounds().unwrap();
     assert_eq!(
         (
