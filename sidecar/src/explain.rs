@@ -123,7 +123,7 @@ async fn heard_of(stack: &Stack, question: &Question) {
 
 fn steps(stack: &Stack, question: &Question, answer: &mut Explanation) -> Result<(), Failure> {
     let view = stack.mesh.view();
-    let (call, found, head) = read(question, &view)?;
+    let (mut call, found, head) = read(question, &view)?;
     let path = call.path(&head);
     answer.steps.push(format!(
         "path: service {}, method {}",
@@ -166,6 +166,12 @@ fn steps(stack: &Stack, question: &Question, answer: &mut Explanation) -> Result
         answer.steps.push(text.to_owned());
     }
     let classified = decided?;
+    let said = call.hash.is_some();
+    call.key_by(&head, classified.hash_header());
+    if let (false, Some(_), Some(header)) = (said, call.hash, classified.hash_header()) {
+        let text = format!("the call's `{header}` stands for its `sidelane-hash`");
+        answer.steps.push(text);
+    }
     answer.steps.push(format!(
         "goes as class {}, lane {}{}",
         classified.class,
