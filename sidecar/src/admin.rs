@@ -2,6 +2,7 @@
 //! why would a call go there, and the drain.
 
 mod balance;
+mod failure;
 mod rules;
 
 use std::sync::Arc;
@@ -225,6 +226,7 @@ impl Admin {
         let stack = &self.stack;
         let mut text = stack.metrics.render();
         self.health.render(&mut text);
+        failure::render(&mut text, &stack.mesh);
         self.render_splits(&mut text);
         let links = stack.pool.links();
         heading(

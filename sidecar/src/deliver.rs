@@ -14,12 +14,13 @@ use http::uri::PathAndQuery;
 use http::{Request, Response, Uri};
 use sidelane_proto::model::Retry;
 
-use crate::balance::{FAILURE, InFlight};
+use crate::balance::{FAILURE, InFlight, Verdict};
 use crate::call::{
     LANE_HEADER, PREVIOUS_ATTEMPTS_HEADER, PUSHBACK_HEADER, SOURCE_NODE_HEADER, STATUS_HEADER,
     TIMEOUT_HEADER, strip_answer, write_timeout,
 };
 use crate::forward::{Answer, Clock, End, ForwardError, Upload, await_answer, stream_answer};
+use crate::policy::commit::{self, Event, Leave, Step};
 use crate::policy::retry::{self, Pushback};
 use crate::pool::{Seat, To};
 use crate::reason::Processed;
@@ -30,6 +31,9 @@ use crate::telemetry::{LaneCounters, Outcome, Stall};
 const NO_STATUS: u16 = 17;
 /// `RESOURCE_EXHAUSTED` and `UNAVAILABLE`: said by one who is there and cannot serve.
 const NOT_HERE: [u16; 2] = [8, 14];
+/// What a peer sidecar says of a callee that broke the call off or did not answer in time: UNKNOWN,
+/// `DEADLINE_EXCEEDED` and INTERNAL.
+const BROKEN: [u16; 3] = [2, 4, 13];
 /// The status CANCELLED.
 const CANCELLED: u16 = 1;
 /// A callee that watches the same deadline may end the call a little before we do.
@@ -62,6 +66,8 @@ pub struct Delivery<'a> {
     pub retry: Option<Retry>,
     /// Attempts that were made before this one.
     pub previous: u32,
+    /// The caller has been sent the head of an answer: there is no other attempt.
+    pub committed: bool,
     /// HTTP/2 that is no gRPC: only what is passed on to its own destination may be that.
     pub plain: bool,
 }
@@ -71,12 +77,30 @@ pub enum Attempt {
     /// The caller was answered, or is gone.
     Ended(Outcome),
     /// The callee did not look at it, and the caller has heard nothing yet.
-    Unprocessed(Refusal),
+    Unprocessed(Refusal, Refused),
     /// It may have run and failed in a way after which its rule has it made again; the caller has
     /// heard nothing yet.
     Again(Refusal, Pushback),
     /// It failed and may have run; the caller has heard nothing yet.
     Failed(Failure),
+}
+
+/// What is told how an endpoint takes a call.
+#[derive(Debug, Clone, Copy)]
+pub struct Watched<'a> {
+    /// The endpoint's load.
+    pub load: &'a InFlight,
+    /// One message each way; `None` where the rule does not know the method.
+    pub unary: Option<bool>,
+}
+
+/// Why a callee did not look at a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// It said so.
+    Itself,
+    /// Its connection was going away.
+    GoingAway,
 }
 
 /// What the caller gets if nobody else takes the call.
@@ -98,8 +122,8 @@ impl Refusal {
 }
 
 impl Delivery<'_> {
-    /// Sends the request and streams the answer. `load` is told how long the endpoint took.
-    pub async fn attempt(&mut self, seat: &Seat, load: Option<&InFlight>) -> Attempt {
+    /// Sends the request and streams the answer. `watched` is told how the endpoint took it.
+    pub async fn attempt(&mut self, seat: &Seat, watched: Option<Watched<'_>>) -> Attempt {
         let sent = Instant::now();
         let to_app = !matches!(seat.link().key.to, To::Peer { .. });
         let callee = match &seat.link().key.to {
@@ -109,12 +133,12 @@ impl Delivery<'_> {
         };
         let request = self.request(seat);
         let Ok((response, mut to)) = seat.send(request, self.upload.is_empty()) else {
-            return self.unprocessed(callee, &ForwardError::GoingAway);
+            return self.broke(callee, &ForwardError::GoingAway);
         };
         self.upload.in_lane(seat.link().counters.as_ref());
         let answer = await_answer(self.upload, &mut to, response, self.respond, self.clock).await;
-        if let Some(load) = load {
-            tell(load, &answer, sent, Instant::now());
+        if let Some(watched) = watched {
+            watched.begun(&answer, sent, Instant::now());
         }
         match answer {
             Answer::Begun(answer) => {
@@ -126,22 +150,14 @@ impl Delivery<'_> {
                 if body.is_end_stream() {
                     return self.trailers_only(response, callee, to_app);
                 }
-                self.stream(&mut to, response, body, callee, to_app).await
-            }
-            Answer::Failed(error) if error.processed() == Processed::No => {
-                self.unprocessed(callee, &error)
+                let watched = watched.map(|watched| (watched, sent));
+                self.stream(&mut to, response, body, (callee, to_app), watched)
+                    .await
             }
             Answer::Failed(ForwardError::Reset(h2::Reason::CANCEL)) if self.time_is_over() => {
                 Attempt::Failed(self.late())
             }
-            Answer::Failed(error) => {
-                let failure = forward_failure(self.service, callee, &error);
-                if error.is_loss() || self.tries_again_after(i32::from(failure.code)) {
-                    self.again_or(failure)
-                } else {
-                    Attempt::Failed(failure)
-                }
-            }
+            Answer::Failed(error) => self.broke(callee, &error),
             Answer::CallerGone => Attempt::Ended(Outcome::Cancelled),
             Answer::DeadlineOver => Attempt::Failed(self.late()),
         }
@@ -178,51 +194,61 @@ impl Delivery<'_> {
         callee: Callee<'_>,
         to_app: bool,
     ) -> Attempt {
+        let headers = response.headers();
         // What its rule means is said once: made again elsewhere, a limit would be asked three times
         // and a fault would be seen by nobody.
-        if !to_app
-            && peer_refusal(response.headers()) == Some(Processed::No)
-            && !is_meant(response.headers())
-        {
-            return Attempt::Unprocessed(Refusal::Peers(response));
+        let refused = |_: &_| !to_app && !is_meant(headers);
+        let event = Event::Whole {
+            status: headers.get(STATUS_HEADER).map(status_of),
+            refused: peer_refusal(headers).filter(refused),
+            lost: !to_app && is_peer_reset(headers),
+        };
+        let step = commit::step(event, self.leave());
+        if step == Step::Elsewhere {
+            return Attempt::Unprocessed(Refusal::Peers(response), Refused::Itself);
         }
-        let missing = !response.headers().contains_key(STATUS_HEADER);
-        if missing && self.plain {
-            return Attempt::Ended(self.answer(response));
-        }
-        if missing {
-            // Whatever it was, success by accident it must not be.
+        if step == Step::Fail && !self.plain {
             let error = ForwardError::NoStatus(response.status());
             return Attempt::Failed(forward_failure(self.service, callee, &error));
         }
         if self.overdue(response.headers()) {
             return Attempt::Failed(self.late());
         }
-        let headers = response.headers();
-        let lost = !to_app && is_peer_reset(headers);
-        if (lost && self.may_repeat()) || self.tries_again_after(status(headers).into()) {
-            let pushback = headers.get(PUSHBACK_HEADER).map(HeaderValue::as_bytes);
-            let pushback = retry::pushback(pushback);
+        if step == Step::Again {
+            let pushback = response.headers().get(PUSHBACK_HEADER);
+            let pushback = retry::pushback(pushback.map(HeaderValue::as_bytes));
             return Attempt::Again(Refusal::Peers(response), pushback);
         }
         Attempt::Ended(self.answer(response))
     }
 
-    /// Would its rule have the call made again, if it failed now?
-    fn may_repeat(&self) -> bool {
-        self.retry.is_some() && self.upload.replayable()
+    /// The callee's side broke before there was an answer.
+    fn broke(&self, callee: Callee<'_>, error: &ForwardError) -> Attempt {
+        let failure = forward_failure(self.service, callee, error);
+        let event = Event::Broke {
+            processed: error.processed(),
+            lost: error.is_loss(),
+            status: u16::try_from(i32::from(failure.code)).unwrap_or(NO_STATUS),
+        };
+        match commit::step(event, self.leave()) {
+            Step::Elsewhere => {
+                let refused = match error {
+                    ForwardError::GoingAway => Refused::GoingAway,
+                    _ => Refused::Itself,
+                };
+                Attempt::Unprocessed(Refusal::Ours(failure), refused)
+            }
+            Step::Again => Attempt::Again(Refusal::Ours(failure), Pushback::Silent),
+            Step::Forward | Step::Fail => Attempt::Failed(failure),
+        }
     }
 
-    fn tries_again_after(&self, status: i32) -> bool {
-        let among = |retry: Retry| u32::try_from(status).is_ok_and(|it| retry.on.contains(it));
-        self.retry.is_some_and(among) && self.may_repeat()
-    }
-
-    fn again_or(&self, failure: Failure) -> Attempt {
-        if self.may_repeat() {
-            Attempt::Again(Refusal::Ours(failure), Pushback::Silent)
-        } else {
-            Attempt::Failed(failure)
+    /// What may be made of this attempt.
+    fn leave(&self) -> Leave {
+        Leave {
+            committed: self.committed,
+            retry: self.retry,
+            replayable: self.upload.replayable(),
         }
     }
 
@@ -251,8 +277,8 @@ impl Delivery<'_> {
         to: &mut h2::SendStream<Bytes>,
         response: Response<()>,
         body: RecvStream,
-        callee: Callee<'_>,
-        to_app: bool,
+        (callee, to_app): (Callee<'_>, bool),
+        watched: Option<(Watched<'_>, Instant)>,
     ) -> Attempt {
         let gone = Attempt::Ended(Outcome::Cancelled);
         let early = response.headers().get(STATUS_HEADER).map(status_of);
@@ -260,8 +286,13 @@ impl Delivery<'_> {
         let Ok(mut caller) = self.respond.send_response(response, false) else {
             return gone;
         };
+        self.committed = true;
         let to_caller = (&mut caller, Stall::of_open(self.lane));
-        let failure = match stream_answer(self.upload, to, body, to_caller, self.clock).await {
+        let ended = stream_answer(self.upload, to, body, to_caller, self.clock).await;
+        if let Some((watched, sent)) = watched {
+            watched.ended(&ended, early, sent);
+        }
+        let failure = match ended {
             End::Trailers(mut trailers) => match trailers.get(STATUS_HEADER).map(status_of) {
                 None if grpc && early.is_none() && !self.plain => {
                     forward_failure(self.service, callee, &ForwardError::Unfinished)
@@ -305,10 +336,6 @@ impl Delivery<'_> {
         }
     }
 
-    fn unprocessed(&self, callee: Callee<'_>, error: &ForwardError) -> Attempt {
-        Attempt::Unprocessed(Refusal::Ours(forward_failure(self.service, callee, error)))
-    }
-
     /// The call's time is over, and it had been sent.
     fn late(&self) -> Failure {
         Failure::deadline(
@@ -319,20 +346,78 @@ impl Delivery<'_> {
     }
 }
 
-/// Tells an endpoint's load what came of an attempt there. What the callee did not look at says
-/// nothing: its link was going away.
-fn tell(load: &InFlight, answer: &Answer, sent: Instant, now: Instant) {
-    let took = now.saturating_duration_since(sent);
-    match answer {
-        Answer::Begun(head) if NOT_HERE.contains(&status(head.headers())) => {
-            load.failed(took, now);
+impl Watched<'_> {
+    /// Tells the endpoint's load and its breaker how an answer began. What the callee did not look
+    /// at says nothing: its link was going away.
+    fn begun(&self, answer: &Answer, sent: Instant, now: Instant) {
+        let took = now.saturating_duration_since(sent);
+        // The head of a stream says nothing of how long the endpoint takes.
+        if self.unary != Some(false) {
+            match answer {
+                Answer::Begun(head) if NOT_HERE.contains(&status(head.headers())) => {
+                    self.load.failed(took, now);
+                }
+                // A head may wait for the first event of a stream that the rule does not know as
+                // one: more than a failure it must not weigh.
+                Answer::Begun(_) => self.load.answered(took.min(FAILURE), now),
+                Answer::Failed(error) if error.processed() == Processed::No => {}
+                Answer::Failed(_) | Answer::DeadlineOver => self.load.failed(took, now),
+                Answer::CallerGone => self.load.given_up(took, now),
+            }
         }
-        // A head may wait for the first event of a stream that the rule does not know as one: more
-        // than a failure it must not weigh.
-        Answer::Begun(_) => load.answered(took.min(FAILURE), now),
-        Answer::Failed(error) if error.processed() == Processed::No => {}
-        Answer::Failed(_) | Answer::DeadlineOver => load.failed(took, now),
-        Answer::CallerGone => load.given_up(took, now),
+        let verdict = match answer {
+            Answer::Begun(head) if head.body().is_end_stream() => verdict_of(head.headers()),
+            // What a unary call says comes with its trailers; of a stream, that it begins must do.
+            Answer::Begun(_) => (self.unary != Some(true)).then_some(Verdict::Success),
+            Answer::Failed(error) => verdict_of_error(error, sent),
+            Answer::DeadlineOver => Some(Verdict::Failure),
+            Answer::CallerGone => None,
+        };
+        self.judge(verdict, now);
+    }
+
+    /// Tells the endpoint's breaker how an answer ended that had begun. `early` is a status that
+    /// came with the head.
+    fn ended(&self, end: &End, early: Option<u16>, sent: Instant) {
+        let verdict = match (end, early) {
+            (End::Trailers(trailers), None) => verdict_of(trailers),
+            (End::Trailers(_) | End::NoTrailers, Some(status)) => Some(verdict_of_status(status)),
+            (End::Failed(error), _) => verdict_of_error(error, sent),
+            (End::NoTrailers, None) | (End::DeadlineOver, _) => Some(Verdict::Failure),
+            (End::CallerGone, _) => None,
+        };
+        self.judge(verdict, Instant::now());
+    }
+
+    fn judge(&self, verdict: Option<Verdict>, now: Instant) {
+        if let Some(verdict) = verdict {
+            self.load.verdict(verdict, fastrand::f64(), now);
+        }
+    }
+}
+
+/// What a whole answer says of its endpoint. A refusal by the mesh before delivery says nothing.
+fn verdict_of(headers: &HeaderMap) -> Option<Verdict> {
+    match peer_refusal(headers) {
+        Some(Processed::No) => None,
+        Some(Processed::Maybe) if BROKEN.contains(&status(headers)) => Some(Verdict::Failure),
+        _ => Some(verdict_of_status(status(headers))),
+    }
+}
+
+fn verdict_of_status(status: u16) -> Verdict {
+    if NOT_HERE.contains(&status) {
+        Verdict::Failure
+    } else {
+        Verdict::Success
+    }
+}
+
+fn verdict_of_error(error: &ForwardError, sent: Instant) -> Option<Verdict> {
+    match error {
+        _ if error.processed() == Processed::No => None,
+        _ if error.is_loss() => Some(Verdict::Lost { sent }),
+        _ => Some(Verdict::Failure),
     }
 }
 

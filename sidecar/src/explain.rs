@@ -238,6 +238,7 @@ fn pick(
     };
     let (mut hub, now) = (target.hub(), Instant::now());
     hub.settle(now);
+    hub.settle_breakers(now);
     for candidate in hub.candidates(&wanted, now) {
         let endpoint = &candidate.endpoint;
         let address = endpoint.addresses.of(classified.class);

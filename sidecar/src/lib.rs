@@ -53,6 +53,7 @@ pub mod preamble;
 pub mod reason;
 pub mod repair;
 pub mod respond;
+pub mod retries;
 pub mod rules;
 pub mod socket;
 pub mod stack;

@@ -12,12 +12,13 @@ use std::time::Instant;
 use arc_swap::Guard;
 use sidelane::routing::RouteTable;
 use sidelane_proto::model::{
-    ConnectionClass, Generation, Lane, Locality, LocalityPreference, NodeId, PushedRule, Rule,
-    ServiceName, ServiceState,
+    Breaker, ConnectionClass, Generation, Lane, Locality, LocalityPreference, NodeId, Outlier,
+    PushedRule, Rule, ServiceName, ServiceState,
 };
 
 use crate::admission::Admitted;
 use crate::balance::{Hub, Strategies};
+use crate::retries::Retries;
 pub use crate::rules::RuleSource;
 use crate::rules::Said;
 use crate::telemetry::{Direction, Metrics, TargetCounters};
@@ -42,6 +43,8 @@ pub struct Target {
     pub ever_seen: bool,
     /// Who offers it now.
     pub hub: Arc<Mutex<Hub>>,
+    /// What its calls may have of further attempts.
+    pub retries: Arc<Retries>,
     /// What is admitted of its calls; `None` where its rule says nothing of it.
     pub admitted: Option<Arc<Admitted>>,
     /// What is counted about its calls.
@@ -335,6 +338,7 @@ impl Mesh {
             let way = (rule.class, rule.lane);
             self.metrics.counters(name, Direction::Inbound, way)
         });
+        let budget = rule.retry_budget();
         let mut target = Target {
             name: name.clone(),
             rule,
@@ -343,6 +347,10 @@ impl Mesh {
             moved: known.and_then(|known| known.moved.clone()),
             ever_seen: known.is_some_and(|known| known.ever_seen),
             hub,
+            retries: known.map_or_else(
+                || Arc::new(Retries::new(budget, now)),
+                |known| Arc::clone(&known.retries),
+            ),
             admitted,
             counters,
             inbound,
@@ -361,6 +369,11 @@ impl Mesh {
         }
         let mut hub = target.hub();
         hub.set_strategy(strategy);
+        hub.set_breaker(
+            target.rule.breaker.unwrap_or(Breaker::DEFAULT),
+            target.rule.outlier.unwrap_or(Outlier::DEFAULT),
+            now,
+        );
         hub.set_split(target.rule.split.as_ref());
         hub.prefer_near(rule_prefers_near(&target.rule));
         hub.set_slow_start(target.rule.balancing.slow_start);

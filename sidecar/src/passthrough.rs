@@ -154,6 +154,7 @@ impl Stack {
             // No rule says that it may be made again.
             retry: None,
             previous: 0,
+            committed: false,
             plain,
         };
         let place = Place {

@@ -1,10 +1,10 @@
 //! Sends a call to the one place that can take it: the service beside this sidecar, or the
-//! destination that the call was meant for. There is nobody else to try, but what was not looked at
-//! may be sent again, over a connection that is not going away.
+//! destination that the call was meant for. There is nobody else to try; but what was not looked at
+//! because the connection was going away is sent again, over another one.
 
 use std::time::Instant;
 
-use crate::deliver::{Attempt, Delivery, Refusal};
+use crate::deliver::{Attempt, Delivery, Refusal, Refused};
 use crate::ending::{as_http, end, finish, given_up, refuse_at_last};
 use crate::policy::retry;
 use crate::pool::{Address, Key};
@@ -32,6 +32,10 @@ impl Stack {
     ) {
         let plain = delivery.plain;
         let failed = |failure: Failure| if plain { as_http(failure) } else { failure };
+        let said = |refusal| match refusal {
+            Refusal::Ours(failure) => Refusal::Ours(failed(failure)),
+            theirs @ Refusal::Peers(_) => theirs,
+        };
         let mut number = 0;
         loop {
             number += 1;
@@ -57,7 +61,11 @@ impl Stack {
             let refusal = match delivery.attempt(&seat, None).await {
                 Attempt::Ended(outcome) => return guard.ended(outcome),
                 Attempt::Failed(failure) => return end(guard, delivery.respond, failed(failure)),
-                Attempt::Unprocessed(refusal) | Attempt::Again(refusal, _) => refusal,
+                Attempt::Unprocessed(refusal, Refused::GoingAway) => refusal,
+                // It would say the same again at once; whoever calls knows of others.
+                Attempt::Unprocessed(refusal, Refused::Itself) | Attempt::Again(refusal, _) => {
+                    return refuse_at_last(guard, delivery, said(refusal));
+                }
             };
             let attempt = retry::Attempt {
                 number,
@@ -65,11 +73,7 @@ impl Stack {
                 replayable: delivery.upload.replayable(),
             };
             if !retry::again(attempt, None, delivery.deadline, Instant::now()) {
-                let refusal = match refusal {
-                    Refusal::Ours(failure) => Refusal::Ours(failed(failure)),
-                    theirs @ Refusal::Peers(_) => theirs,
-                };
-                return refuse_at_last(guard, delivery, refusal);
+                return refuse_at_last(guard, delivery, said(refusal));
             }
             delivery.upload.rewind();
         }

@@ -43,6 +43,8 @@ pub enum Reason {
     PeerReset,
     /// Its way leads back to this sidecar.
     Loop,
+    /// Every endpoint that could take it has failed too often to be asked now.
+    BreakerOpen,
     /// More calls a second than its rule admits.
     RateLimited,
     /// More calls at once than its rule admits.
@@ -53,7 +55,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, for counters.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::UnknownService,
         Self::NoEndpoint,
         Self::UnknownNode,
@@ -68,6 +70,7 @@ impl Reason {
         Self::ConnectFailed,
         Self::PeerReset,
         Self::Loop,
+        Self::BreakerOpen,
         Self::RateLimited,
         Self::Overloaded,
         Self::FaultInjected,
@@ -91,6 +94,7 @@ impl Reason {
             Self::ConnectFailed => "CONNECT_FAILED",
             Self::PeerReset => "PEER_RESET",
             Self::Loop => "LOOP",
+            Self::BreakerOpen => "BREAKER_OPEN",
             Self::RateLimited => "RATE_LIMITED",
             Self::Overloaded => "OVERLOADED",
             Self::FaultInjected => "FAULT_INJECTED",
@@ -102,9 +106,11 @@ impl Reason {
     pub const fn code(self) -> Code {
         match self {
             Self::UnknownService | Self::NotExposed => Code::Unimplemented,
-            Self::NoEndpoint | Self::NodeGone | Self::ConnectFailed | Self::PeerReset => {
-                Code::Unavailable
-            }
+            Self::NoEndpoint
+            | Self::NodeGone
+            | Self::ConnectFailed
+            | Self::PeerReset
+            | Self::BreakerOpen => Code::Unavailable,
             Self::UnknownNode => Code::NotFound,
             Self::LaneFull | Self::RateLimited | Self::Overloaded => Code::ResourceExhausted,
             Self::RulesMismatch | Self::NotSecure => Code::FailedPrecondition,

@@ -216,6 +216,7 @@ pub fn pick_failure(service: &str, error: &PickError) -> Failure {
         PickError::UnknownNode { .. } | PickError::MustNameNode { .. } => Reason::UnknownNode,
         PickError::NodeGone { .. } => Reason::NodeGone,
         PickError::RulesMismatch { .. } => Reason::RulesMismatch,
+        PickError::BreakerOpen { .. } => Reason::BreakerOpen,
         _ => Reason::NoEndpoint,
     };
     Failure::refused(reason, format!("{service}: {error}"))

@@ -156,6 +156,12 @@ fn filled(compiled: &Arc<Rule>, offered: &Rule) -> Arc<Rule> {
     if compiled.retry.is_none() && offered.retry.is_some() {
         rule.to_mut().retry = offered.retry;
     }
+    if compiled.breaker.is_none() && offered.breaker.is_some() {
+        rule.to_mut().breaker = offered.breaker;
+    }
+    if compiled.outlier.is_none() && offered.outlier.is_some() {
+        rule.to_mut().outlier = offered.outlier;
+    }
     if compiled.split.is_none() && offered.split.is_some() {
         rule.to_mut().split.clone_from(&offered.split);
     }
@@ -181,6 +187,7 @@ fn filled_method(compiled: &MethodRule, offered: &MethodRule) -> Option<MethodRu
     let mut method = compiled.clone();
     method.timeout = method.timeout.or(offered.timeout);
     method.retry = method.retry.or(offered.retry);
+    method.hedge = method.hedge.or(offered.hedge);
     method.admission = method.admission.or(&offered.admission);
     if method.hash_on.is_none() {
         method.hash_on.clone_from(&offered.hash_on);

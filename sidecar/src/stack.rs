@@ -21,7 +21,7 @@ use crate::admission::Asked;
 use crate::admit::admit;
 use crate::call::{Call, Caller, Peer};
 use crate::classify::{self, Classified};
-use crate::deliver::{Attempt, Delivery, Refusal};
+use crate::deliver::{Attempt, Delivery, Refusal, Refused};
 use crate::discover::Discovery;
 use crate::ending::{end, finish, given_up, refuse_at_last, send_failure};
 use crate::forward::{Clock, Upload};
@@ -36,6 +36,7 @@ use crate::pool::Pool;
 use crate::reason::Processed;
 use crate::repair::Repair;
 use crate::respond::{Failure, admission_failure};
+use crate::retries::Further;
 use crate::telemetry::{LaneCounters, Metrics};
 use crate::way::{NoWay, local_key};
 
@@ -121,6 +122,8 @@ impl Stack {
     ) {
         let arrived = call.arrived;
         let service = call.path(head).service;
+        let retries = &classified.target.retries;
+        retries.call();
         // From here on the call ends exactly once, whatever happens.
         let mut guard = self.metrics.call(&classified.target.counters, arrived);
         let rule = &classified.target.rule;
@@ -160,9 +163,11 @@ impl Stack {
             service,
             retry: None,
             previous: 0,
+            committed: false,
             plain: false,
         };
         let again = method.and_then(|method| rule.retry_of(method));
+        let budget = rule.retry_budget();
         let mut tried: Vec<NodeId> = Vec::new();
         let mut last: Option<Refusal> = None;
         // What came of an attempt that may have run: nothing that follows makes it undone.
@@ -180,20 +185,28 @@ impl Stack {
                     return finish(&mut guard, &mut delivery, end, processed(ran.as_ref()));
                 }
             };
+            // Where nothing was sent, another endpoint costs nobody anything.
+            let mut sent = None;
             let (node, refusal) = match way {
                 Ok(way) => {
                     classified.target.counters.attempt();
                     // The last attempt holds nothing back.
                     delivery.retry = again.filter(|again| number < again.attempts);
                     match delivery
-                        .attempt(&way.seat, way.load(classified.method()))
+                        .attempt(&way.seat, way.watched(classified.method()))
                         .await
                     {
                         Attempt::Ended(outcome) => return guard.ended(outcome),
                         Attempt::Failed(failure) => {
                             return end(&mut guard, delivery.respond, failure);
                         }
-                        Attempt::Unprocessed(refusal) => (way.node, refusal),
+                        Attempt::Unprocessed(refusal, refused) => {
+                            sent = Some(match refused {
+                                Refused::Itself => Further::Refused,
+                                Refused::GoingAway => Further::GoingAway,
+                            });
+                            (way.node, refusal)
+                        }
                         Attempt::Again(refusal, pushback) => {
                             let attempt = retry::Attempt {
                                 number,
@@ -202,7 +215,12 @@ impl Stack {
                             };
                             let (now, random) = (Instant::now(), fastrand::f64());
                             let pause = retry::repeat(attempt, again, pushback, limit, now, random);
-                            let Some(pause) = pause else {
+                            if let Err(Some(why)) = pause {
+                                retries.withheld(why);
+                            }
+                            // The budget last: what is taken from it is used.
+                            let granted = |_: &_| retries.take(Further::Repeat, budget, now);
+                            let Some(pause) = pause.ok().filter(granted) else {
                                 return refuse_at_last(&mut guard, &mut delivery, refusal);
                             };
                             // What it held others may have meanwhile.
@@ -259,7 +277,9 @@ impl Stack {
                 unprocessed: true,
                 replayable,
             };
-            if !retry::again(attempt, again, limit, Instant::now()) {
+            let now = Instant::now();
+            let granted = || sent.is_none_or(|why| retries.take(why, budget, now));
+            if !retry::again(attempt, again, limit, now) || !granted() {
                 let refusal = ran.unwrap_or(refusal);
                 return refuse_at_last(&mut guard, &mut delivery, refusal);
             }
@@ -316,6 +336,7 @@ impl Stack {
                 // The caller's sidecar knows best what to make again, and where.
                 retry: None,
                 previous: 0,
+                committed: false,
                 plain: false,
             };
             // After the deadline, which bounds the wait for a place; before a seat, which is the lane's.

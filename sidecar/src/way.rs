@@ -14,14 +14,16 @@ use sidelane_proto::model::{
 
 use crate::admission::{Asked, Place};
 use crate::admit::admit;
-use crate::balance::{InFlight, PickError, Strategy, Wanted};
+use crate::balance::{InFlight, PickError, Strategy, Verdict, Wanted};
 use crate::call::{Call, CallError, Caller};
 use crate::classify::{self, Classified, ClassifyError};
+use crate::deliver::Watched;
 use crate::local::LocalService;
 use crate::mesh::{Target, View};
 use crate::own;
 use crate::parts::{Course, Parts as Subset, Why, part_of_call};
 use crate::pool::{Address, ConnectError, Key, PoolError, Seat, To};
+use crate::reason::Reason;
 use crate::respond::{Callee, Failure, admission_failure, pick_failure, pool_failure};
 use crate::stack::Stack;
 
@@ -48,10 +50,11 @@ impl Way {
         self.node
     }
 
-    /// What is told how long the endpoint takes to answer. The head of a stream says nothing of it.
-    pub(crate) fn load(&self, method: Option<&MethodRule>) -> Option<&InFlight> {
-        let streaming = method.is_some_and(|method| !method.is_unary());
-        self.in_flight.as_ref().filter(|_| !streaming)
+    /// What is told how the endpoint takes the call.
+    pub(crate) fn watched(&self, method: Option<&MethodRule>) -> Option<Watched<'_>> {
+        let load = self.in_flight.as_ref()?;
+        let unary = method.map(MethodRule::is_unary);
+        Some(Watched { load, unary })
     }
 }
 
@@ -336,7 +339,14 @@ impl Stack {
                 node: Some(node),
             }),
             Err(failure) => {
-                pick.in_flight.failed(Duration::ZERO, Instant::now());
+                let now = Instant::now();
+                pick.in_flight.failed(Duration::ZERO, now);
+                // Links that cannot be had are for `repair` to mend, and the hub knows of them. Only
+                // a probe is asked for all the same.
+                if pick.in_flight.is_probe() && failure.reason == Reason::ConnectFailed {
+                    let random = fastrand::f64();
+                    pick.in_flight.verdict(Verdict::Failure, random, now);
+                }
                 Err(NoWay {
                     node: Some(node),
                     failure,

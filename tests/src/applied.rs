@@ -88,6 +88,7 @@ pub fn retry(attempts: u32, on: &[&str]) -> Option<wire::Retry> {
     Some(wire::Retry {
         attempts,
         on: on.iter().map(|&status| status.to_owned()).collect(),
+        ..wire::Retry::default()
     })
 }
 

@@ -342,7 +342,7 @@ async fn what_cannot_be_is_refused_with_its_field_and_the_last_good_rules_stay()
                     name: "Pay".to_owned(),
                     retry: Some(routing::Retry {
                         attempts: 3,
-                        on: vec![],
+                        ..routing::Retry::default()
                     }),
                     ..routing::Method::default()
                 }];

@@ -64,6 +64,26 @@ pub enum Flaw {
     Admission(Wrong),
     /// What this method admits cannot be.
     MethodAdmission(usize, Wrong),
+    /// One of the service's policies cannot be.
+    Policy(PolicyFlaw),
+    /// One of a method's cannot be.
+    MethodPolicy(usize, PolicyFlaw),
+}
+
+/// What is wrong with a policy, such as `retry` or `breaker`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PolicyFlaw {
+    /// The field, with the policy's name before it.
+    pub field: &'static str,
+    /// Why it cannot be, as it goes on after the field's name.
+    pub reason: &'static str,
+}
+
+impl PolicyFlaw {
+    /// This one.
+    pub(super) const fn some(field: &'static str, reason: &'static str) -> Option<Self> {
+        Some(Self { field, reason })
+    }
 }
 
 impl Rule {
@@ -106,7 +126,29 @@ impl Rule {
         if let Some(wrong) = self.admission.flaw() {
             return Some(Flaw::Admission(wrong));
         }
+        if let Some(flaw) = self.flaw_of_policies() {
+            return Some(Flaw::Policy(flaw));
+        }
         self.flaw_of_methods()
+    }
+
+    const fn flaw_of_policies(&self) -> Option<PolicyFlaw> {
+        if let Some(retry) = &self.retry
+            && let Some(flaw) = retry.flaw(false)
+        {
+            return Some(flaw);
+        }
+        if let Some(breaker) = &self.breaker
+            && let Some(flaw) = breaker.flaw()
+        {
+            return Some(flaw);
+        }
+        if let Some(outlier) = &self.outlier
+            && let Some(flaw) = outlier.flaw()
+        {
+            return Some(flaw);
+        }
+        None
     }
 
     const fn flaw_of_methods(&self) -> Option<Flaw> {
@@ -154,6 +196,9 @@ impl Rule {
         if method.retry.is_some() && !method.idempotent {
             return Some(Flaw::RetryOfOnce(index));
         }
+        if let Some(flaw) = method.flaw_of_policies() {
+            return Some(Flaw::MethodPolicy(index, flaw));
+        }
         if let Some(field) = &method.hash_on {
             if !is_field_path(text(field)) {
                 return Some(Flaw::MethodHashOn(index));
@@ -196,6 +241,35 @@ impl Rule {
     }
 }
 
+impl MethodRule {
+    const fn flaw_of_policies(&self) -> Option<PolicyFlaw> {
+        if let Some(retry) = &self.retry
+            && let Some(flaw) = retry.flaw(true)
+        {
+            return Some(flaw);
+        }
+        if let Some(hedge) = &self.hedge {
+            if let Some(flaw) = hedge.flaw() {
+                return Some(flaw);
+            }
+            if !self.idempotent {
+                return PolicyFlaw::some(
+                    "hedge",
+                    "is for idempotent methods: two attempts run at the same time; say \
+                     `idempotent: true` if that does no harm, or leave `hedge` out",
+                );
+            }
+            if !self.is_unary() {
+                return PolicyFlaw::some(
+                    "hedge",
+                    "is for unary methods: a stream cannot go to two endpoints; leave it out",
+                );
+            }
+        }
+        None
+    }
+}
+
 impl Flaw {
     /// The field that is wrong, beneath the method if it is one's.
     #[must_use]
@@ -218,6 +292,7 @@ impl Flaw {
             Self::MethodHashOn(_) | Self::HashOnStream(_) => "hash_on",
             Self::RetryOfStream(_) => "idempotent",
             Self::Admission(wrong) | Self::MethodAdmission(_, wrong) => wrong.field,
+            Self::Policy(flaw) | Self::MethodPolicy(_, flaw) => flaw.field,
         }
     }
 
@@ -268,6 +343,7 @@ impl Flaw {
                  `retry` to the other methods alone"
             }
             Self::Admission(wrong) | Self::MethodAdmission(_, wrong) => wrong.reason,
+            Self::Policy(flaw) | Self::MethodPolicy(_, flaw) => flaw.reason,
         }
     }
 
@@ -281,6 +357,7 @@ impl Flaw {
             | Self::MethodAttempts(index)
             | Self::RetryOfOnce(index)
             | Self::HashOnStream(index)
+            | Self::MethodPolicy(index, _)
             | Self::RetryOfStream(index)
             | Self::MethodAdmission(index, _) => Some(index),
             _ => None,
@@ -362,15 +439,12 @@ const fn text<'a>(text: &'a Cow<'static, str>) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ConnectionClass, Lane, LoadBalancing, Statuses};
+    use crate::model::{Breaker, ConnectionClass, Hedge, Lane, LoadBalancing, Outlier};
 
     const ONCE: MethodRule = MethodRule::unary("Once");
     const AGAIN: MethodRule = MethodRule::unary("Again").idempotent();
     const TAKES: MethodRule = MethodRule::streaming("Takes", true, false);
-    const TRIED: Retry = Retry {
-        attempts: 3,
-        on: Statuses::UNAVAILABLE,
-    };
+    const TRIED: Retry = Retry::DEFAULT;
     const SECOND: Duration = Duration::from_secs(1);
 
     fn rule(change: impl FnOnce(&mut Rule)) -> Rule {
@@ -481,6 +555,84 @@ mod tests {
                 of_methods(&[TAKES.idempotent().with_retry(TRIED)]),
                 "methods[0].idempotent",
             ),
+        ] {
+            assert_eq!(rule.check().unwrap_err().path, field, "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn each_flaw_of_a_policy_is_found_and_named_by_its_field() {
+        let retry = |change: fn(&mut Retry)| {
+            rule(|rule| {
+                let retry = rule.retry.insert(TRIED);
+                change(retry);
+            })
+        };
+        let breaker =
+            |change: fn(&mut Breaker)| rule(|rule| change(rule.breaker.insert(Breaker::DEFAULT)));
+        let outlier =
+            |change: fn(&mut Outlier)| rule(|rule| change(rule.outlier.insert(Outlier::DEFAULT)));
+        let hedged =
+            |method: MethodRule, delay| of_methods(&[method.with_hedge(Hedge::after(delay))]);
+        let shared = Retry {
+            budget_percent: Some(5),
+            ..TRIED
+        };
+        for (rule, field) in [
+            (
+                retry(|it| it.budget_percent = Some(101)),
+                "retry.budget_percent",
+            ),
+            (
+                retry(|it| {
+                    it.budget_percent = Some(0);
+                    it.budget_per_second = Some(0);
+                }),
+                "retry.budget_percent",
+            ),
+            (
+                retry(|it| it.budget_per_second = Some(10_001)),
+                "retry.budget_per_second",
+            ),
+            (retry(|it| it.pause = Duration::ZERO), "retry.pause"),
+            (retry(|it| it.max_pause = SECOND * 61), "retry.max_pause"),
+            (retry(|it| it.max_pause = it.pause / 5), "retry.max_pause"),
+            (of_methods(&[AGAIN.with_retry(shared)]), "methods[0].retry"),
+            (
+                breaker(|it| it.consecutive_failures = 0),
+                "breaker.consecutive_failures",
+            ),
+            (
+                breaker(|it| it.consecutive_failures = 1_001),
+                "breaker.consecutive_failures",
+            ),
+            (
+                breaker(|it| it.success_percent = 101),
+                "breaker.success_percent",
+            ),
+            (breaker(|it| it.min_calls = 0), "breaker.min_calls"),
+            (breaker(|it| it.min_calls = 100_001), "breaker.min_calls"),
+            (
+                breaker(|it| it.interval = Duration::ZERO),
+                "breaker.interval",
+            ),
+            (breaker(|it| it.interval = SECOND * 601), "breaker.interval"),
+            (breaker(|it| it.open = SECOND / 11), "breaker.open"),
+            (breaker(|it| it.max_open = SECOND), "breaker.max_open"),
+            (
+                breaker(|it| it.max_open = SECOND * 3_601),
+                "breaker.max_open",
+            ),
+            (breaker(|it| it.probes = 0), "breaker.probes"),
+            (breaker(|it| it.probes = 101), "breaker.probes"),
+            (breaker(|it| it.successes = 0), "breaker.successes"),
+            (breaker(|it| it.successes = 101), "breaker.successes"),
+            (outlier(|it| it.below_mean = 0), "outlier.below_mean"),
+            (outlier(|it| it.below_mean = 101), "outlier.below_mean"),
+            (outlier(|it| it.min_calls = 0), "outlier.min_calls"),
+            (outlier(|it| it.max_percent = 0), "outlier.max_percent"),
+            (outlier(|it| it.max_percent = 51), "outlier.max_percent"),
+            (hedged(AGAIN, SECOND), "methods[0].hedge"),
         ] {
             assert_eq!(rule.check().unwrap_err().path, field, "{rule:?}");
         }

@@ -119,6 +119,8 @@ impl PushedRule {
                 timeout: base.timeout,
                 max_timeout: base.max_timeout,
                 retry: base.retry,
+                breaker: base.breaker,
+                outlier: base.outlier,
                 split: base.split.clone(),
                 admission: base.admission.clone(),
                 ..pushed.clone()
@@ -132,6 +134,8 @@ impl PushedRule {
         rule.timeout = pushed.timeout.or(rule.timeout);
         rule.max_timeout = pushed.max_timeout.or(rule.max_timeout);
         rule.retry = pushed.retry.or(rule.retry);
+        rule.breaker = pushed.breaker.or(rule.breaker);
+        rule.outlier = pushed.outlier.or(rule.outlier);
         if pushed.split.is_some() {
             rule.split.clone_from(&pushed.split);
         }
@@ -192,6 +196,7 @@ fn methods(base: &[MethodRule], pushed: &[MethodRule], compiled: bool) -> Vec<Me
         }
         known.timeout = method.timeout.or(known.timeout);
         known.retry = method.retry.or(known.retry);
+        known.hedge = method.hedge.or(known.hedge);
         known.admission = method.admission.or(&known.admission);
         if method.hash_on.is_some() {
             known.hash_on.clone_from(&method.hash_on);

@@ -8,13 +8,16 @@ use sha2::{Digest, Sha256};
 
 use super::admission::{Admission, Concurrency, Fault};
 use super::balancing::Balancing;
+use super::breaker::Breaker;
 use super::class::ConnectionClass;
 use super::error::{FieldError, Problem};
 use super::flaw::{is_field_path, is_limit};
+use super::hedge::Hedge;
 use super::lane::{Lane, check_name};
 use super::name::{ServiceName, is_identifier};
+use super::outlier::Outlier;
 use super::path::METHOD_NAME_LIMIT;
-use super::retry::Retry;
+use super::retry::{Retry, RetryBudget};
 use super::split::Split;
 use crate::wire::routing::v1 as wire;
 
@@ -53,6 +56,10 @@ pub struct Rule {
     pub max_timeout: Option<Duration>,
     /// How idempotent methods are tried again; `None` where they are not.
     pub retry: Option<Retry>,
+    /// When an endpoint that fails is left alone; `None` where the rule says nothing.
+    pub breaker: Option<Breaker>,
+    /// When one that fails more often than others is; `None` where the rule says nothing.
+    pub outlier: Option<Outlier>,
     /// How calls are split between versions of the service; `None` where they are not.
     pub split: Option<Split>,
     /// What is admitted of its calls.
@@ -80,6 +87,8 @@ pub struct MethodRule {
     pub hash_on: Option<Cow<'static, str>>,
     /// How it is tried again, instead of its service's.
     pub retry: Option<Retry>,
+    /// A further attempt beside one that takes long.
+    pub hedge: Option<Hedge>,
     /// What is admitted of its calls: limits beside its service's, a fault instead.
     pub admission: Admission,
 }
@@ -173,6 +182,7 @@ impl MethodRule {
             timeout: None,
             hash_on: None,
             retry: None,
+            hedge: None,
             admission: Admission::NONE,
         }
     }
@@ -188,6 +198,7 @@ impl MethodRule {
             timeout: None,
             hash_on: None,
             retry: None,
+            hedge: None,
             admission: Admission::NONE,
         }
     }
@@ -220,6 +231,13 @@ impl MethodRule {
     #[must_use]
     pub const fn with_retry(mut self, retry: Retry) -> Self {
         self.retry = Some(retry);
+        self
+    }
+
+    /// The same method, with further attempts beside those that take long.
+    #[must_use]
+    pub const fn with_hedge(mut self, hedge: Hedge) -> Self {
+        self.hedge = Some(hedge);
         self
     }
 
@@ -269,6 +287,8 @@ impl Rule {
             timeout: None,
             max_timeout: None,
             retry: None,
+            breaker: None,
+            outlier: None,
             split: None,
             admission: Admission::NONE,
             methods: Cow::Borrowed(methods),
@@ -332,6 +352,13 @@ impl Rule {
     pub fn retry_of(&self, method: &MethodRule) -> Option<Retry> {
         let retry = method.retry.or(self.retry);
         retry.filter(|_| method.idempotent && !method.client_streaming)
+    }
+
+    /// How many further attempts all its calls may have together.
+    #[must_use]
+    pub fn retry_budget(&self) -> RetryBudget {
+        self.retry
+            .map_or(RetryBudget::DEFAULT, |retry| retry.budget())
     }
 }
 
@@ -407,6 +434,8 @@ impl Rule {
             timeout: duration_from_wire(rule.timeout, "timeout")?,
             max_timeout: duration_from_wire(rule.max_timeout, "max_timeout")?,
             retry: Retry::from_wire(rule.retry, "retry")?,
+            breaker: Breaker::from_wire(rule.breaker, "breaker")?,
+            outlier: Outlier::from_wire(rule.outlier),
             split: rule.split.map(Split::from_wire),
             admission: Admission::from_wire(&rule.limits, rule.concurrency.as_ref(), rule.fault)?,
             methods: Cow::Owned(methods),
@@ -453,6 +482,7 @@ impl TryFrom<wire::Method> for MethodRule {
                 }
             },
             retry: Retry::from_wire(method.retry, "retry")?,
+            hedge: Hedge::from_wire(method.hedge, "hedge")?,
             admission: Admission::from_wire(&method.limits, None, method.fault)?,
         })
     }
@@ -501,6 +531,8 @@ impl From<&Rule> for wire::Rule {
             timeout: rule.timeout.map(duration_to_wire),
             max_timeout: rule.max_timeout.map(duration_to_wire),
             retry: rule.retry.map(Retry::to_wire),
+            breaker: rule.breaker.map(Breaker::to_wire),
+            outlier: rule.outlier.map(Outlier::to_wire),
             split: rule.split.as_ref().map(Split::to_wire),
             limits: rule.admission.limits_to_wire(),
             concurrency: rule.admission.concurrency.map(Concurrency::to_wire),
@@ -516,6 +548,7 @@ impl From<&Rule> for wire::Rule {
                     timeout: method.timeout.map(duration_to_wire),
                     hash_on: method.hash_on.clone().unwrap_or_default().into_owned(),
                     retry: method.retry.map(Retry::to_wire),
+                    hedge: method.hedge.map(Hedge::to_wire),
                     limits: method.admission.limits_to_wire(),
                     fault: method.admission.fault.as_ref().map(Fault::to_wire),
                 })

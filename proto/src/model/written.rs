@@ -83,6 +83,7 @@ impl WrittenRule {
                 timeout,
                 hash_on: method.options.hash_on.clone(),
                 retry: method.options.retry.clone(),
+                hedge: method.options.hedge.clone(),
                 limits: method.options.limits.clone(),
                 fault: method.options.fault.clone(),
             });
@@ -105,6 +106,8 @@ impl WrittenRule {
             locality: options.locality,
             slow_start: limit(&options.slow_start, "slow_start")?,
             retry: options.retry.clone(),
+            breaker: options.breaker.clone(),
+            outlier: options.outlier,
             split: options.split.clone(),
             limits: options.limits.clone(),
             concurrency: options.concurrency.clone(),
@@ -169,6 +172,24 @@ fn limit(text: &str, path: &str) -> Result<Option<prost_types::Duration>, FieldE
         return Err(FieldError::new(path, Problem::Malformed { given, wanted }));
     }
     Ok(Some(duration_to_wire(duration)))
+}
+
+/// The time that a policy's field says; `None` where it says nothing. Its bounds are checked with the
+/// rule's.
+pub(super) fn span(text: &str, path: &str) -> Result<Option<Duration>, FieldError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    duration(text).map(Some).ok_or_else(|| {
+        let given = text.to_owned();
+        let wanted = "a time: a whole number and a unit, such as 800ms, 30s, 5m or 1h";
+        FieldError::new(path, Problem::Malformed { given, wanted })
+    })
+}
+
+/// The time as [`span`] reads it.
+pub(super) fn span_text(time: Duration) -> String {
+    format!("{}ms", time.as_millis())
 }
 
 /// Reads `800ms`, `30s`, `5m` or `1h`.

@@ -11,7 +11,7 @@ use std::fs;
 use prost_reflect::prost_types;
 use sidelane_build::rules::from_descriptor_set;
 use sidelane_build::{Errors, RuleSet};
-use sidelane_proto::model::{ConnectionClass, Lane, Retry, Statuses};
+use sidelane_proto::model::{ConnectionClass, Lane, Retry};
 
 const SHOP: &str = r#"syntax = "proto3";
 package shop.v1;
@@ -98,10 +98,7 @@ fn rules_lanes_and_services_are_read_with_their_places() {
     assert_eq!(orders.class, ConnectionClass::Internal);
     assert_eq!((orders.lane.id(), orders.lane.name()), (20, "telemetry"));
     assert!(orders.secure && orders.persistent);
-    let retry = Retry {
-        attempts: 3,
-        on: Statuses::UNAVAILABLE,
-    };
+    let retry = Retry::DEFAULT;
     assert_eq!(orders.retry, Some(retry));
     let get = orders.method("Get").unwrap();
     assert_eq!(get.hash_on.as_deref(), Some("order.id"));

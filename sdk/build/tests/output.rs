@@ -131,13 +131,13 @@ impl ::sidelane::routing::ServiceRouting for OrdersServiceRouting {
     const LOAD_BALANCING_STRATEGY: ::sidelane::routing::LoadBalancingStrategy = ::sidelane::routing::LoadBalancingStrategy::ConsistentHash;
     const DEFAULT_TIMEOUT: ::core::time::Duration = ::core::time::Duration::from_millis(2000);
     const MAX_TIMEOUT: ::core::option::Option<::core::time::Duration> = ::core::option::Option::Some(::core::time::Duration::from_millis(10000));
-    const RETRY: ::core::option::Option<::sidelane::routing::Retry> = ::core::option::Option::Some(::sidelane::routing::Retry { attempts: 3, on: ::sidelane::routing::Statuses::of(&[10, 14]) });
+    const RETRY: ::core::option::Option<::sidelane::routing::Retry> = ::core::option::Option::Some(::sidelane::routing::Retry { attempts: 3, on: ::sidelane::routing::Statuses::of(&[10, 14]), ..::sidelane::routing::Retry::DEFAULT });
     const SPLIT: ::core::option::Option<::sidelane::routing::Split> = ::core::option::Option::Some({
         const PARTS: &[::sidelane::routing::SplitPart] = &[::sidelane::routing::SplitPart { value: ::std::borrow::Cow::Borrowed("v1"), percent: 90, header: ::core::option::Option::None }, ::sidelane::routing::SplitPart { value: ::std::borrow::Cow::Borrowed("v2"), percent: 10, header: ::core::option::Option::Some(::sidelane::routing::HeaderMatch { name: ::std::borrow::Cow::Borrowed("x-canary"), value: ::std::borrow::Cow::Borrowed("yes") }) }];
         ::sidelane::routing::Split { label: ::std::borrow::Cow::Borrowed("version"), parts: ::std::borrow::Cow::Borrowed(PARTS), strict: false }
     });
     const METHODS: &'static [::sidelane::routing::MethodRule] = &[
-        ::sidelane::routing::MethodRule::unary("Get").idempotent().with_timeout(::core::time::Duration::from_millis(800)).with_hash_on("id").with_retry(::sidelane::routing::Retry { attempts: 2, on: ::sidelane::routing::Statuses::of(&[14]) }),
+        ::sidelane::routing::MethodRule::unary("Get").idempotent().with_timeout(::core::time::Duration::from_millis(800)).with_hash_on("id").with_retry(::sidelane::routing::Retry { attempts: 2, on: ::sidelane::routing::Statuses::of(&[14]), ..::sidelane::routing::Retry::DEFAULT }),
         ::sidelane::routing::MethodRule::streaming("Import", true, false),
     ];
     const ORIGIN: &'static str = "shop/v1/orders.proto:8";

@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use sidelane_proto::model::{Endpoint, NodeId};
 
+use super::circuit::{Stand, Ticket};
 use super::departed::Departure;
-use super::eligible::{Agreement, Candidate, Kind, Reach, Tally, Tier, Unfit, Wanted};
+use super::eligible::{Agreement, Candidate, Kind, Reach, Tally, Tier, Tripped, Unfit, Wanted};
 use super::error::{Counts, NAMED_IN_ERRORS, PickError};
 use super::hub::Hub;
 use super::load::InFlight;
@@ -45,6 +46,7 @@ impl Hub {
         random: u64,
         now: Instant,
     ) -> Result<Pick, PickError> {
+        self.settle_breakers(now);
         if wanted.node.is_none() && self.strategy_for(wanted) == Strategy::ConsistentHash {
             self.rotation.keep_rings();
             self.counters.keyless_picks += u64::from(wanted.key.is_none());
@@ -62,15 +64,31 @@ impl Hub {
             self.rotation.pass(slot);
             self.count_part(wanted, slot);
         }
+        let ticket = wanted
+            .node
+            .is_none()
+            .then(|| self.enter(slot, now))
+            .flatten();
         let held = &mut self.held[slot];
         held.last_picked = Some(now);
         Ok(Pick {
             endpoint: Arc::clone(&held.endpoint),
-            in_flight: InFlight::new(&held.load),
+            in_flight: InFlight::new(&held.load, ticket),
         })
     }
 
-    /// What [`Hub::pick`] would pick now; nothing changes. [`Hub::settle`] comes before it.
+    /// What the call tells the endpoint's breaker with, once it is known what came of it.
+    fn enter(&mut self, slot: usize, now: Instant) -> Option<Ticket> {
+        let held = &self.held[slot];
+        if !held.guarded {
+            return Some(Ticket::plain(held.epoch));
+        }
+        let (ticket, change) = held.load.circuit().enter(now);
+        self.trips.changed(change);
+        ticket
+    }
+
+    /// What [`Hub::pick`] would pick now; nothing changes. [`Hub::settle_breakers`] comes before it.
     ///
     /// # Errors
     /// As [`Hub::pick`].
@@ -102,8 +120,8 @@ impl Hub {
             if view.tried.contains(&slot) {
                 return Err(Unfit::Tried);
             }
-            match view.reach {
-                Ok(reach) => kind.open(wanted, reach),
+            match &view.reach {
+                Ok(reach) => kind.open(wanted, *reach),
                 Err(_) => Err(Unfit::MustBeNamed),
             }
         };
@@ -111,7 +129,10 @@ impl Hub {
             let held = &self.held[slot];
             Candidate {
                 endpoint: Arc::clone(&held.endpoint),
-                unfit: verdict(slot).err(),
+                unfit: verdict(slot).err().map(|unfit| match unfit {
+                    Unfit::BreakerOpen(_) => Unfit::BreakerOpen(self.tripped_at(slot, now)),
+                    unfit => unfit,
+                }),
                 in_flight: held.load.in_flight(),
                 latency: held.load.latency(now),
                 weight: self.rotation.weight(slot).whole(),
@@ -138,7 +159,22 @@ impl Hub {
             wanted
         };
         let View { mut tried, reach } = self.view(wanted);
-        let mut reach = reach?;
+        let mut reach = match reach {
+            Err(PickError::BreakerOpen { count, others, .. }) => {
+                let tripped = self.first_of_tripped(chance.now);
+                return Err(PickError::BreakerOpen {
+                    count,
+                    tripped,
+                    others,
+                });
+            }
+            reach => reach?,
+        };
+        if self.due.now
+            && let Some(slot) = self.to_probe(wanted, reach, &tried)
+        {
+            return Ok(slot);
+        }
         loop {
             let slot = self.select(wanted, reach, &tried, chance)?;
             if reach.near.wider().is_none() || !self.is_crowded(slot, wanted, reach) {
@@ -170,6 +206,37 @@ impl Hub {
     fn count_open(&self, wanted: &Wanted<'_>, reach: Reach, tried: &[usize]) -> usize {
         let open = |kind: &Kind| kind.open(wanted, reach).is_ok();
         self.rotation.count(open, tried)
+    }
+
+    /// An endpoint that waits for a probe: the next call is it, or by some strategies none would come
+    /// for minutes. A call that has a key, or is picked for by a strategy of the project's own, goes
+    /// where that leads, and is the probe if it leads there.
+    fn to_probe(&self, wanted: &Wanted<'_>, reach: Reach, tried: &[usize]) -> Option<usize> {
+        let strategy = self.strategy_for(wanted);
+        if matches!(strategy, Strategy::ConsistentHash | Strategy::Own(_)) {
+            return None;
+        }
+        (0..self.held.len()).find(|slot| {
+            let held = &self.held[*slot];
+            let waits = held.guarded && !held.blocked && !tried.contains(slot);
+            waits && self.rotation.kind(*slot).open(wanted, reach).is_ok()
+        })
+    }
+
+    fn tripped_at(&self, slot: usize, now: Instant) -> Option<Tripped> {
+        let circuit = self.held[slot].load.circuit();
+        let left = match circuit.stand(now) {
+            Stand::Open(until) => Some(until.saturating_duration_since(now)),
+            Stand::Closed | Stand::HalfOpen { .. } => None,
+        };
+        circuit.cause().map(|cause| Tripped { cause, left })
+    }
+
+    fn first_of_tripped(&self, now: Instant) -> Option<Tripped> {
+        let tripped = (0..self.held.len()).filter(|slot| self.held[*slot].blocked);
+        tripped
+            .filter_map(|slot| self.tripped_at(slot, now))
+            .min_by_key(|tripped| tripped.left)
     }
 
     /// The call with the parts of the split that it goes to: those that it is meant for, or, where
@@ -303,6 +370,16 @@ impl Hub {
 
     /// Why none of the endpoints (or not the named one) suits a call.
     fn unsuited(&self, named: Option<usize>, counts: Counts, wanted: &Wanted<'_>) -> PickError {
+        if counts.tripped > 0 {
+            return PickError::BreakerOpen {
+                count: counts.tripped,
+                tripped: None,
+                others: Counts {
+                    tripped: 0,
+                    ..counts
+                },
+            };
+        }
         let closed = counts.draining + counts.unhealthy;
         if closed == 0 && counts.no_address > 0 {
             return PickError::NoAddress {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use sidelane_proto::model::{ConnectionClass, Endpoint, Health, Lane, NodeId};
 
+use super::circuit::Cause;
 use super::near::Nearness;
 use super::strategy::Strategy;
 use crate::parts::{Course, NO_PART};
@@ -89,6 +90,17 @@ pub enum Unfit {
     NotReady,
     /// Nearer ones can take the call.
     Farther,
+    /// Its breaker is open.
+    BreakerOpen(Option<Tripped>),
+}
+
+/// How an endpoint's breaker stands that lets no call in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tripped {
+    /// What opened it.
+    pub cause: Cause,
+    /// For how long yet; `None` where it is half-open, and as many probes as may be are under way.
+    pub left: Option<Duration>,
 }
 
 /// How good an endpoint is, best first.
@@ -100,6 +112,8 @@ pub(super) enum Tier {
     Suspect,
     /// A ghost: healthy or suspect for control, but we have seen its channel closed.
     NotReady,
+    /// Its breaker lets no call in.
+    Tripped,
     Draining,
     Unhealthy,
 }
@@ -192,8 +206,9 @@ impl Classes {
 }
 
 impl Kind {
-    pub(super) fn of(endpoint: &Endpoint, ready: bool) -> Self {
+    pub(super) fn of(endpoint: &Endpoint, ready: bool, tripped: bool) -> Self {
         let tier = match (endpoint.offer.health, ready) {
+            (Health::Healthy | Health::Suspect, _) if tripped => Tier::Tripped,
             (Health::Healthy, true) => Tier::Healthy,
             (Health::Suspect, true) => Tier::Suspect,
             (Health::Healthy | Health::Suspect, false) => Tier::NotReady,
@@ -246,7 +261,9 @@ impl Kind {
             _ if !address => Err(Unfit::NoAddress),
             Tier::Draining => Err(Unfit::Draining),
             Tier::Unhealthy => Err(Unfit::Unhealthy),
-            Tier::Healthy | Tier::Suspect | Tier::NotReady => Ok(()),
+            // Standard mode goes there all the same: who names a node decides how often to ask it.
+            Tier::Tripped if wanted.node.is_none() => Err(Unfit::BreakerOpen(None)),
+            Tier::Healthy | Tier::Suspect | Tier::NotReady | Tier::Tripped => Ok(()),
         }
     }
 
@@ -268,7 +285,7 @@ impl Tally {
             Tier::Healthy => self.healthy += count,
             Tier::Suspect => self.suspect += count,
             Tier::NotReady => self.not_ready += count,
-            Tier::Draining | Tier::Unhealthy => {}
+            Tier::Tripped | Tier::Draining | Tier::Unhealthy => {}
         }
     }
 
@@ -302,9 +319,29 @@ impl Tally {
     }
 }
 
+impl fmt::Display for Tripped {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.left {
+            Some(left) => {
+                let seconds = left.as_secs_f64();
+                write!(
+                    formatter,
+                    "its breaker is open for another {seconds:.1} s: "
+                )?;
+            }
+            None => formatter.write_str("its breaker is half-open and a probe is under way: ")?,
+        }
+        self.cause.fmt(formatter)
+    }
+}
+
 impl fmt::Display for Unfit {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::BreakerOpen(Some(tripped)) = self {
+            return tripped.fmt(formatter);
+        }
         formatter.write_str(match self {
+            Self::BreakerOpen(_) => "its breaker is open",
             Self::NotNamed => "another node was named",
             Self::MustBeNamed => "strategy NONE: the call must name a node",
             Self::OtherRule => "compiled with another rule",

@@ -6,7 +6,7 @@ use std::fmt;
 use sidelane_proto::model::{ConnectionClass, Generation, NodeId};
 
 use super::departed::Departure;
-use super::eligible::Unfit;
+use super::eligible::{Tripped, Unfit};
 
 /// The most nodes that an error names: enough to see a slip of the pen, and it still fits into
 /// one line of a log and a trailer.
@@ -71,6 +71,16 @@ pub enum PickError {
         /// From how many it could choose.
         count: usize,
     },
+    /// Endpoints exist, and the breaker of each that could take the call is open.
+    #[error("{}", all_tripped(*.count, .tripped.as_ref(), .others))]
+    BreakerOpen {
+        /// How many.
+        count: usize,
+        /// How the one stands that is tried again first.
+        tripped: Option<Tripped>,
+        /// What stands in the way of the others.
+        others: Counts,
+    },
     /// Endpoints exist, but all were compiled with another rule.
     #[error(
         "{} compiled with another rule, such as `{node}` with {theirs}, here it is {ours}; \
@@ -119,6 +129,8 @@ pub struct Counts {
     pub other_rule: usize,
     /// Without an address of the call's class.
     pub no_address: usize,
+    /// Left alone because they failed.
+    pub tripped: usize,
     /// In other parts of the service's split.
     pub other_part: usize,
 }
@@ -130,6 +142,7 @@ impl Counts {
             Unfit::Unhealthy => self.unhealthy += count,
             Unfit::OtherRule => self.other_rule += count,
             Unfit::NoAddress => self.no_address += count,
+            Unfit::BreakerOpen(_) => self.tripped += count,
             Unfit::OtherPart => self.other_part += count,
             // These come from a comparison with others, or from what the call has done itself.
             Unfit::NotNamed
@@ -149,6 +162,7 @@ impl fmt::Display for Counts {
             (self.unhealthy, "unhealthy"),
             (self.other_rule, "with another rule"),
             (self.no_address, "without an address of the class"),
+            (self.tripped, "whose breaker is open"),
             (self.other_part, "of other parts of the split"),
         ]
         .into_iter()
@@ -169,6 +183,21 @@ fn none_healthy(node: Option<&NodeId>, counts: &Counts) -> String {
         ),
         None => format!("no endpoint takes new calls ({counts}); see `sidelane nodes`"),
     }
+}
+
+fn all_tripped(count: usize, tripped: Option<&Tripped>, others: &Counts) -> String {
+    let mut text = match count {
+        1 => "the only endpoint that could take the call has failed".to_owned(),
+        _ => format!("all {count} endpoints that could take the call have failed"),
+    };
+    text.push_str(" too often to be asked now");
+    if let Some(tripped) = tripped {
+        text = format!("{text} (the first to be asked again: {tripped})");
+    }
+    if *others != Counts::default() {
+        text = format!("{text}; others that exist: {others}");
+    }
+    text + "; look at why they fail, or tune `breaker` in the service's rule"
 }
 
 fn chosen(index: Option<usize>) -> String {

@@ -8,17 +8,21 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use sidelane_proto::model::split::PARTS_LIMIT;
-use sidelane_proto::model::{Endpoint, Generation, Health, Identity, Locality, NodeId, Split};
+use sidelane_proto::model::{
+    Breaker, Endpoint, Generation, Health, Identity, Locality, NodeId, Outlier, Split,
+};
 
 use crate::call::hash_key;
 use crate::parts::number;
 
+use super::circuit::Circuit;
 use super::departed::{Departed, Departure};
 use super::eligible::{Kind, Wanted};
 use super::load::Load;
 use super::near::Nearness;
 use super::rotation::Rotation;
 use super::strategy::Strategy;
+use super::trips::{Due, Trips};
 use super::warmth::Warming;
 use super::weight::Weight;
 
@@ -34,6 +38,10 @@ pub struct Hub {
     /// Calls in flight, those on generations that are gone included.
     pub(super) in_flight: Arc<AtomicU64>,
     pub(super) counters: Counters,
+    pub(super) breaker: Breaker,
+    pub(super) outlier: Outlier,
+    pub(super) trips: Arc<Trips>,
+    pub(super) due: Due,
     /// How the service's calls are split, by which endpoints are told apart.
     split: Option<Split>,
     /// Where the calls went since they are split in this way.
@@ -66,6 +74,12 @@ pub(super) struct Held {
     pub(super) cold_since: Option<Instant>,
     /// Set where the node itself named this generation: the one that control had named then.
     learned_over: Option<Generation>,
+    /// Its breaker is not closed, as the last look at it showed.
+    pub(super) guarded: bool,
+    /// And lets no call in.
+    pub(super) blocked: bool,
+    /// What calls tell the breaker with while it is closed.
+    pub(super) epoch: u32,
 }
 
 /// What became of an [`Hub::up`].
@@ -144,6 +158,10 @@ impl Hub {
             departed: Departed::default(),
             in_flight: Arc::default(),
             counters: Counters::default(),
+            breaker: Breaker::DEFAULT,
+            outlier: Outlier::DEFAULT,
+            trips: Arc::default(),
+            due: Due::default(),
             split: None,
             split_picks: SplitPicks::default(),
             warming: Warming::default(),
@@ -168,6 +186,12 @@ impl Hub {
     #[must_use]
     pub fn split(&self) -> Option<(&Split, SplitPicks)> {
         Some((self.split.as_ref()?, self.split_picks))
+    }
+
+    fn hold(&self, endpoint: Arc<Endpoint>, now: Instant) -> Held {
+        let circuit = Circuit::new(self.breaker, now);
+        let load = Load::new(&self.in_flight, circuit, &self.trips);
+        Held::new(endpoint, Arc::new(load), now)
     }
 
     /// Picks in another way from now on. Endpoints and their turns stay.
@@ -197,7 +221,7 @@ impl Hub {
             self.begins_cold(slot, now);
             return Up::Added;
         };
-        let held = &mut self.held[slot];
+        let held = &self.held[slot];
         if let Some(identity) = other_identity(&held.endpoint, &endpoint) {
             self.counters.identity_refusals += 1;
             let held = identity.clone();
@@ -212,10 +236,10 @@ impl Hub {
         let recovers = held.endpoint.offer.health == Health::Unhealthy
             && endpoint.offer.health != Health::Unhealthy;
         let outcome = if endpoint.generation == old {
-            held.endpoint = endpoint;
+            self.held[slot].endpoint = endpoint;
             Up::Refreshed
         } else {
-            *held = Held::new(endpoint, &self.in_flight, now);
+            self.held[slot] = self.hold(endpoint, now);
             Up::Replaced { old }
         };
         self.regroup(slot);
@@ -237,14 +261,14 @@ impl Hub {
         let Some(slot) = self.slot_of(node, old).filter(|_| new > old) else {
             return false;
         };
-        let held = &mut self.held[slot];
+        let held = &self.held[slot];
         let over = held.learned_over.unwrap_or(old);
         let endpoint = Endpoint {
             generation: new,
             ..Endpoint::clone(&held.endpoint)
         };
-        *held = Held::new(Arc::new(endpoint), &self.in_flight, now);
-        held.learned_over = Some(over);
+        self.held[slot] = self.hold(Arc::new(endpoint), now);
+        self.held[slot].learned_over = Some(over);
         self.counters.ups += 1;
         self.regroup(slot);
         self.begins_cold(slot, now);
@@ -312,7 +336,7 @@ impl Hub {
         let Some(&slot) = self.index.get(&endpoint.node) else {
             return self.up(Arc::clone(endpoint), now);
         };
-        let held = &mut self.held[slot];
+        let held = &self.held[slot];
         let behind = held
             .learned_over
             .is_some_and(|over| endpoint.generation <= over);
@@ -320,7 +344,7 @@ impl Hub {
         if behind || endpoint.generation >= old {
             return self.up(Arc::clone(endpoint), now);
         }
-        *held = Held::new(Arc::clone(endpoint), &self.in_flight, now);
+        self.held[slot] = self.hold(Arc::clone(endpoint), now);
         self.counters.ups += 1;
         self.regroup(slot);
         self.begins_cold(slot, now);
@@ -388,7 +412,8 @@ impl Hub {
 
     fn add(&mut self, endpoint: Arc<Endpoint>, now: Instant) {
         let turn = self.departed.returned(&endpoint.node);
-        let held = Held::new(endpoint, &self.in_flight, now);
+        let held = self.hold(endpoint, now);
+        self.compare_later(now);
         let seed = hash_key(held.endpoint.node.as_str().as_bytes());
         self.index
             .insert(held.endpoint.node.clone(), self.held.len());
@@ -433,20 +458,23 @@ impl Hub {
 }
 
 impl Held {
-    fn new(endpoint: Arc<Endpoint>, all: &Arc<AtomicU64>, now: Instant) -> Self {
+    fn new(endpoint: Arc<Endpoint>, load: Arc<Load>, now: Instant) -> Self {
         Self {
             endpoint,
-            load: Arc::new(Load::new(all)),
+            load,
             up_since: now,
             closed_since: None,
             last_picked: None,
             cold_since: None,
             learned_over: None,
+            guarded: false,
+            blocked: false,
+            epoch: 0,
         }
     }
 
-    fn kind(&self) -> Kind {
-        Kind::of(&self.endpoint, self.closed_since.is_none())
+    pub(super) fn kind(&self) -> Kind {
+        Kind::of(&self.endpoint, self.closed_since.is_none(), self.blocked)
     }
 }
 

@@ -4,6 +4,7 @@
 //! and chance come in as arguments.
 
 mod choose;
+mod circuit;
 mod departed;
 mod eligible;
 mod error;
@@ -17,12 +18,15 @@ mod rotation;
 mod select;
 mod shares;
 mod strategy;
+mod trips;
 mod warmth;
 mod weight;
+mod window;
 
 pub use choose::Pick;
+pub use circuit::{Cause, Change, Verdict};
 pub use departed::Departure;
-pub use eligible::{Agreement, Candidate, Unfit, Wanted};
+pub use eligible::{Agreement, Candidate, Tripped, Unfit, Wanted};
 pub use error::{Counts, NAMED_IN_ERRORS, PickError};
 pub use hub::{Counters, Down, Gone, Hub, SplitPicks, Up};
 pub use latency::FAILURE;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use sidelane_proto::model::{Balancing, MethodRule, PushedRule, Retry, Rule};
+use sidelane_proto::model::{Balancing, Breaker, MethodRule, Outlier, PushedRule, Retry, Rule};
 
 use crate::mesh::{RuleSource, Target};
 use crate::policy::deadline;
@@ -32,6 +32,12 @@ pub(super) fn values(target: &Target, method: Option<&MethodRule>, balancing: &s
     add("persistent", truth(rule.persistent), fixed);
     let balanced = said.tuned_by(|rule| rule.load_balancing.is_some() || rule.strategy.is_some());
     add("balancing", balancing.to_owned(), balanced.to_string());
+    let origin = said.tuned_by(|rule| rule.breaker.is_some()).to_string();
+    let breaker = rule.breaker.unwrap_or(Breaker::DEFAULT);
+    add("breaker", breaker_text(breaker), origin);
+    let origin = said.tuned_by(|rule| rule.outlier.is_some()).to_string();
+    let outlier = rule.outlier.unwrap_or(Outlier::DEFAULT);
+    add("outlier", outlier_text(outlier), origin);
     if let Some(split) = &rule.split {
         let from = said.tuned_by(|rule| rule.split.is_some());
         add("split", split.to_string(), from.to_string());
@@ -65,6 +71,11 @@ pub(super) fn values(target: &Target, method: Option<&MethodRule>, balancing: &s
         None => ("no".to_owned(), Origin::DEFAULT.to_string()),
     };
     add("retry", retry, from);
+    let budget = rule.retry_budget();
+    let says = |retry: &Retry| retry.budget_percent.or(retry.budget_per_second).is_some();
+    let from = said.tuned_by(|rule| rule.retry.as_ref().is_some_and(says));
+    let text = format!("{} % of calls and {}/s", budget.percent, budget.per_second);
+    add("retry_budget", text, from.to_string());
     if let Some(field) = &method.hash_on {
         let from = said.tuned_by(|rule| of(rule, method, |it| it.hash_on.is_some()));
         add("hash_on", field.to_string(), from.to_string());
@@ -151,10 +162,53 @@ fn of(rule: &Rule, method: &MethodRule, says: fn(&MethodRule) -> bool) -> bool {
 
 fn attempts(retry: Retry) -> String {
     let statuses: Vec<&str> = retry.on.names().collect();
+    let usual = (Retry::DEFAULT.pause, Retry::DEFAULT.max_pause);
+    let pauses = match (retry.pause, retry.max_pause) {
+        pauses if pauses == usual => String::new(),
+        (first, most) => format!(", pauses up to {first:?} at first and {most:?} at last"),
+    };
     format!(
-        "up to {} attempts after {}, or a lost connection",
+        "up to {} attempts after {}, or a lost connection{pauses}",
         retry.attempts,
         statuses.join(", ")
+    )
+}
+
+fn breaker_text(breaker: Breaker) -> String {
+    if breaker.off {
+        return "off".to_owned();
+    }
+    let Breaker {
+        consecutive_failures,
+        success_percent,
+        min_calls,
+        interval,
+        open,
+        max_open,
+        probes,
+        successes,
+        ..
+    } = breaker;
+    format!(
+        "opens after {consecutive_failures} failures in a row, or below {success_percent} % \
+         successes of {min_calls} calls in {interval:?}, for {open:?} to {max_open:?}; {probes} at \
+         once probe it, {successes} successes close it"
+    )
+}
+
+fn outlier_text(outlier: Outlier) -> String {
+    let Outlier {
+        off,
+        below_mean,
+        min_calls,
+        max_percent,
+    } = outlier;
+    if off {
+        return "off".to_owned();
+    }
+    format!(
+        "{below_mean} percent points below the mean of the others after {min_calls} calls, at most \
+         {max_percent} % of the endpoints"
     )
 }
 
@@ -184,7 +238,6 @@ mod tests {
     use std::time::Instant;
 
     use sidelane::routing::{ConnectionClass, Lane, RouteTable};
-    use sidelane_proto::model::Statuses;
 
     use super::*;
     use crate::mesh::Mesh;
@@ -231,22 +284,24 @@ mod tests {
             compiled[4..],
             [
                 "balancing PEAK_EWMA from the default",
+                "breaker opens after 5 failures in a row, or below 50 % successes of 20 calls in \
+                 10s, for 5s to 60s; 1 at once probe it, 2 successes close it from the default",
+                "outlier 25 percent points below the mean of the others after 20 calls, at most \
+                 50 % of the endpoints from the default",
                 "streaming no from compiled shop.proto:12",
                 "idempotent yes from compiled shop.proto:12",
                 // The default of 5 s is above the ceiling.
                 "timeout 2s from compiled shop.proto:12",
                 "max_timeout 2s from compiled shop.proto:12",
                 "retry no from the default",
+                "retry_budget 20 % of calls and 10/s from the default",
             ]
         );
 
         let mut pushed = Rule::new("shop.v1.Orders", TABLE[0].class, Lane::GENERAL, &[], "");
         pushed.origin = Cow::Borrowed("rules.yaml:3");
         pushed.timeout = Some(Duration::from_millis(800));
-        pushed.retry = Some(Retry {
-            attempts: 3,
-            on: Statuses::UNAVAILABLE,
-        });
+        pushed.retry = Some(Retry::DEFAULT);
         let pushed = PushedRule {
             rule: Arc::new(pushed),
             tuning_only: true,
@@ -256,27 +311,29 @@ mod tests {
         let tuned = lines(&mesh, "Get");
         assert_eq!(tuned[..4], fixed);
         assert_eq!(
-            tuned[7..],
+            tuned[9..],
             [
                 "timeout 800ms from pushed rule, version 7, rules.yaml:3",
                 "max_timeout 2s from compiled shop.proto:12",
                 "retry up to 3 attempts after UNAVAILABLE, or a lost connection from pushed \
                  rule, version 7, rules.yaml:3",
+                "retry_budget 20 % of calls and 10/s from the default",
             ]
         );
         let watch = lines(&mesh, "Watch");
         assert_eq!(
-            watch[5..],
+            watch[7..],
             [
                 "streaming yes from compiled shop.proto:12",
                 "idempotent no from compiled shop.proto:12",
                 "timeout none from the default",
                 "retry no from the default",
+                "retry_budget 20 % of calls and 10/s from the default",
             ]
         );
         let unheard = lines(&mesh, "Unheard");
         assert_eq!(
-            unheard[5..],
+            unheard[7..],
             ["streaming yes from the rule does not know the method"]
         );
     }

@@ -7,12 +7,10 @@ use std::time::{Duration, Instant};
 
 use sidelane_proto::model::Retry;
 
+use crate::retries::Withheld;
+
 /// Attempts of one call, the first included, unless its rule allows more.
 pub const MOST_ATTEMPTS: u32 = 3;
-/// The longest pause before the second attempt; it doubles with each.
-const FIRST_PAUSE: Duration = Duration::from_millis(25);
-/// The longest pause there is, but for one that the callee asks for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is known of an attempt that failed.
 #[derive(Debug, Clone, Copy)]
@@ -51,9 +49,11 @@ pub fn again(
         && deadline.is_none_or(|deadline| deadline > now)
 }
 
-/// After which pause a call that may have run is made again; `None` if it is not. `random` is any
-/// number from 0 to 1. A pause that would last until the deadline is not worth making.
-#[must_use]
+/// After which pause a call that may have run is made again. `random` is any number from 0 to 1. A
+/// pause that would last until the deadline is not worth making.
+///
+/// # Errors
+/// It is not; with the reason, unless its rule has it so.
 pub fn repeat(
     attempt: Attempt,
     retry: Option<Retry>,
@@ -61,19 +61,23 @@ pub fn repeat(
     deadline: Option<Instant>,
     now: Instant,
     random: f64,
-) -> Option<Duration> {
-    let retry = retry?;
-    if attempt.number >= retry.attempts || !attempt.replayable {
-        return None;
-    }
-    let doubled = FIRST_PAUSE.saturating_mul(1 << (attempt.number - 1).min(16));
+) -> Result<Duration, Option<Withheld>> {
+    let retry = retry.filter(|retry| attempt.number < retry.attempts && attempt.replayable);
+    let retry = retry.ok_or(None)?;
+    let doubled = retry
+        .pause
+        .saturating_mul(1 << (attempt.number - 1).min(16));
     let pause = match pushback {
-        Pushback::Silent => doubled.min(LONGEST_PAUSE).mul_f64(random.clamp(0.0, 1.0)),
+        Pushback::Silent => doubled.min(retry.max_pause).mul_f64(random.clamp(0.0, 1.0)),
         Pushback::After(pause) => pause,
-        Pushback::Never => return None,
+        Pushback::Never => return Err(Some(Withheld::Pushback)),
     };
     let in_time = |deadline: Instant| deadline.saturating_duration_since(now) > pause;
-    deadline.is_none_or(in_time).then_some(pause)
+    if deadline.is_none_or(in_time) {
+        Ok(pause)
+    } else {
+        Err(Some(Withheld::Deadline))
+    }
 }
 
 /// Reads a `grpc-retry-pushback-ms`.
@@ -91,8 +95,6 @@ pub fn pushback(value: Option<&[u8]>) -> Pushback {
 
 #[cfg(test)]
 mod tests {
-    use sidelane_proto::model::Statuses;
-
     use super::*;
 
     const GOOD: Attempt = Attempt {
@@ -102,7 +104,7 @@ mod tests {
     };
     const FIVE: Option<Retry> = Some(Retry {
         attempts: 5,
-        on: Statuses::UNAVAILABLE,
+        ..Retry::DEFAULT
     });
 
     fn number(number: u32) -> Attempt {
@@ -133,18 +135,28 @@ mod tests {
     fn what_may_have_run_is_repeated_as_often_as_its_rule_says() {
         let now = Instant::now();
         let repeated = |attempt, retry| repeat(attempt, retry, Pushback::Silent, None, now, 1.0);
-        assert_eq!(repeated(GOOD, None), None);
-        let pauses: Vec<_> = (1..=5)
-            .map(|it| repeated(number(it), FIVE).map(|pause| pause.as_millis()))
-            .collect();
-        assert_eq!(pauses, [Some(25), Some(50), Some(100), Some(200), None]);
+        assert_eq!(repeated(GOOD, None), Err(None));
+        let pauses = |retry| -> Vec<_> {
+            (1..=5)
+                .map_while(|it| repeated(number(it), retry).ok())
+                .map(|pause| pause.as_millis())
+                .collect()
+        };
+        assert_eq!(pauses(FIVE), [25, 50, 100, 200]);
+        let slower = Retry {
+            attempts: 5,
+            pause: Duration::from_millis(40),
+            max_pause: Duration::from_millis(100),
+            ..Retry::DEFAULT
+        };
+        assert_eq!(pauses(Some(slower)), [40, 80, 100, 100]);
         let lost = Attempt {
             replayable: false,
             ..GOOD
         };
-        assert_eq!(repeated(lost, FIVE), None);
+        assert_eq!(repeated(lost, FIVE), Err(None));
         let half = repeat(GOOD, FIVE, Pushback::Silent, None, now, 0.5);
-        assert_eq!(half, Some(FIRST_PAUSE / 2));
+        assert_eq!(half, Ok(Retry::DEFAULT.pause / 2));
     }
 
     #[test]
@@ -155,10 +167,11 @@ mod tests {
             let pushback = pushback(Some(text.as_bytes()));
             repeat(GOOD, FIVE, pushback, Some(now + second), now, 1.0)
         };
-        assert_eq!(asked("0"), Some(Duration::ZERO));
-        assert_eq!(asked("999"), Some(Duration::from_millis(999)));
-        for refused in ["1000", "-1", "soon", ""] {
-            assert_eq!(asked(refused), None, "{refused}");
+        assert_eq!(asked("0"), Ok(Duration::ZERO));
+        assert_eq!(asked("999"), Ok(Duration::from_millis(999)));
+        assert_eq!(asked("1000"), Err(Some(Withheld::Deadline)));
+        for refused in ["-1", "soon", ""] {
+            assert_eq!(asked(refused), Err(Some(Withheld::Pushback)), "{refused}");
         }
         assert_eq!(pushback(None), Pushback::Silent);
     }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use sidelane::routing::{ConnectionClass, Lane, RouteTable};
 use sidelane_proto::model::error::Problem;
-use sidelane_proto::model::{FieldError, LoadBalancing, Retry, Statuses, Validation};
+use sidelane_proto::model::{FieldError, LoadBalancing, Retry, Validation};
 
 use super::*;
 
@@ -117,7 +117,7 @@ fn an_offer_fills_in_tuning_and_nothing_else() {
     let offered = of(Lane::GENERAL, "new.proto:1", |rule| {
         rule.retry = Some(Retry {
             attempts: 2,
-            on: Statuses::UNAVAILABLE,
+            ..Retry::DEFAULT
         });
         rule.max_timeout = Some(SECOND);
         rule.load_balancing = Some(LoadBalancing::Random);

@@ -225,6 +225,8 @@ prop_compose! {
         idempotent: bool,
         timeout in prop::option::of(1_u64..100_000),
         retry in prop::option::of(2_u32..5),
+        budget in prop::option::of(0_u32..100),
+        breaker in prop::option::of((1_u32..1_000, any::<bool>())),
         admission in admission::any_admission(),
         slow_start in prop::option::of(1_u64..3_600_000),
     ) -> Rule {
@@ -244,7 +246,21 @@ prop_compose! {
             },
             timeout: timeout.map(Duration::from_millis),
             max_timeout: timeout.map(|timeout| Duration::from_millis(timeout + 1)),
-            retry: retry.map(|attempts| Retry { attempts, on: Statuses::of(&[4, 14]) }),
+            retry: retry.map(|attempts| Retry {
+                attempts,
+                on: Statuses::of(&[4, 14]),
+                budget_percent: budget,
+                budget_per_second: budget.map(|percent| percent + 1),
+                max_pause: Duration::from_millis(1_001),
+                ..Retry::DEFAULT
+            }),
+            breaker: breaker.map(|(consecutive_failures, off)| Breaker {
+                off,
+                consecutive_failures,
+                interval: Duration::from_millis(1_500),
+                ..Breaker::DEFAULT
+            }),
+            outlier: budget.map(|below_mean| Outlier { below_mean: below_mean + 1, ..Outlier::DEFAULT }),
             split: secure.then(|| Split {
                 label: Cow::Borrowed("track"),
                 parts: Cow::Owned(vec![SplitPart {
@@ -259,7 +275,7 @@ prop_compose! {
                 idempotent,
                 admission: Admission { concurrency: None, ..admission },
                 hash_on: Some(Cow::Borrowed("order.id")),
-                retry: retry.map(|attempts| Retry { attempts, on: Statuses::UNAVAILABLE }),
+                retry: retry.map(|attempts| Retry { attempts, ..Retry::DEFAULT }),
                 ..MethodRule::unary("Get")
             }]),
             origin: Cow::Borrowed("orders.proto:7"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::error::Problem;
 use crate::model::{ConnectionClass, FieldError, Lane, MethodRule, PushedRule, Retry, Rule};
-use crate::model::{RefusedRule, Statuses, Update};
+use crate::model::{RefusedRule, Update};
 use crate::wire::{control::v1 as control, routing::v1 as routing};
 
 fn wire(service: &str, lane: &str) -> routing::PushedRule {
@@ -106,7 +106,7 @@ fn what_two_rules_say_together_is_checked_too() {
     let error = judged(|rule| {
         rule.retry = Some(Retry {
             attempts: 2,
-            on: Statuses::UNAVAILABLE,
+            ..Retry::DEFAULT
         });
     });
     assert_eq!(error.unwrap_err().path, "retry");

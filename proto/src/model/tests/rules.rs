@@ -25,7 +25,11 @@ fn written(change: impl FnOnce(&mut WrittenRule)) -> Result<Rule, String> {
 
 fn retry(attempts: u32, on: &[&str]) -> Option<routing::Retry> {
     let on = on.iter().map(|name| (*name).to_owned()).collect();
-    Some(routing::Retry { attempts, on })
+    Some(routing::Retry {
+        attempts,
+        on,
+        ..routing::Retry::default()
+    })
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use sidelane_proto::model::{Balancing, Lane, MethodRule, OwnClass, Retry, Rule, Split, SplitPart};
+use sidelane_proto::model::{
+    Balancing, Breaker, Hedge, Lane, MethodRule, Outlier, OwnClass, Retry, Rule, Split, SplitPart,
+};
 
 use super::names::{self, Places};
 use super::{DESCRIPTORS, admission};
@@ -200,6 +202,16 @@ impl ::sidelane::routing::ServiceRouting for {name} {{
         rule.retry.map(|it| some(&retry(it))),
     );
     constant(
+        "BREAKER",
+        "::core::option::Option<::sidelane::routing::Breaker>",
+        rule.breaker.map(|it| some(&breaker(it))),
+    );
+    constant(
+        "OUTLIER",
+        "::core::option::Option<::sidelane::routing::Outlier>",
+        rule.outlier.map(|it| some(&outlier(it))),
+    );
+    constant(
         "SPLIT",
         "::core::option::Option<::sidelane::routing::Split>",
         rule.split.as_ref().map(|it| some(&split(it))),
@@ -244,6 +256,9 @@ fn method_code(method: &MethodRule) -> String {
     }
     if let Some(it) = method.retry {
         let _ = write!(code, ".with_retry({})", retry(it));
+    }
+    if let Some(it) = method.hedge {
+        let _ = write!(code, ".with_hedge({})", hedge(it));
     }
     if !method.admission.is_none() {
         let code_of = admission::code(&method.admission);
@@ -311,14 +326,78 @@ fn split(split: &Split) -> String {
 }
 
 fn retry(retry: Retry) -> String {
+    let default = Retry::DEFAULT;
     let numbers: Vec<_> = retry
         .on
         .numbers()
         .map(|number| number.to_string())
         .collect();
-    format!(
-        "::sidelane::routing::Retry {{ attempts: {}, on: ::sidelane::routing::Statuses::of(&[{}]) }}",
+    let mut code = format!(
+        "::sidelane::routing::Retry {{ attempts: {}, on: ::sidelane::routing::Statuses::of(&[{}])",
         retry.attempts,
         numbers.join(", ")
+    );
+    for (field, value) in [
+        ("budget_percent", retry.budget_percent),
+        ("budget_per_second", retry.budget_per_second),
+    ] {
+        if let Some(value) = value {
+            let _ = write!(code, ", {field}: {}", some(&value.to_string()));
+        }
+    }
+    for (field, value, usual) in [
+        ("pause", retry.pause, default.pause),
+        ("max_pause", retry.max_pause, default.max_pause),
+    ] {
+        if value != usual {
+            let _ = write!(code, ", {field}: {}", duration(value));
+        }
+    }
+    code + ", ..::sidelane::routing::Retry::DEFAULT }"
+}
+
+fn breaker(breaker: Breaker) -> String {
+    let Breaker {
+        off,
+        consecutive_failures,
+        success_percent,
+        min_calls,
+        interval,
+        open,
+        max_open,
+        probes,
+        successes,
+    } = breaker;
+    format!(
+        "::sidelane::routing::Breaker {{ off: {off}, consecutive_failures: {consecutive_failures}, \
+         success_percent: {success_percent}, min_calls: {min_calls}, interval: {}, open: {}, \
+         max_open: {}, probes: {probes}, successes: {successes} }}",
+        duration(interval),
+        duration(open),
+        duration(max_open),
+    )
+}
+
+fn outlier(outlier: Outlier) -> String {
+    let Outlier {
+        off,
+        below_mean,
+        min_calls,
+        max_percent,
+    } = outlier;
+    format!(
+        "::sidelane::routing::Outlier {{ off: {off}, below_mean: {below_mean}, min_calls: \
+         {min_calls}, max_percent: {max_percent} }}"
+    )
+}
+
+fn hedge(hedge: Hedge) -> String {
+    let Hedge {
+        delay,
+        max_attempts,
+    } = hedge;
+    format!(
+        "::sidelane::routing::Hedge {{ delay: {}, max_attempts: {max_attempts} }}",
+        duration(delay)
     )
 }

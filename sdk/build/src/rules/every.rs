@@ -50,6 +50,7 @@ fn repair(rule: &mut WrittenRule, path: &str, vocabulary: &Vocabulary) -> bool {
                 options.retry = None;
             }
             "retry" => options.retry = None,
+            "hedge" => options.hedge = None,
             "limits" => options.limits.clear(),
             "fault" => options.fault = None,
             _ => return false,
@@ -104,6 +105,8 @@ fn repair(rule: &mut WrittenRule, path: &str, vocabulary: &Vocabulary) -> bool {
         "hash_header" => options.hash_header.clear(),
         "locality" => options.locality = 0,
         "slow_start" => options.slow_start.clear(),
+        "breaker" => options.breaker = None,
+        "outlier" => options.outlier = None,
         "split" => options.split = None,
         "limits" => options.limits.clear(),
         "concurrency" => options.concurrency = None,

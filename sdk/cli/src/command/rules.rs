@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use sidelane_process::settings::{Program, nearest};
 use sidelane_proto::model::{
-    Abort, Admission, Balancing, Concurrency, Fault, LocalityPreference, MethodRule, PushedRule,
-    Retry, Rule, Split, SplitPart, Statuses,
+    Abort, Admission, Balancing, Breaker, Concurrency, Fault, Hedge, LocalityPreference,
+    MethodRule, Outlier, PushedRule, Retry, Rule, Split, SplitPart, Statuses,
 };
 use sidelane_proto::wire::admin::v1::ListRulesResponse;
 
@@ -178,6 +178,8 @@ fn says(pushed: &PushedRule) -> Vec<String> {
     }
     says.extend(balancing(&rule.balancing));
     says.extend(rule.retry.map(retry_text));
+    says.extend(rule.breaker.map(breaker_text));
+    says.extend(rule.outlier.map(outlier_text));
     says.extend(rule.split.as_ref().map(|split| format!("split {split}")));
     says.extend(admitted(&rule.admission));
     match rule.methods.len() {
@@ -206,7 +208,53 @@ fn balancing(balancing: &Balancing) -> Vec<String> {
 
 fn retry_text(retry: Retry) -> String {
     let on: Vec<&str> = retry.on.names().collect();
-    format!("{} attempts on {}", retry.attempts, on.join(" "))
+    let mut text = format!("{} attempts on {}", retry.attempts, on.join(" "));
+    if retry.budget_percent.is_some() || retry.budget_per_second.is_some() {
+        let budget = retry.budget();
+        text.push_str(&format!(
+            ", budget {} % and {}/s",
+            budget.percent, budget.per_second
+        ));
+    }
+    if (retry.pause, retry.max_pause) != (Retry::DEFAULT.pause, Retry::DEFAULT.max_pause) {
+        text.push_str(&format!(
+            ", pauses of {:?} to {:?}",
+            retry.pause, retry.max_pause
+        ));
+    }
+    text
+}
+
+fn breaker_text(breaker: Breaker) -> String {
+    if breaker.off {
+        return "breaker off".to_owned();
+    }
+    format!(
+        "breaker after {} failures or below {} % of {} calls in {:?}, open for {:?} to {:?}",
+        breaker.consecutive_failures,
+        breaker.success_percent,
+        breaker.min_calls,
+        breaker.interval,
+        breaker.open,
+        breaker.max_open,
+    )
+}
+
+fn outlier_text(outlier: Outlier) -> String {
+    if outlier.off {
+        return "outlier off".to_owned();
+    }
+    format!(
+        "outlier at {} points below the mean after {} calls, at most {} %",
+        outlier.below_mean, outlier.min_calls, outlier.max_percent
+    )
+}
+
+fn hedge_text(hedge: Hedge) -> String {
+    format!(
+        "hedge after {:?}, {} attempts",
+        hedge.delay, hedge.max_attempts
+    )
 }
 
 fn admitted(admission: &Admission) -> impl Iterator<Item = String> {
@@ -236,6 +284,7 @@ fn method_line(method: &MethodRule) -> String {
         says.push(format!("hash_on {field}"));
     }
     says.extend(method.retry.map(retry_text));
+    says.extend(method.hedge.map(hedge_text));
     says.extend(admitted(&method.admission));
     if says.is_empty() {
         return format!("    {}\n", method.name);
@@ -277,6 +326,8 @@ fn json(rules: &[Applied], revision: u64) -> Value {
             "locality": rule.balancing.locality.map(LocalityPreference::name),
             "slow_start_ms": milliseconds(rule.balancing.slow_start),
             "retry": rule.retry.map(retry_json),
+            "breaker": rule.breaker.map(breaker_json),
+            "outlier": rule.outlier.map(outlier_json),
             "split": rule.split.as_ref().map(split_json),
             "limits": limits_json(&rule.admission),
             "concurrency": rule.admission.concurrency.map(concurrency_json),
@@ -296,6 +347,7 @@ fn method_json(method: &MethodRule) -> Value {
         "timeout_ms": milliseconds(method.timeout),
         "hash_on": method.hash_on,
         "retry": method.retry.map(retry_json),
+        "hedge": method.hedge.map(hedge_json),
         "limits": limits_json(&method.admission),
         "fault": method.admission.fault.as_ref().map(fault_json),
     })
@@ -334,7 +386,41 @@ fn fault_json(fault: &Fault) -> Value {
 }
 
 fn retry_json(retry: Retry) -> Value {
-    json!({ "attempts": retry.attempts, "on": retry.on.names().collect::<Vec<_>>() })
+    json!({
+        "attempts": retry.attempts,
+        "on": retry.on.names().collect::<Vec<_>>(),
+        "budget_percent": retry.budget_percent,
+        "budget_per_second": retry.budget_per_second,
+        "pause_ms": milliseconds(Some(retry.pause)),
+        "max_pause_ms": milliseconds(Some(retry.max_pause)),
+    })
+}
+
+fn breaker_json(breaker: Breaker) -> Value {
+    json!({
+        "off": breaker.off,
+        "consecutive_failures": breaker.consecutive_failures,
+        "success_percent": breaker.success_percent,
+        "min_calls": breaker.min_calls,
+        "interval_ms": milliseconds(Some(breaker.interval)),
+        "open_ms": milliseconds(Some(breaker.open)),
+        "max_open_ms": milliseconds(Some(breaker.max_open)),
+        "probes": breaker.probes,
+        "successes": breaker.successes,
+    })
+}
+
+fn outlier_json(outlier: Outlier) -> Value {
+    json!({
+        "off": outlier.off,
+        "below_mean": outlier.below_mean,
+        "min_calls": outlier.min_calls,
+        "max_percent": outlier.max_percent,
+    })
+}
+
+fn hedge_json(hedge: Hedge) -> Value {
+    json!({ "delay_ms": milliseconds(Some(hedge.delay)), "max_attempts": hedge.max_attempts })
 }
 
 fn split_json(split: &Split) -> Value {

@@ -8,7 +8,7 @@
 ///
 /// use sidelane::define_service_routing;
 /// use sidelane::routing::{
-///     General, Internal, MethodRule, Retry, RouteTable, Rule, ServiceRouting, Statuses,
+///     Breaker, General, Internal, MethodRule, Retry, RouteTable, Rule, ServiceRouting,
 /// };
 ///
 /// define_service_routing!(
@@ -23,7 +23,8 @@
 ///     load_balancing = ConsistentHash,
 ///     timeout = Duration::from_secs(2),
 ///     max_timeout = Duration::from_secs(10),
-///     retry = Retry { attempts: 3, on: Statuses::UNAVAILABLE },
+///     retry = Retry { attempts: 4, ..Retry::DEFAULT },
+///     breaker = Breaker { consecutive_failures: 10, ..Breaker::DEFAULT },
 ///     methods = [
 ///         MethodRule::unary("GetOrder").idempotent(),
 ///         MethodRule::unary("PlaceOrder"),
@@ -52,9 +53,11 @@
 /// | `max_timeout` | the ceiling of all unary calls: none |
 /// | `retry` | how idempotent methods are tried again: not at all |
 /// | `methods` | the methods that are known: none |
+/// | `breaker` | when an endpoint that fails is left alone: [`Breaker::DEFAULT`](crate::routing::Breaker::DEFAULT) |
+/// | `outlier` | when one that fails more than the others is: [`Outlier::DEFAULT`](crate::routing::Outlier::DEFAULT) |
 /// | `admission` | what is admitted of its calls, an [`Admission`](crate::routing::Admission): all |
 ///
-/// The fields come in any order. The last six may be left out, and one of the two before them
+/// The fields come in any order. The last eight may be left out, and one of the two before them
 /// must be.
 ///
 /// ```compile_fail
@@ -140,6 +143,18 @@ macro_rules! define_service_routing {
 
     // What a policy says stands beside the name, as the constant that it sets.
     (@read [$n:tt [$($x:tt)*]] $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt $k:tt $l:tt;
+        breaker = $v:expr, $($rest:tt)*) => { $crate::define_service_routing! {
+        @read [$n [$($x)* (BREAKER: $crate::routing::__private::Option<$crate::routing::Breaker> =
+            $crate::routing::__private::Option::Some($v))]]
+        $a $b $c $d $e $f $g $h $i $j $k $l; $($rest)*
+    } };
+    (@read [$n:tt [$($x:tt)*]] $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt $k:tt $l:tt;
+        outlier = $v:expr, $($rest:tt)*) => { $crate::define_service_routing! {
+        @read [$n [$($x)* (OUTLIER: $crate::routing::__private::Option<$crate::routing::Outlier> =
+            $crate::routing::__private::Option::Some($v))]]
+        $a $b $c $d $e $f $g $h $i $j $k $l; $($rest)*
+    } };
+    (@read [$n:tt [$($x:tt)*]] $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt $k:tt $l:tt;
         admission = $v:expr, $($rest:tt)*) => { $crate::define_service_routing! {
         @read [$n [$($x)* (ADMISSION: $crate::routing::Admission = $v)]]
         $a $b $c $d $e $f $g $h $i $j $k $l; $($rest)*
@@ -161,7 +176,8 @@ macro_rules! define_service_routing {
         $field:ident = $($rest:tt)*) => { ::core::compile_error!(::core::concat!(
         "define_service_routing!: `", ::core::stringify!($field), "` is no field; fields are \
          category, connection, swimlane, secure, persistent, load_balancing, \
-         load_balancing_custom, service, timeout, max_timeout, retry, methods, admission"
+         load_balancing_custom, service, timeout, max_timeout, retry, methods, admission, \
+         breaker, outlier"
     )); };
     (@read $n:tt $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt $k:tt $l:tt;
         $first:tt $($rest:tt)*) => { ::core::compile_error!(::core::concat!(

@@ -6,7 +6,9 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 pub use sidelane_proto::model::LoadBalancing as LoadBalancingStrategy;
-use sidelane_proto::model::{Admission, Balancing, Category, MethodRule, Retry, Rule, Split};
+use sidelane_proto::model::{
+    Admission, Balancing, Breaker, Category, MethodRule, Outlier, Retry, Rule, Split,
+};
 
 use super::matrix::ValidRoutingMatrix;
 use crate::routing::check;
@@ -77,6 +79,10 @@ pub trait ServiceRouting: 'static {
         default_timeout(Self::REQUIRES_PERSISTENT_CONNECTION, Self::MAX_TIMEOUT);
     /// How its idempotent methods are tried again; `None` where they are not.
     const RETRY: Option<Retry> = None;
+    /// When an endpoint that fails is left alone; `None` for [`Breaker::DEFAULT`].
+    const BREAKER: Option<Breaker> = None;
+    /// When one that fails more often than the others is; `None` for [`Outlier::DEFAULT`].
+    const OUTLIER: Option<Outlier> = None;
     /// How calls are split between versions of it; `None` where they are not.
     const SPLIT: Option<Split> = None;
     /// What is admitted of its calls: so many a second, so many at once.
@@ -118,6 +124,8 @@ pub const fn rule_of<S: ServiceRouting + ?Sized>() -> Rule {
         timeout: Some(S::DEFAULT_TIMEOUT),
         max_timeout: S::MAX_TIMEOUT,
         retry: S::RETRY,
+        breaker: S::BREAKER,
+        outlier: S::OUTLIER,
         split: S::SPLIT,
         admission: S::ADMISSION,
         methods: Cow::Borrowed(S::METHODS),

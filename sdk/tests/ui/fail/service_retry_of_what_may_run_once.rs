@@ -1,5 +1,5 @@
 use sidelane::define_service_routing;
-use sidelane::routing::{General, Internal, MethodRule, Retry, Statuses};
+use sidelane::routing::{General, Internal, MethodRule, Retry};
 
 define_service_routing!(
     Orders,
@@ -9,10 +9,7 @@ define_service_routing!(
     secure = true,
     persistent = true,
     load_balancing = Random,
-    methods = [MethodRule::unary("Place").with_retry(Retry {
-        attempts: 3,
-        on: Statuses::UNAVAILABLE
-    }),],
+    methods = [MethodRule::unary("Place").with_retry(Retry::DEFAULT),],
 );
 
 fn main() {}

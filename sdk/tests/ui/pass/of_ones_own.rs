@@ -8,7 +8,7 @@ use std::time::Duration;
 use sidelane::routing::{
     Category, ConnectionClass, ConnectionMarker, External, General, Internal, Lane, LaneMarker,
     LoadBalancingStrategy, MethodRule, Retry, RouteTable, RoutingBuilder, RoutingConfig, Rule,
-    ServiceRouting, Statuses,
+    ServiceRouting,
 };
 use sidelane::{define_connection, define_service_routing, define_swimlane};
 
@@ -93,7 +93,7 @@ define_service_routing!(
 const SETTLEMENT: &str = "bank.v1.Settlement";
 const TWICE: Retry = Retry {
     attempts: 2,
-    on: Statuses::UNAVAILABLE,
+    ..Retry::DEFAULT
 };
 
 static LANES: &[Lane] = &[Audit::LANE, Replay::LANE];

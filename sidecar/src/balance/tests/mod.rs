@@ -1,7 +1,9 @@
-//! Tests of the hub: named cases in `membership`, `picking` and `scale`, what each strategy does in
-//! `strategies`, what weights do in `weights`, and in `properties` any sequence of events against the slow, obvious hub of
+//! Tests of the hub: named cases in `membership`, `picking`, `breaker` and `scale`, what each
+//! strategy does in `strategies`, what weights do in `weights`, and in `properties` any sequence of
+//! events against the slow, obvious hub of
 //! `model`.
 
+mod breaker;
 mod membership;
 mod model;
 mod near;

@@ -52,6 +52,7 @@ impl From<&PickError> for Refusal {
             PickError::MustNameNode { count, .. } => Self::MustNameNode { count },
             PickError::RulesMismatch { count, .. } => Self::RulesMismatch { count },
             PickError::NoAddress { count, .. } => Self::NoAddress { count },
+            PickError::BreakerOpen { .. } => panic!("no call fails here"),
             PickError::NoneChosen { .. } => panic!("no strategy here chooses nobody"),
             PickError::AllTried { tried, counts } => Self::AllTried { tried, counts },
         }

@@ -42,6 +42,17 @@ rules:
     timeout: 2s
     max_timeout: 10s
     retry: { attempts: 3, on: [UNAVAILABLE] }
+    breaker:                   # the default: every field may be left out, and so may all of it
+      off: false
+      consecutive_failures: 5
+      success_percent: 50
+      min_calls: 20
+      interval: 10s
+      open: 5s
+      max_open: 60s
+      probes: 1
+      successes: 2
+    outlier: { off: false, below_mean: 25, min_calls: 20, max_percent: 50 }
     limits:
       - { requests_per_second: 500, burst: 100, per: [CALLER] }
     concurrency: { max_in_flight: 64, queue: 32, longest_wait: 50ms }
@@ -51,12 +62,13 @@ rules:
         idempotent: true
         timeout: 800ms
         hash_on: order_id
-        retry: { attempts: 2 }
+        retry: { attempts: 2, pause: 10ms, max_pause: 200ms }
       - name: Watch
         client_streaming: false
         server_streaming: true
   - service: shop.v1.Billing   # says nothing of where and in which lane: it only tunes
     timeout: 5s
+    retry: { attempts: 2, budget_percent: 10, budget_per_second: 5 }
     split:                     # between versions of the service
       label: version           # of the endpoints (`--label version=v1`)
       parts:                   # percentages are 100 together
@@ -162,6 +174,8 @@ struct Rule {
     locality: Text,
     slow_start: Text,
     retry: Option<Retry>,
+    breaker: Option<Breaker>,
+    outlier: Option<Outlier>,
     split: Option<Split>,
     #[serde(default)]
     limits: Vec<admission::Limit>,
@@ -193,6 +207,40 @@ struct SplitPart {
 struct Retry {
     attempts: Spanned<u32>,
     on: Texts,
+    budget_percent: Number,
+    budget_per_second: Number,
+    pause: Text,
+    max_pause: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Breaker {
+    off: Flag,
+    consecutive_failures: Number,
+    success_percent: Number,
+    min_calls: Number,
+    interval: Text,
+    open: Text,
+    max_open: Text,
+    probes: Number,
+    successes: Number,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Outlier {
+    off: Flag,
+    below_mean: Number,
+    min_calls: Number,
+    max_percent: Number,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hedge {
+    delay: Spanned<String>,
+    max_attempts: Number,
 }
 
 #[derive(Deserialize)]
@@ -203,6 +251,7 @@ struct Method {
     timeout: Text,
     hash_on: Text,
     retry: Option<Retry>,
+    hedge: Option<Hedge>,
     #[serde(default)]
     limits: Vec<admission::Limit>,
     fault: Option<admission::Fault>,
@@ -432,6 +481,8 @@ impl Reader {
                 wire::LocalityPreference::from_str_name(name).map(i32::from)
             }),
             slow_start: self.take(path, "slow_start", rule.slow_start),
+            breaker: rule.breaker.map(|breaker| self.breaker(path, breaker)),
+            outlier: rule.outlier.map(|outlier| self.outlier(path, outlier)),
             split: rule.split.map(|split| self.split(path, split)),
             limits: self.limits(path, rule.limits),
             concurrency: rule.concurrency.map(|it| self.concurrency(path, it)),
@@ -464,6 +515,7 @@ impl Reader {
                 timeout: self.take(path, "timeout", method.timeout),
                 hash_on: self.take(path, "hash_on", method.hash_on),
                 retry: method.retry.map(|retry| self.retry(path, retry)),
+                hedge: method.hedge.map(|hedge| self.hedge(path, hedge)),
                 limits: self.limits(path, method.limits),
                 fault: method.fault.map(|fault| self.fault(path, fault)),
             },
@@ -475,6 +527,49 @@ impl Reader {
         wire::Retry {
             attempts: self.first(&path, "attempts", retry.attempts),
             on: self.texts(&path, "on", retry.on),
+            budget_percent: self.said(&path, "budget_percent", retry.budget_percent),
+            budget_per_second: self.said(&path, "budget_per_second", retry.budget_per_second),
+            pause: self.take(&path, "pause", retry.pause),
+            max_pause: self.take(&path, "max_pause", retry.max_pause),
+        }
+    }
+
+    fn breaker(&mut self, path: &str, breaker: Breaker) -> wire::Breaker {
+        let path = format!("{path}.breaker");
+        let mut said = |field, value| self.said(&path, field, value);
+        let consecutive_failures = said("consecutive_failures", breaker.consecutive_failures);
+        let success_percent = said("success_percent", breaker.success_percent);
+        let min_calls = said("min_calls", breaker.min_calls);
+        let probes = said("probes", breaker.probes);
+        let successes = said("successes", breaker.successes);
+        wire::Breaker {
+            off: self.take(&path, "off", breaker.off),
+            consecutive_failures,
+            success_percent,
+            min_calls,
+            interval: self.take(&path, "interval", breaker.interval),
+            open: self.take(&path, "open", breaker.open),
+            max_open: self.take(&path, "max_open", breaker.max_open),
+            probes,
+            successes,
+        }
+    }
+
+    fn outlier(&mut self, path: &str, outlier: Outlier) -> wire::Outlier {
+        let path = format!("{path}.outlier");
+        wire::Outlier {
+            off: self.take(&path, "off", outlier.off),
+            below_mean: self.said(&path, "below_mean", outlier.below_mean),
+            min_calls: self.said(&path, "min_calls", outlier.min_calls),
+            max_percent: self.said(&path, "max_percent", outlier.max_percent),
+        }
+    }
+
+    fn hedge(&mut self, path: &str, hedge: Hedge) -> wire::Hedge {
+        let path = format!("{path}.hedge");
+        wire::Hedge {
+            delay: self.first(&path, "delay", hedge.delay),
+            max_attempts: self.said(&path, "max_attempts", hedge.max_attempts),
         }
     }
 
@@ -515,6 +610,13 @@ impl Reader {
         };
         self.note(format!("{path}.{field}"), value.referenced);
         value.value
+    }
+
+    /// A number whose absence is not zero.
+    fn said(&mut self, path: &str, field: &str, value: Number) -> Option<u32> {
+        let value = value?;
+        self.note(format!("{path}.{field}"), value.referenced);
+        Some(value.value)
     }
 
     fn texts(&mut self, path: &str, field: &str, values: Texts) -> Vec<String> {

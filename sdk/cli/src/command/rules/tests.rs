@@ -22,6 +22,7 @@ fn listed() -> ListRulesResponse {
         retry: Some(wire::Retry {
             attempts: 3,
             on: vec!["ABORTED".to_owned(), "UNAVAILABLE".to_owned()],
+            ..wire::Retry::default()
         }),
         limits: vec![wire::Limit {
             requests_per_second: 20,
@@ -118,5 +119,5 @@ fn programs_see_every_field() {
     assert_eq!(whole["limits"][0]["burst"], 20);
     assert_eq!(whole["methods"][0]["idempotent"], true);
     assert_eq!(whole["origin"], "rules.yaml:3");
-    assert_eq!(whole.as_object().unwrap().len(), 23);
+    assert_eq!(whole.as_object().unwrap().len(), 25);
 }

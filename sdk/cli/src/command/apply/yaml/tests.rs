@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sidelane_proto::model::{LocalityPreference, PushedRule, pushed_set};
+use sidelane_proto::model::{Breaker, LocalityPreference, Outlier, PushedRule, pushed_set};
 
 use super::*;
 
@@ -45,7 +45,15 @@ fn the_example_is_right_and_says_everything() {
     assert!(get.idempotent);
     assert_eq!(get.timeout, Some(Duration::from_millis(800)));
     assert_eq!(get.hash_on.as_deref(), Some("order_id"));
-    assert_eq!(rule.retry_of(get).unwrap().attempts, 2);
+    let retry = rule.retry_of(get).unwrap();
+    assert_eq!(retry.attempts, 2);
+    assert_eq!(
+        (retry.pause, retry.max_pause),
+        (Duration::from_millis(10), Duration::from_millis(200))
+    );
+    // What the example writes out are the defaults.
+    assert_eq!(rule.breaker, Some(Breaker::DEFAULT));
+    assert_eq!(rule.outlier, Some(Outlier::DEFAULT));
     let split = rules[1].rule.split.as_ref().unwrap();
     assert_eq!(
         split.to_string(),
@@ -92,8 +100,10 @@ fn the_example_is_right_and_says_everything() {
     assert_eq!(fault.header_value.as_deref(), Some("drill"));
     let billing = &rules[1];
     assert!(billing.tuning_only);
+    let budget = billing.rule.retry_budget();
+    assert_eq!((budget.percent, budget.per_second), (10, 5));
     assert_eq!(billing.rule.timeout, Some(Duration::from_secs(5)));
-    assert_eq!(billing.rule.origin, "rules.yaml:41");
+    assert_eq!(billing.rule.origin, "rules.yaml:52");
 }
 
 #[test]
@@ -248,12 +258,12 @@ fn what_others_say_of_a_field_gets_its_place() {
     let written = read(FILE, EXAMPLE).unwrap();
     for (field, place) in [
         ("rules[0].lane", "21:11"),
-        ("rules[0].methods[1].server_streaming", "40:27"),
-        ("rules[0].methods[1].timeout", "38:15"),
-        ("rules[1].lane", "41:14"),
-        ("rules[1].service", "41:14"),
-        ("rules[1].split.parts[1].percent", "47:33"),
-        ("rules[1].split.strict", "48:15"),
+        ("rules[0].methods[1].server_streaming", "51:27"),
+        ("rules[0].methods[1].timeout", "49:15"),
+        ("rules[1].lane", "52:14"),
+        ("rules[1].service", "52:14"),
+        ("rules[1].split.parts[1].percent", "59:33"),
+        ("rules[1].split.strict", "60:15"),
     ] {
         let text = written.at(field, "is wrong").text(FILE);
         assert_eq!(text, format!("rules.yaml:{place}: {field} is wrong"));

@@ -1,0 +1,93 @@
+//! The figures of what was done about failures: further attempts that were made or withheld, and
+//! breakers that changed. By service, since that is what budgets and hubs belong to; services that
+//! never needed any have no lines.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use crate::balance::Change;
+use crate::mesh::{Mesh, Target};
+use crate::telemetry::{heading, line};
+
+pub(super) fn render(text: &mut String, mesh: &Mesh) {
+    let view = mesh.view();
+    let mut targets: Vec<&Arc<Target>> = view.targets().collect();
+    targets.sort_by(|one, other| one.name.cmp(&other.name));
+    let (made, withheld) = ("sidelane_retries_total", "sidelane_retries_withheld_total");
+    let mut lines = String::new();
+    for target in &targets {
+        for (why, count) in target.retries.counts().filter(|(_, count)| *count > 0) {
+            let labels = labels(target, "kind", why.name());
+            line(&mut lines, made, &labels, count);
+        }
+    }
+    heading(
+        text,
+        made,
+        "counter",
+        "Further attempts, by why they were made.",
+    );
+    text.push_str(&lines);
+    lines.clear();
+    for target in &targets {
+        let counts = target.retries.withheld_counts();
+        for (why, count) in counts.filter(|(_, count)| *count > 0) {
+            line(
+                &mut lines,
+                withheld,
+                &labels(target, "why", why.name()),
+                count,
+            );
+        }
+    }
+    heading(
+        text,
+        withheld,
+        "counter",
+        "Further attempts that were not made, by why.",
+    );
+    text.push_str(&lines);
+    render_breakers(text, &targets);
+}
+
+fn render_breakers(text: &mut String, targets: &[&Arc<Target>]) {
+    let changes = "sidelane_breaker_changes_total";
+    let open = "sidelane_breakers_open";
+    let (mut changed, mut tripped) = (String::new(), String::new());
+    for target in targets {
+        let hub = target.hub();
+        for (change, count) in hub.breaker_changes().filter(|(_, count)| *count > 0) {
+            line(
+                &mut changed,
+                changes,
+                &labels(target, "to", change.name()),
+                count,
+            );
+            if change == Change::Opened {
+                let labels = format!("service=\"{}\"", target.name);
+                line(&mut tripped, open, &labels, hub.tripped() as u64);
+            }
+        }
+    }
+    heading(
+        text,
+        changes,
+        "counter",
+        "Breakers of endpoints that changed, by to what.",
+    );
+    text.push_str(&changed);
+    heading(
+        text,
+        open,
+        "gauge",
+        "Endpoints that get no calls because of their breakers.",
+    );
+    text.push_str(&tripped);
+}
+
+fn labels(target: &Target, label: &str, value: &str) -> String {
+    let mut labels = String::new();
+    // Writing into a String cannot fail.
+    let _ = write!(labels, "service=\"{}\",{label}=\"{value}\"", target.name);
+    labels
+}
