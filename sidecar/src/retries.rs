@@ -1,6 +1,6 @@
 //! How many further attempts the calls of one service may have together, so that retries cannot
 //! make a storm of what is only trouble. It counts what goes out a second time for whatever reason
-//! (repeats of what may have run, re-sends of what was refused, hedges), with one exception:
+//! (repeats of what may have run, re-sends of what was refused), with one exception:
 //! what a connection that goes away in good order did not look at. That happens once to each call
 //! that was on the connection, on every deploy, and none of them may fail for it.
 //!
@@ -76,8 +76,6 @@ pub enum Further {
     Refused,
     /// Its connection went away in good order, and it was not looked at.
     GoingAway,
-    /// The one before takes long.
-    Hedge,
 }
 
 /// Why one is not made that would have been.
@@ -93,7 +91,7 @@ pub enum Withheld {
 
 impl Further {
     /// All of them, for counters.
-    pub const ALL: [Self; 4] = [Self::Repeat, Self::Refused, Self::GoingAway, Self::Hedge];
+    pub const ALL: [Self; 3] = [Self::Repeat, Self::Refused, Self::GoingAway];
 
     /// The label's value.
     #[must_use]
@@ -102,7 +100,6 @@ impl Further {
             Self::Repeat => "repeat",
             Self::Refused => "refused",
             Self::GoingAway => "going_away",
-            Self::Hedge => "hedge",
         }
     }
 }
@@ -282,12 +279,12 @@ mod tests {
         let now = Instant::now();
         let retries = Retries::new(none, now);
         assert!(retries.take(Further::GoingAway, none, now));
-        for why in [Further::Repeat, Further::Refused, Further::Hedge] {
+        for why in [Further::Repeat, Further::Refused] {
             assert!(!retries.take(why, none, now));
         }
         let made: Vec<_> = retries.counts().map(|(_, count)| count).collect();
-        assert_eq!(made, [0, 0, 1, 0]);
+        assert_eq!(made, [0, 0, 1]);
         let withheld: Vec<_> = retries.withheld_counts().collect();
-        assert_eq!(withheld[0], (Withheld::Budget, 3));
+        assert_eq!(withheld[0], (Withheld::Budget, 2));
     }
 }

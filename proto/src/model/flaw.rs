@@ -248,24 +248,6 @@ impl MethodRule {
         {
             return Some(flaw);
         }
-        if let Some(hedge) = &self.hedge {
-            if let Some(flaw) = hedge.flaw() {
-                return Some(flaw);
-            }
-            if !self.idempotent {
-                return PolicyFlaw::some(
-                    "hedge",
-                    "is for idempotent methods: two attempts run at the same time; say \
-                     `idempotent: true` if that does no harm, or leave `hedge` out",
-                );
-            }
-            if !self.is_unary() {
-                return PolicyFlaw::some(
-                    "hedge",
-                    "is for unary methods: a stream cannot go to two endpoints; leave it out",
-                );
-            }
-        }
         None
     }
 }
@@ -439,7 +421,7 @@ const fn text<'a>(text: &'a Cow<'static, str>) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Breaker, ConnectionClass, Hedge, Lane, LoadBalancing, Outlier};
+    use crate::model::{Breaker, ConnectionClass, Lane, LoadBalancing, Outlier};
 
     const ONCE: MethodRule = MethodRule::unary("Once");
     const AGAIN: MethodRule = MethodRule::unary("Again").idempotent();
@@ -572,8 +554,6 @@ mod tests {
             |change: fn(&mut Breaker)| rule(|rule| change(rule.breaker.insert(Breaker::DEFAULT)));
         let outlier =
             |change: fn(&mut Outlier)| rule(|rule| change(rule.outlier.insert(Outlier::DEFAULT)));
-        let hedged =
-            |method: MethodRule, delay| of_methods(&[method.with_hedge(Hedge::after(delay))]);
         let shared = Retry {
             budget_percent: Some(5),
             ..TRIED
@@ -632,7 +612,6 @@ mod tests {
             (outlier(|it| it.min_calls = 0), "outlier.min_calls"),
             (outlier(|it| it.max_percent = 0), "outlier.max_percent"),
             (outlier(|it| it.max_percent = 51), "outlier.max_percent"),
-            (hedged(AGAIN, SECOND), "methods[0].hedge"),
         ] {
             assert_eq!(rule.check().unwrap_err().path, field, "{rule:?}");
         }

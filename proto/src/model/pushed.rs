@@ -196,7 +196,6 @@ fn methods(base: &[MethodRule], pushed: &[MethodRule], compiled: bool) -> Vec<Me
         }
         known.timeout = method.timeout.or(known.timeout);
         known.retry = method.retry.or(known.retry);
-        known.hedge = method.hedge.or(known.hedge);
         known.admission = method.admission.or(&known.admission);
         if method.hash_on.is_some() {
             known.hash_on.clone_from(&method.hash_on);

@@ -35,7 +35,7 @@ pub struct Retry {
     pub max_pause: Duration,
 }
 
-/// How many further attempts a service's calls may have together, retries and hedges alike.
+/// How many further attempts a service's calls may have together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RetryBudget {
     /// For each 100 calls: 0 to 100.

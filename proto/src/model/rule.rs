@@ -12,7 +12,6 @@ use super::breaker::Breaker;
 use super::class::ConnectionClass;
 use super::error::{FieldError, Problem};
 use super::flaw::{is_field_path, is_limit};
-use super::hedge::Hedge;
 use super::lane::{Lane, check_name};
 use super::name::{ServiceName, is_identifier};
 use super::outlier::Outlier;
@@ -87,8 +86,6 @@ pub struct MethodRule {
     pub hash_on: Option<Cow<'static, str>>,
     /// How it is tried again, instead of its service's.
     pub retry: Option<Retry>,
-    /// A further attempt beside one that takes long.
-    pub hedge: Option<Hedge>,
     /// What is admitted of its calls: limits beside its service's, a fault instead.
     pub admission: Admission,
 }
@@ -182,7 +179,6 @@ impl MethodRule {
             timeout: None,
             hash_on: None,
             retry: None,
-            hedge: None,
             admission: Admission::NONE,
         }
     }
@@ -198,7 +194,6 @@ impl MethodRule {
             timeout: None,
             hash_on: None,
             retry: None,
-            hedge: None,
             admission: Admission::NONE,
         }
     }
@@ -231,13 +226,6 @@ impl MethodRule {
     #[must_use]
     pub const fn with_retry(mut self, retry: Retry) -> Self {
         self.retry = Some(retry);
-        self
-    }
-
-    /// The same method, with further attempts beside those that take long.
-    #[must_use]
-    pub const fn with_hedge(mut self, hedge: Hedge) -> Self {
-        self.hedge = Some(hedge);
         self
     }
 
@@ -482,7 +470,6 @@ impl TryFrom<wire::Method> for MethodRule {
                 }
             },
             retry: Retry::from_wire(method.retry, "retry")?,
-            hedge: Hedge::from_wire(method.hedge, "hedge")?,
             admission: Admission::from_wire(&method.limits, None, method.fault)?,
         })
     }
@@ -548,7 +535,6 @@ impl From<&Rule> for wire::Rule {
                     timeout: method.timeout.map(duration_to_wire),
                     hash_on: method.hash_on.clone().unwrap_or_default().into_owned(),
                     retry: method.retry.map(Retry::to_wire),
-                    hedge: method.hedge.map(Hedge::to_wire),
                     limits: method.admission.limits_to_wire(),
                     fault: method.admission.fault.as_ref().map(Fault::to_wire),
                 })

@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn the_order_does_not_matter_and_what_is_new_is_passed_over() {
-        let text = "internal/general/hedged=yes/persistent=true/timeout=1ms/secure=true";
+        let text = "internal/general/mirrored=yes/persistent=true/timeout=1ms/secure=true";
         let spoken: SpokenRule = text.parse().unwrap();
         assert!(spoken.secure && spoken.persistent);
         assert_eq!(spoken.timeout, Some(Duration::from_millis(1)));

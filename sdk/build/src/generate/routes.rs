@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use sidelane_proto::model::{
-    Balancing, Breaker, Hedge, Lane, MethodRule, Outlier, OwnClass, Retry, Rule, Split, SplitPart,
+    Balancing, Breaker, Lane, MethodRule, Outlier, OwnClass, Retry, Rule, Split, SplitPart,
 };
 
 use super::names::{self, Places};
@@ -257,9 +257,6 @@ fn method_code(method: &MethodRule) -> String {
     if let Some(it) = method.retry {
         let _ = write!(code, ".with_retry({})", retry(it));
     }
-    if let Some(it) = method.hedge {
-        let _ = write!(code, ".with_hedge({})", hedge(it));
-    }
     if !method.admission.is_none() {
         let code_of = admission::code(&method.admission);
         let _ = write!(code, ".with_admission({code_of})");
@@ -388,16 +385,5 @@ fn outlier(outlier: Outlier) -> String {
     format!(
         "::sidelane::routing::Outlier {{ off: {off}, below_mean: {below_mean}, min_calls: \
          {min_calls}, max_percent: {max_percent} }}"
-    )
-}
-
-fn hedge(hedge: Hedge) -> String {
-    let Hedge {
-        delay,
-        max_attempts,
-    } = hedge;
-    format!(
-        "::sidelane::routing::Hedge {{ delay: {}, max_attempts: {max_attempts} }}",
-        duration(delay)
     )
 }

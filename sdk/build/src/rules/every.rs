@@ -50,7 +50,6 @@ fn repair(rule: &mut WrittenRule, path: &str, vocabulary: &Vocabulary) -> bool {
                 options.retry = None;
             }
             "retry" => options.retry = None,
-            "hedge" => options.hedge = None,
             "limits" => options.limits.clear(),
             "fault" => options.fault = None,
             _ => return false,

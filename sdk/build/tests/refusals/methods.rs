@@ -108,7 +108,7 @@ const RULE: &[Case] = &[
         METHOD,
         "{ idempotent: true retries { attempts: 2 } }",
         "proto/shop.proto:16:62: `retries` is no field of sidelane.routing.v1.MethodRule; did you \
-         mean `retry`? (known are idempotent, timeout, hash_on, retry, hedge, limits, fault)",
+         mean `retry`? (known are idempotent, timeout, hash_on, retry, limits, fault)",
         "{ idempotent: true retry { attempts: 2 } }",
     ),
     (

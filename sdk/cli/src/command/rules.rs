@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use sidelane_process::settings::{Program, nearest};
 use sidelane_proto::model::{
-    Abort, Admission, Balancing, Breaker, Concurrency, Fault, Hedge, LocalityPreference,
-    MethodRule, Outlier, PushedRule, Retry, Rule, Split, SplitPart, Statuses,
+    Abort, Admission, Balancing, Breaker, Concurrency, Fault, LocalityPreference, MethodRule,
+    Outlier, PushedRule, Retry, Rule, Split, SplitPart, Statuses,
 };
 use sidelane_proto::wire::admin::v1::ListRulesResponse;
 
@@ -250,13 +250,6 @@ fn outlier_text(outlier: Outlier) -> String {
     )
 }
 
-fn hedge_text(hedge: Hedge) -> String {
-    format!(
-        "hedge after {:?}, {} attempts",
-        hedge.delay, hedge.max_attempts
-    )
-}
-
 fn admitted(admission: &Admission) -> impl Iterator<Item = String> {
     let limits = admission.limits.iter().map(|it| format!("limit {it}"));
     let concurrency = admission.concurrency.iter();
@@ -284,7 +277,6 @@ fn method_line(method: &MethodRule) -> String {
         says.push(format!("hash_on {field}"));
     }
     says.extend(method.retry.map(retry_text));
-    says.extend(method.hedge.map(hedge_text));
     says.extend(admitted(&method.admission));
     if says.is_empty() {
         return format!("    {}\n", method.name);
@@ -347,7 +339,6 @@ fn method_json(method: &MethodRule) -> Value {
         "timeout_ms": milliseconds(method.timeout),
         "hash_on": method.hash_on,
         "retry": method.retry.map(retry_json),
-        "hedge": method.hedge.map(hedge_json),
         "limits": limits_json(&method.admission),
         "fault": method.admission.fault.as_ref().map(fault_json),
     })
@@ -417,10 +408,6 @@ fn outlier_json(outlier: Outlier) -> Value {
         "min_calls": outlier.min_calls,
         "max_percent": outlier.max_percent,
     })
-}
-
-fn hedge_json(hedge: Hedge) -> Value {
-    json!({ "delay_ms": milliseconds(Some(hedge.delay)), "max_attempts": hedge.max_attempts })
 }
 
 fn split_json(split: &Split) -> Value {

@@ -238,20 +238,12 @@ struct Outlier {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Hedge {
-    delay: Spanned<String>,
-    max_attempts: Number,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Method {
     name: Spanned<String>,
     idempotent: Flag,
     timeout: Text,
     hash_on: Text,
     retry: Option<Retry>,
-    hedge: Option<Hedge>,
     #[serde(default)]
     limits: Vec<admission::Limit>,
     fault: Option<admission::Fault>,
@@ -515,7 +507,6 @@ impl Reader {
                 timeout: self.take(path, "timeout", method.timeout),
                 hash_on: self.take(path, "hash_on", method.hash_on),
                 retry: method.retry.map(|retry| self.retry(path, retry)),
-                hedge: method.hedge.map(|hedge| self.hedge(path, hedge)),
                 limits: self.limits(path, method.limits),
                 fault: method.fault.map(|fault| self.fault(path, fault)),
             },
@@ -562,14 +553,6 @@ impl Reader {
             below_mean: self.said(&path, "below_mean", outlier.below_mean),
             min_calls: self.said(&path, "min_calls", outlier.min_calls),
             max_percent: self.said(&path, "max_percent", outlier.max_percent),
-        }
-    }
-
-    fn hedge(&mut self, path: &str, hedge: Hedge) -> wire::Hedge {
-        let path = format!("{path}.hedge");
-        wire::Hedge {
-            delay: self.first(&path, "delay", hedge.delay),
-            max_attempts: self.said(&path, "max_attempts", hedge.max_attempts),
         }
     }
 
