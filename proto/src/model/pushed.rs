@@ -1,5 +1,6 @@
 //! Rules that the control plane hands out. They hold for services that a program was not compiled
-//! with; of a compiled rule they tune time limits, retries and balancing, and nothing else.
+//! with; of a compiled rule they tune time limits, retries, balancing, breakers, splits and what is
+//! admitted, and nothing else.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -176,7 +177,9 @@ fn moved(
 ) -> FieldError {
     let text = format!(
         "is compiled in as {from} ({}) and cannot become {to} at run time: change the .proto and \
-         build again; a rule that is applied tunes timeout, max_timeout, retry, split and load_balancing",
+         build again; a rule that is applied tunes load_balancing, hash_header, locality, slow_start, \
+         timeout, max_timeout, retry, breaker, outlier, split, limits, concurrency, fault and, of \
+         methods, hash_on",
         fixed.origin
     );
     FieldError::new(path, Problem::Refused(text))

@@ -113,6 +113,20 @@ fn what_two_rules_say_together_is_checked_too() {
 }
 
 #[test]
+fn what_is_compiled_in_does_not_move_and_the_refusal_names_all_that_may() {
+    let mut moving = tuning(|rule| rule.secure = true);
+    moving.tuning_only = false;
+    let error = moving.check_against(&fixed()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "secure is compiled in as false (a.proto:1) and cannot become true at run time: change \
+         the .proto and build again; a rule that is applied tunes load_balancing, hash_header, \
+         locality, slow_start, timeout, max_timeout, retry, breaker, outlier, split, limits, \
+         concurrency, fault and, of methods, hash_on"
+    );
+}
+
+#[test]
 fn a_lower_ceiling_cuts_what_it_finds_and_not_what_comes_with_it() {
     let lower = tuning(|rule| rule.max_timeout = Some(SECOND / 2));
     lower.check_against(&fixed()).unwrap();
