@@ -24,13 +24,17 @@ use crate::policy::commit::{self, Event, Leave, Step};
 use crate::policy::retry::{self, Pushback};
 use crate::pool::{Seat, To};
 use crate::reason::Processed;
-use crate::respond::{Callee, Failure, forward_failure, is_meant, is_peer_reset, peer_refusal};
+use crate::respond::{
+    Callee, Failure, forward_failure, is_meant, is_peer_reset, is_unreached, peer_refusal,
+};
 use crate::telemetry::{LaneCounters, Outcome, Stall};
 
 /// The status of an answer that has none.
 const NO_STATUS: u16 = 17;
 /// `RESOURCE_EXHAUSTED` and `UNAVAILABLE`: said by one who is there and cannot serve.
-const NOT_HERE: [u16; 2] = [8, 14];
+const NOT_HERE: [u16; 2] = [8, UNAVAILABLE];
+/// The status UNAVAILABLE.
+const UNAVAILABLE: u16 = 14;
 /// What a peer sidecar says of a callee that broke the call off or did not answer in time: UNKNOWN,
 /// `DEADLINE_EXCEEDED` and INTERNAL.
 const BROKEN: [u16; 3] = [2, 4, 13];
@@ -99,6 +103,8 @@ pub struct Watched<'a> {
 pub enum Refused {
     /// It said so.
     Itself,
+    /// Its sidecar could not reach it.
+    Unreached,
     /// Its connection was going away.
     GoingAway,
 }
@@ -205,7 +211,12 @@ impl Delivery<'_> {
         };
         let step = commit::step(event, self.leave());
         if step == Step::Elsewhere {
-            return Attempt::Unprocessed(Refusal::Peers(response), Refused::Itself);
+            let refused = if is_unreached(headers) {
+                Refused::Unreached
+            } else {
+                Refused::Itself
+            };
+            return Attempt::Unprocessed(Refusal::Peers(response), refused);
         }
         if step == Step::Fail && !self.plain {
             let error = ForwardError::NoStatus(response.status());
@@ -405,8 +416,10 @@ fn verdict_of(headers: &HeaderMap) -> Option<Verdict> {
     }
 }
 
+/// An app that says `RESOURCE_EXHAUSTED` is well, and has had enough of this one caller: others must
+/// not find the endpoint closed for it.
 fn verdict_of_status(status: u16) -> Verdict {
-    if NOT_HERE.contains(&status) {
+    if status == UNAVAILABLE {
         Verdict::Failure
     } else {
         Verdict::Success

@@ -63,7 +63,8 @@ impl Stack {
                 Attempt::Failed(failure) => return end(guard, delivery.respond, failed(failure)),
                 Attempt::Unprocessed(refusal, Refused::GoingAway) => refusal,
                 // It would say the same again at once; whoever calls knows of others.
-                Attempt::Unprocessed(refusal, Refused::Itself) | Attempt::Again(refusal, _) => {
+                Attempt::Unprocessed(refusal, Refused::Itself | Refused::Unreached)
+                | Attempt::Again(refusal, _) => {
                     return refuse_at_last(guard, delivery, said(refusal));
                 }
             };

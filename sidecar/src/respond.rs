@@ -148,6 +148,12 @@ pub fn is_peer_reset(headers: &HeaderMap) -> bool {
     reason == Some(Reason::PeerReset.name().as_bytes()) && peer_refusal(headers).is_some()
 }
 
+/// Says a peer sidecar that its app does not answer? Read where it is known to be a refusal.
+pub fn is_unreached(headers: &HeaderMap) -> bool {
+    let reason = headers.get(ERROR_HEADER).map(HeaderValue::as_bytes);
+    reason == Some(Reason::ConnectFailed.name().as_bytes())
+}
+
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         let plain = match &error {

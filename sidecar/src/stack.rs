@@ -201,10 +201,13 @@ impl Stack {
                             return end(&mut guard, delivery.respond, failure);
                         }
                         Attempt::Unprocessed(refusal, refused) => {
-                            sent = Some(match refused {
-                                Refused::Itself => Further::Refused,
-                                Refused::GoingAway => Further::GoingAway,
-                            });
+                            sent = match refused {
+                                Refused::Itself => Some(Further::Refused),
+                                Refused::GoingAway => Some(Further::GoingAway),
+                                // As if it had never left: no app is asked more for it, and until
+                                // everybody knows that one is gone, many calls meet it.
+                                Refused::Unreached => None,
+                            };
                             (way.node, refusal)
                         }
                         Attempt::Again(refusal, pushback) => {

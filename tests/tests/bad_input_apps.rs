@@ -47,11 +47,12 @@ async fn an_app_that_is_down_is_told_as_not_processed_and_heals_when_it_is_up() 
     assert_eq!(until_answered(caller).await, "callee");
 
     upstream.abort();
-    // The callee's sidecar knows of nothing until it dials.
-    let mut refusal = Refusal::of(&ask(caller, ECHO_UNARY, &[]).await);
+    // Others hear of it at once, and so would the caller's sidecar choose nobody: the node is named.
+    let named = [("sidelane-node", "callee")];
+    let mut refusal = Refusal::of(&ask(caller, ECHO_UNARY, &named).await);
     if refusal.reason == "PEER_RESET" {
         // The call was sent on a connection that was breaking.
-        refusal = Refusal::of(&ask(caller, ECHO_UNARY, &[]).await);
+        refusal = Refusal::of(&ask(caller, ECHO_UNARY, &named).await);
     }
     let text = format!(
         "sidelane.test.v1.Echo on the local service of callee (Internal, lane general): {address} \

@@ -40,7 +40,7 @@ impl Outside {
     /// Answers everything with a message, a status and what an app must not say.
     async fn start() -> Self {
         let (tell, asked) = mpsc::unbounded_channel();
-        let server = RawUpstream::start(move |mut request: RawRequest| {
+        let server = RawUpstream::with_health(move |mut request: RawRequest| {
             let tell = tell.clone();
             async move {
                 let _ = request.read_all().await;
