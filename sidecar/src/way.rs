@@ -323,9 +323,10 @@ impl Stack {
                 exclude: &exclude,
                 ..wanted
             };
+            // Only asked: whoever could be picked must not lose a turn, or be probed, for it.
             let other = target
                 .hub()
-                .pick(&wanted, fastrand::u64(..), Instant::now());
+                .peek(&wanted, fastrand::u64(..), Instant::now());
             other.is_err()
         };
         match self
