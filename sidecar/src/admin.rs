@@ -19,6 +19,7 @@ use crate::explain::{self, Question};
 use crate::health::LocalHealth;
 use crate::kin::Kinship;
 use crate::lane;
+use crate::mesh::Target;
 use crate::pool::To;
 use crate::stack::Stack;
 use crate::telemetry::{heading, line};
@@ -226,8 +227,11 @@ impl Admin {
         let stack = &self.stack;
         let mut text = stack.metrics.render();
         self.health.render(&mut text);
-        failure::render(&mut text, &stack.mesh);
-        self.render_splits(&mut text);
+        let view = stack.mesh.view();
+        let mut targets: Vec<&Arc<Target>> = view.targets().collect();
+        targets.sort_by(|one, other| one.name.cmp(&other.name));
+        failure::render(&mut text, &targets);
+        render_splits(&mut text, &targets);
         let links = stack.pool.links();
         heading(
             &mut text,
@@ -244,7 +248,7 @@ impl Admin {
                 of_lane as u64,
             );
         }
-        balance::render(&mut text, &stack.mesh.view());
+        balance::render(&mut text, &targets);
         let status = stack.discovery.status().borrow().clone();
         let counters = stack.discovery.counters();
         let values = [
@@ -330,39 +334,36 @@ impl Admin {
     }
 }
 
-impl Admin {
-    /// Where the calls of services went that are split between versions.
-    fn render_splits(&self, text: &mut String) {
-        let view = self.stack.mesh.view();
-        let split: Vec<_> = view
-            .targets()
-            .filter_map(|target| {
-                let hub = target.hub();
-                let (split, picks) = hub.split()?;
-                Some((target.name.clone(), split.clone(), picks))
-            })
-            .collect();
-        let name = "sidelane_split_picks_total";
-        heading(
-            text,
-            name,
-            "counter",
-            "Picks of each part of a traffic split.",
-        );
-        for (service, split, picks) in &split {
-            for (part, count) in split.parts.iter().zip(picks.of) {
-                let part = part.value.replace(['\\', '"', '\n'], "_");
-                let labels = format!("service=\"{service}\",part=\"{part}\"");
-                line(text, name, &labels, count);
-            }
+/// Where the calls of services went that are split between versions.
+fn render_splits(text: &mut String, targets: &[&Arc<Target>]) {
+    let split: Vec<_> = targets
+        .iter()
+        .filter_map(|target| {
+            let hub = target.hub();
+            let (split, picks) = hub.split()?;
+            Some((target.name.clone(), split.clone(), picks))
+        })
+        .collect();
+    let name = "sidelane_split_picks_total";
+    heading(
+        text,
+        name,
+        "counter",
+        "Picks of each part of a traffic split.",
+    );
+    for (service, split, picks) in &split {
+        for (part, count) in split.parts.iter().zip(picks.of) {
+            let part = part.value.replace(['\\', '"', '\n'], "_");
+            let labels = format!("service=\"{service}\",part=\"{part}\"");
+            line(text, name, &labels, count);
         }
-        let name = "sidelane_split_fell_over_total";
-        let help = "Picks of other parts, because nobody of the one that was meant could be had.";
-        heading(text, name, "counter", help);
-        for (service, _, picks) in &split {
-            let labels = format!("service=\"{service}\"");
-            line(text, name, &labels, picks.fell_over);
-        }
+    }
+    let name = "sidelane_split_fell_over_total";
+    let help = "Picks of other parts, because nobody of the one that was meant could be had.";
+    heading(text, name, "counter", help);
+    for (service, _, picks) in &split {
+        let labels = format!("service=\"{service}\"");
+        line(text, name, &labels, picks.fell_over);
     }
 }
 

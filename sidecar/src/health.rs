@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use sidelane_proto::model::split::DEFAULT_LABEL as VERSION;
 use sidelane_proto::model::{Health, Offer, ServiceName};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -35,8 +36,6 @@ const FIRST_LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// The names of its metrics.
 const LOOKS: &str = "sidelane_health_looks_total";
 const HEALTHY: &str = "sidelane_local_service_healthy";
-/// The label that is also the offer's version.
-const VERSION_LABEL: &str = "version";
 
 /// How the services beside this sidecar stand.
 #[derive(Debug)]
@@ -304,7 +303,7 @@ pub fn offers(local: &LocalServices, health: &LocalHealth) -> Vec<Offer> {
             service: service.name.clone(),
             health: health.of(&service.name),
             weight: local.weight(),
-            version: Arc::from(local.labels().get(VERSION_LABEL).map_or("", |it| it)),
+            version: Arc::from(local.labels().get(VERSION).map_or("", |it| it)),
             labels: local.labels().clone(),
             rule: service.rule.clone(),
         })

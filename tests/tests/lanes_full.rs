@@ -84,10 +84,10 @@ fn assert_full_lane(answer: &RawAnswer, lane: &str) {
     assert!(status.message().contains(&named), "{status:?}");
 }
 
-#[tokio::test]
-async fn a_lane_without_a_seat_refuses_and_the_others_go_on() {
+/// A server that answers nothing until its gate is opened, and then everything.
+async fn gated() -> (watch::Sender<bool>, RawUpstream) {
     let (open, gate) = watch::channel(false);
-    let beat = RawUpstream::start(move |request| {
+    let server = RawUpstream::start(move |request| {
         let mut gate = gate.clone();
         async move {
             let _ = gate.wait_for(|open| *open).await;
@@ -95,8 +95,13 @@ async fn a_lane_without_a_seat_refuses_and_the_others_go_on() {
             body.message(&[]);
             body.trailers(&[("grpc-status", "0")], None);
         }
-    })
-    .await;
+    });
+    (open, server.await)
+}
+
+#[tokio::test]
+async fn a_lane_without_a_seat_refuses_and_the_others_go_on() {
+    let (open, beat) = gated().await;
     let others = Upstream::named("others").start().await;
     let mesh = cluster!()
         .control()
@@ -153,17 +158,7 @@ async fn a_lane_without_a_seat_refuses_and_the_others_go_on() {
 
 #[tokio::test]
 async fn bulk_without_room_waits_in_a_short_line_and_the_others_go_on() {
-    let (open, gate) = watch::channel(false);
-    let bulk = RawUpstream::start(move |request| {
-        let mut gate = gate.clone();
-        async move {
-            let _ = gate.wait_for(|open| *open).await;
-            let mut body = request.answer.begin(http::StatusCode::OK, &[]);
-            body.message(&[]);
-            body.trailers(&[("grpc-status", "0")], None);
-        }
-    })
-    .await;
+    let (open, bulk) = gated().await;
     let others = Upstream::named("others").start().await;
     let mesh = cluster!()
         .control()

@@ -1,12 +1,12 @@
 //! What balancing counts, by service: only those that have something to say.
 
-use crate::mesh::View;
+use std::sync::Arc;
+
+use crate::mesh::Target;
 use crate::telemetry::{heading, line};
 
-/// Adds it to the text of `/metrics`.
-pub(super) fn render(text: &mut String, view: &View) {
-    let mut targets: Vec<_> = view.targets().collect();
-    targets.sort_by(|one, other| one.name.cmp(&other.name));
+/// Adds it to the text of `/metrics`, for these services in their order.
+pub(super) fn render(text: &mut String, targets: &[&Arc<Target>]) {
     let figures: Vec<_> = targets
         .iter()
         .map(|target| {

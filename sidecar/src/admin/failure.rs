@@ -6,16 +6,14 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::balance::Change;
-use crate::mesh::{Mesh, Target};
+use crate::mesh::Target;
 use crate::telemetry::{heading, line};
 
-pub(super) fn render(text: &mut String, mesh: &Mesh) {
-    let view = mesh.view();
-    let mut targets: Vec<&Arc<Target>> = view.targets().collect();
-    targets.sort_by(|one, other| one.name.cmp(&other.name));
+/// Adds it to the text of `/metrics`, for these services in their order.
+pub(super) fn render(text: &mut String, targets: &[&Arc<Target>]) {
     let (made, withheld) = ("sidelane_retries_total", "sidelane_retries_withheld_total");
     let mut lines = String::new();
-    for target in &targets {
+    for target in targets {
         for (why, count) in target.retries.counts().filter(|(_, count)| *count > 0) {
             let labels = labels(target, "kind", why.name());
             line(&mut lines, made, &labels, count);
@@ -29,7 +27,7 @@ pub(super) fn render(text: &mut String, mesh: &Mesh) {
     );
     text.push_str(&lines);
     lines.clear();
-    for target in &targets {
+    for target in targets {
         let counts = target.retries.withheld_counts();
         for (why, count) in counts.filter(|(_, count)| *count > 0) {
             line(
@@ -47,7 +45,7 @@ pub(super) fn render(text: &mut String, mesh: &Mesh) {
         "Further attempts that were not made, by why.",
     );
     text.push_str(&lines);
-    render_breakers(text, &targets);
+    render_breakers(text, targets);
 }
 
 fn render_breakers(text: &mut String, targets: &[&Arc<Target>]) {

@@ -68,8 +68,7 @@ impl RawUpstream {
         F: Fn(RawRequest) -> A + Send + Sync + 'static,
         A: Future<Output = ()> + Send + 'static,
     {
-        let answer = Arc::new(answer);
-        Self::connections(move |stream| serve(stream, answer.clone(), false)).await
+        Self::answering(answer, false).await
     }
 
     /// A server that gives each request to `answer`, health checks too.
@@ -81,8 +80,16 @@ impl RawUpstream {
         F: Fn(RawRequest) -> A + Send + Sync + 'static,
         A: Future<Output = ()> + Send + 'static,
     {
+        Self::answering(answer, true).await
+    }
+
+    async fn answering<F, A>(answer: F, with_health: bool) -> Self
+    where
+        F: Fn(RawRequest) -> A + Send + Sync + 'static,
+        A: Future<Output = ()> + Send + 'static,
+    {
         let answer = Arc::new(answer);
-        Self::connections(move |stream| serve(stream, answer.clone(), true)).await
+        Self::connections(move |stream| serve(stream, answer.clone(), with_health)).await
     }
 
     /// A server that gives each connection to `handle`, whatever is spoken there.
