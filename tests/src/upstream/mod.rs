@@ -16,6 +16,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -46,6 +47,8 @@ pub const MESSAGE_LIMIT: usize = 80 * 1024 * 1024;
 /// tonic sets no such limits, h2 ends a connection at 20 and 1,024; the tests cancel more calls
 /// than that on one connection, and it is the mesh that is to be tested.
 const RESET_LIMIT: usize = 100_000;
+/// In which its connections are closed when it ends; they take microseconds.
+const ENDING: Duration = Duration::from_secs(10);
 
 type UnaryAnswer = Pin<Box<dyn Future<Output = Result<Response<UnaryResponse>, Status>> + Send>>;
 type AnswerUnary = Arc<dyn Fn(Request<UnaryRequest>) -> UnaryAnswer + Send + Sync>;
@@ -121,10 +124,16 @@ impl Upstream {
         reporter.set_service_status(service, status).await;
     }
 
-    /// Ends at once: connections break, and nobody listens any more. The ledger stays.
+    /// Ends at once: when this returns, its connections are broken and nobody listens any more. The
+    /// ledger stays.
+    ///
+    /// # Panics
+    /// If its thread cannot be ended.
     pub fn abort(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            // No runtime may be waited for on a thread of another.
+            let ended = std::thread::spawn(move || runtime.shutdown_timeout(ENDING));
+            ended.join().expect("a thread that ends a runtime");
         }
     }
 }
