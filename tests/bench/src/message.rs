@@ -97,6 +97,7 @@ pub(crate) struct EchoCall {
     headers: HeaderMap,
     frame: Bytes,
     shape: Shape,
+    answer: usize,
 }
 
 impl EchoCall {
@@ -120,6 +121,7 @@ impl EchoCall {
         Ok(Self {
             uri: Uri::try_from(format!("http://{target}{}", shape.path()))?,
             headers,
+            answer: frame.len() * shape.answers() as usize,
             frame,
             shape,
         })
@@ -133,6 +135,14 @@ impl EchoCall {
         Ok(self)
     }
 
+    /// The same, answered by an empty message.
+    pub(crate) fn taken(self) -> Self {
+        Self {
+            answer: frame(0).len(),
+            ..self
+        }
+    }
+
     /// The message, which is also what must come back.
     pub(crate) fn frame(&self) -> &Bytes {
         &self.frame
@@ -140,7 +150,7 @@ impl EchoCall {
 
     /// Bytes that must come back in all.
     pub(crate) fn answer_length(&self) -> usize {
-        self.frame.len() * self.shape.answers() as usize
+        self.answer
     }
 
     /// A request of its own for one call.

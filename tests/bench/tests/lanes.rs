@@ -8,9 +8,9 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Loaded to idle, for half of the calls and for all but one of a hundred.
-const P50: f64 = 2.0;
-const P99: f64 = 6.0;
+/// Loaded to idle, for half of the calls and for all but one of a hundred, by the ways that bulk
+/// goes. Where it goes both ways, small calls wait for a packet of it on each of theirs.
+const BOUNDS: [(&str, f64, f64); 2] = [("one-way", 2.0, 6.0), ("both-ways", 3.0, 6.0)];
 /// Bulk must fill the link, or nothing was shown: MB a second of 25.
 const BULK: f64 = 15.0;
 /// A busy machine is slower and never faster, so one good run is proof.
@@ -51,10 +51,16 @@ fn heartbeats_beside_bulk_stay_near_what_they_are_alone() -> Result<()> {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "{}: {said}", output.status);
         let report: Value = serde_json::from_slice(&output.stdout)?;
-        let median = &report["rows"][0]["median"];
-        let figure = |name: &str| median[name].as_f64().with_context(|| format!("no {name}"));
-        let bulk = figure("bulk_megabytes_per_second")?;
-        if figure("p50_ratio")? <= P50 && figure("p99_ratio")? <= P99 && bulk >= BULK {
+        let mut good = true;
+        for (flow, p50, p99) in BOUNDS {
+            let mut rows = report["rows"].as_array().context("no rows")?.iter();
+            let row = rows.find(|row| row["flow"] == flow);
+            let median = &row.with_context(|| format!("nothing of {flow}"))?["median"];
+            let figure = |name: &str| median[name].as_f64().with_context(|| format!("no {name}"));
+            let bulk = figure("bulk_megabytes_per_second")?;
+            good &= figure("p50_ratio")? <= p50 && figure("p99_ratio")? <= p99 && bulk >= BULK;
+        }
+        if good {
             return Ok(());
         }
         told.push(said);

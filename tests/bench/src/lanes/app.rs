@@ -1,11 +1,12 @@
-//! The app behind the callee's sidecar: it answers every call of the benchmark's services with the
-//! bytes that it brings, as they come, so that bulk fills both directions at once; all others with
+//! The app behind the callee's sidecar: it answers a `Call` of the benchmark's services with the
+//! bytes that it brings, as they come, so that bulk fills both directions at once; a `Take` with an
+//! empty message once it has read all, as who keeps a copy of a log does; all others with
 //! `UNIMPLEMENTED`.
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -18,6 +19,8 @@ use crate::{http2, message};
 
 /// The package of the services that are called.
 const PREFIX: &str = "/sidelane.bench.";
+/// How the path ends of what is read and not sent back.
+const TAKE: &str = "/Take";
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Serves until the listener fails.
@@ -42,7 +45,14 @@ async fn answer(
         HeaderValue::from_static(if ours { "0" } else { "12" }),
     );
     let trailers = ready(Some(Ok(trailers)));
-    let body = if ours {
+    let body = if ours && request.uri().path().ends_with(TAKE) {
+        let mut taken = request.into_body();
+        while let Some(frame) = taken.frame().await {
+            frame?;
+        }
+        let empty = Full::new(message::frame(0)).map_err(|never| match never {});
+        empty.with_trailers(trailers).boxed()
+    } else if ours {
         request.into_body().with_trailers(trailers).boxed()
     } else {
         let nothing = Empty::new().map_err(|never| match never {});

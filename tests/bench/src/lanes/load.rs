@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::Flow;
 use crate::call::{self, CallError, Sender};
 use crate::message::{self, EchoCall};
 use crate::parent;
@@ -35,9 +36,12 @@ pub(crate) struct Load {
     /// The service.
     #[arg(long)]
     service: String,
-    /// Bytes of payload, each way.
+    /// Bytes of payload.
     #[arg(long)]
     payload: u32,
+    /// Whether it comes back.
+    #[arg(long, default_value = "both-ways")]
+    flow: Flow,
     /// So many calls a second for so many seconds.
     #[arg(long, requires = "seconds")]
     rate: Option<u32>,
@@ -61,18 +65,21 @@ pub(crate) struct Told {
     pub(crate) p50_us: f64,
     /// One of a hundred calls was slower.
     pub(crate) p99_us: f64,
-    /// Payload that was answered, in MB a second each way.
+    /// Payload that was answered, in MB a second each way in which it went.
     pub(crate) megabytes_per_second: f64,
 }
 
 /// Makes the calls.
 pub(super) async fn run(load: &Load) -> Result<Told> {
-    let path = format!("/{}/Call", load.service);
+    let path = format!("/{}/{}", load.service, load.flow.method());
     let call = EchoCall::new(load.target, message::frame(load.payload))
         .context("no target")?
         .at_path(&path)
         .context("no path")?;
-    let call = Arc::new(call);
+    let call = Arc::new(match load.flow {
+        Flow::OneWay => call.taken(),
+        Flow::BothWays => call,
+    });
     let mut senders = crate::load::connect(load.target, 1).await?;
     let mut sender = senders.pop().context("no connection")?;
     let mut tally = Tally::new()?;
@@ -213,6 +220,7 @@ mod tests {
             target,
             service: "sidelane.bench.lanes.v1.Beat".to_owned(),
             payload: 128,
+            flow: Flow::BothWays,
             rate: Some(500),
             seconds: 1,
             in_flight: 1,
@@ -220,6 +228,12 @@ mod tests {
         let told = run(&load).await.unwrap();
         assert_eq!((told.answered, told.failed), (500, 0), "{told:?}");
         assert!(told.p99_us >= told.p50_us && told.p50_us > 0.0);
+        let taken = Load {
+            flow: Flow::OneWay,
+            ..load.clone()
+        };
+        let told = run(&taken).await.unwrap();
+        assert_eq!((told.answered, told.failed), (500, 0), "{told:?}");
         let wrong = Load {
             service: "grpc.health.v1.Health".to_owned(),
             ..load

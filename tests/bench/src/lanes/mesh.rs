@@ -14,12 +14,12 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::Way;
 use super::ground::{Ground, Side, free_ports};
 use super::load::Told;
+use super::{Flow, Way};
 use clap::ValueEnum as _;
 
-/// Bytes of a small call and of a bulk call, each way.
+/// Bytes of a small call, each way, and of a bulk call.
 const SMALL: u32 = 128;
 const BULK: u32 = 1024 * 1024;
 /// A debug build on a busy machine takes a second or two.
@@ -79,8 +79,8 @@ impl Mesh {
     }
 
     /// Begins with bulk, so much at once.
-    pub(super) fn bulk(&self, service: &str, in_flight: u32) -> Result<Bulk> {
-        let more = ["--in-flight", &in_flight.to_string()];
+    pub(super) fn bulk(&self, service: &str, flow: Flow, in_flight: u32) -> Result<Bulk> {
+        let more = ["--flow", flow.name(), "--in-flight", &in_flight.to_string()];
         self.load(service, BULK, &more).map(Bulk)
     }
 

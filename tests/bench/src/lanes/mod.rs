@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// Small calls a second
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rate: u32,
-    /// Bulk calls in flight at once, 1 MiB each way
+    /// Bulk calls in flight at once, 1 MiB each
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=60))]
     pub(crate) bulk: u32,
     /// What the link carries each way, as `tc` takes it
@@ -52,6 +52,9 @@ pub(crate) struct Args {
     /// Which ways to measure
     #[arg(long, value_delimiter = ',', default_values = ["lanes", "unmarked", "shared"])]
     pub(crate) ways: Vec<Way>,
+    /// Which ways bulk goes
+    #[arg(long, value_delimiter = ',', default_values = ["one-way", "both-ways"])]
+    pub(crate) flows: Vec<Flow>,
     /// Print JSON with all rounds instead of the table
     #[arg(long)]
     pub(crate) json: bool,
@@ -80,6 +83,34 @@ pub(crate) enum Way {
     Unmarked,
     /// Both in lane general: on one connection.
     Shared,
+}
+
+/// Which ways bulk goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Flow {
+    /// To the callee alone, as a log does that is copied.
+    OneWay,
+    /// Back again, too: small calls meet it on both of their ways.
+    BothWays,
+}
+
+impl Flow {
+    /// As it stands behind the flag.
+    fn name(self) -> &'static str {
+        match self {
+            Self::OneWay => "one-way",
+            Self::BothWays => "both-ways",
+        }
+    }
+
+    /// The app's method.
+    fn method(self) -> &'static str {
+        match self {
+            Self::OneWay => "Take",
+            Self::BothWays => "Call",
+        }
+    }
 }
 
 /// The benchmark's own processes.
@@ -160,9 +191,12 @@ async fn measure(args: &Args) -> Result<Report> {
         let mesh = Mesh::start(&program, ground).await?;
         for round in 1..=args.rounds {
             for way in &args.ways {
-                let figures = one_round(args, &mesh, *way).await?;
-                eprintln!("round {round}, {place:?}, {way:?}: {}", figures.line());
-                report.add(*place, *way, figures);
+                for flow in &args.flows {
+                    let figures = one_round(args, &mesh, *way, *flow).await?;
+                    let line = figures.line();
+                    eprintln!("round {round}, {place:?}, {way:?}, {}: {line}", flow.name());
+                    report.add((*place, *way, *flow), figures);
+                }
             }
         }
     }
@@ -170,11 +204,11 @@ async fn measure(args: &Args) -> Result<Report> {
 }
 
 /// Small calls alone, and then beside bulk.
-async fn one_round(args: &Args, mesh: &Mesh, way: Way) -> Result<Round> {
+async fn one_round(args: &Args, mesh: &Mesh, way: Way, flow: Flow) -> Result<Round> {
     let [beat, bulk] = way.services();
     let small = || mesh.small(&beat, args.rate, args.seconds);
     let idle = small().await?;
-    let bulk = mesh.bulk(&bulk, args.bulk)?;
+    let bulk = mesh.bulk(&bulk, flow, args.bulk)?;
     sleep(WARM_UP).await;
     let loaded = small().await?;
     let bulk = bulk.told().await?;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use std::fmt::Write as _;
 
 use super::load::Told;
-use super::{Args, Place, Way};
+use super::{Args, Flow, Place, Way};
 use crate::statistics::median;
 
 /// All of it.
@@ -23,11 +23,12 @@ pub(super) struct Report {
     rows: Vec<Row>,
 }
 
-/// One way at one place.
+/// One way beside one kind of bulk at one place.
 #[derive(Debug, Serialize)]
 struct Row {
     place: Place,
     way: Way,
+    flow: Flow,
     median: Figures,
     rounds: Vec<Round>,
 }
@@ -96,16 +97,17 @@ impl Report {
         }
     }
 
-    pub(super) fn add(&mut self, place: Place, way: Way, round: Round) {
+    pub(super) fn add(&mut self, (place, way, flow): (Place, Way, Flow), round: Round) {
         let found = self
             .rows
             .iter_mut()
-            .find(|row| (row.place, row.way) == (place, way));
+            .find(|row| (row.place, row.way, row.flow) == (place, way, flow));
         match found {
             Some(row) => row.rounds.push(round),
             None => self.rows.push(Row {
                 place,
                 way,
+                flow,
                 median: Figures::default(),
                 rounds: vec![round],
             }),
@@ -126,13 +128,14 @@ impl Report {
         table.load_preset(ASCII_MARKDOWN).set_header([
             "place",
             "small calls and bulk",
+            "bulk",
             "idle p50 us",
             "p99 us",
             "loaded p50 us",
             "p99 us",
             "p50 ratio",
             "p99 ratio",
-            "bulk MB/s each way",
+            "bulk MB/s",
             "failed",
         ]);
         for row in &self.rows {
@@ -140,6 +143,7 @@ impl Report {
             table.add_row([
                 format!("{:?}", row.place).to_lowercase(),
                 row.way.shown().to_owned(),
+                row.flow.name().to_owned(),
                 format!("{:.0}", it.idle_p50_us),
                 format!("{:.0}", it.idle_p99_us),
                 format!("{:.0}", it.loaded_p50_us),
@@ -150,7 +154,7 @@ impl Report {
                 row.failed().to_string(),
             ]);
         }
-        for column in table.column_iter_mut().skip(2) {
+        for column in table.column_iter_mut().skip(3) {
             column.set_cell_alignment(CellAlignment::Right);
         }
         let mut text = format!("{table}\n\n");
@@ -241,8 +245,7 @@ mod tests {
         let mut report = Report::new(&Only::parse_from(["bench"]).args);
         for (idle, loaded) in [(100.0, 150.0), (200.0, 800.0), (100.0, 130.0)] {
             report.add(
-                Place::Link,
-                Way::Lanes,
+                (Place::Link, Way::Lanes, Flow::OneWay),
                 Round {
                     idle: told(idle, 2.0 * idle, 0),
                     loaded: told(loaded, 4.0 * loaded, 0),
@@ -256,8 +259,10 @@ mod tests {
             .find(|line| line.starts_with("| link"))
             .unwrap();
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let expected = ["100", "200", "150", "600", "1.5x", "3.0x", "22.5", "0"];
-        assert_eq!(cells[3..11], expected, "{text}");
+        let expected = [
+            "one-way", "100", "200", "150", "600", "1.5x", "3.0x", "22.5", "0",
+        ];
+        assert_eq!(cells[3..12], expected, "{text}");
         assert_eq!(report.failed(), 0);
     }
 
@@ -269,7 +274,7 @@ mod tests {
             loaded: told(1.0, 1.0, 2),
             bulk: told(1.0, 1.0, 1),
         };
-        report.add(Place::Loopback, Way::Shared, round);
+        report.add((Place::Loopback, Way::Shared, Flow::BothWays), round);
         assert_eq!(report.failed(), 3);
         assert!(
             report
