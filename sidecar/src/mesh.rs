@@ -12,8 +12,8 @@ use std::time::Instant;
 use arc_swap::Guard;
 use sidelane::routing::RouteTable;
 use sidelane_proto::model::{
-    Breaker, ConnectionClass, Generation, Lane, Locality, LocalityPreference, NodeId, Outlier,
-    PushedRule, Rule, ServiceName, ServiceState,
+    ConnectionClass, Generation, Lane, Locality, LocalityPreference, NodeId, Outlier, PushedRule,
+    Rule, ServiceName, ServiceState,
 };
 
 use crate::admission::Admitted;
@@ -370,7 +370,7 @@ impl Mesh {
         let mut hub = target.hub();
         hub.set_strategy(strategy);
         hub.set_breaker(
-            target.rule.breaker.unwrap_or(Breaker::DEFAULT),
+            target.rule.breaker,
             target.rule.outlier.unwrap_or(Outlier::DEFAULT),
             now,
         );

@@ -10,7 +10,7 @@
 //! of the calls, plus its attempts for each second that has passed and for one more.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sidelane_proto::model::RetryBudget;
@@ -52,6 +52,11 @@ impl Budget {
         granted
     }
 
+    /// Gives one back that was taken, and for which no attempt was made.
+    pub fn give_back(&mut self) {
+        self.tokens += 1.0;
+    }
+
     fn fill(&mut self, limits: RetryBudget, calls: u64, now: Instant) {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         let kept = KEPT.as_secs_f64();
@@ -76,6 +81,16 @@ pub enum Further {
     Refused,
     /// Its connection went away in good order, and it was not looked at.
     GoingAway,
+}
+
+/// Leave to make one further attempt. Dropped unused, it goes back: who finds nobody to ask must
+/// not use up what others could have asked with.
+#[derive(Debug)]
+#[must_use = "dropped, it is given back"]
+pub struct Token<'a> {
+    of: &'a Retries,
+    why: Further,
+    used: bool,
 }
 
 /// Why one is not made that would have been.
@@ -147,22 +162,27 @@ impl Retries {
         self.calls.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// May a further attempt be made? It is counted either way.
-    #[must_use]
-    pub fn take(&self, why: Further, limits: RetryBudget, now: Instant) -> bool {
+    /// Leave for a further attempt, if there is any. It is counted if there is none, and otherwise
+    /// when it is used.
+    pub fn take(&self, why: Further, limits: RetryBudget, now: Instant) -> Option<Token<'_>> {
         let granted = why == Further::GoingAway || {
             let calls = self.calls.load(Ordering::Relaxed);
-            // The account is changed by assignments only: a panic cannot leave half of a change
-            // that would matter.
-            let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-            budget.take(limits, calls, now)
+            self.budget().take(limits, calls, now)
         };
-        if granted {
-            self.made[why as usize].fetch_add(1, Ordering::Relaxed);
-        } else {
+        if !granted {
             self.withheld(Withheld::Budget);
         }
-        granted
+        granted.then(|| Token {
+            of: self,
+            why,
+            used: false,
+        })
+    }
+
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        // The account is changed by assignments only: a panic cannot leave half of a change that
+        // would matter.
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One was not made.
@@ -183,6 +203,22 @@ impl Retries {
     }
 }
 
+impl Token<'_> {
+    /// The attempt is made.
+    pub fn used(mut self) {
+        self.used = true;
+        self.of.made[self.why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Token<'_> {
+    fn drop(&mut self) {
+        if !self.used && self.why != Further::GoingAway {
+            self.of.budget().give_back();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -191,7 +227,8 @@ mod tests {
 
     const DEFAULT: RetryBudget = RetryBudget::DEFAULT;
 
-    /// A step of time, with so many calls in it and so many wishes for a further attempt after it.
+    /// A step of time, with so many calls in it and so many wishes for a further attempt after it,
+    /// every third of which is given back.
     fn any_steps() -> impl Strategy<Value = Vec<(u64, u64, u32)>> {
         let time = prop_oneof![0_u64..3, 0_u64..3_000, 0_u64..100_000_000];
         let step = (time, 0_u64..3_000, 0_u32..400);
@@ -212,8 +249,13 @@ mod tests {
             for (milliseconds, more, wishes) in steps {
                 now += Duration::from_millis(milliseconds);
                 calls += more;
-                for _ in 0..wishes {
-                    granted += u32::from(budget.take(limits, calls, now));
+                for wish in 0..wishes {
+                    let token = budget.take(limits, calls, now);
+                    granted += u32::from(token);
+                    if token && wish % 3 == 0 {
+                        budget.give_back();
+                        granted -= 1;
+                    }
                 }
                 let seconds = (now - start).as_secs_f64() + 1.0;
                 #[allow(clippy::cast_precision_loss, reason = "few calls")]
@@ -278,13 +320,35 @@ mod tests {
         };
         let now = Instant::now();
         let retries = Retries::new(none, now);
-        assert!(retries.take(Further::GoingAway, none, now));
+        retries.take(Further::GoingAway, none, now).unwrap().used();
         for why in [Further::Repeat, Further::Refused] {
-            assert!(!retries.take(why, none, now));
+            assert!(retries.take(why, none, now).is_none());
         }
         let made: Vec<_> = retries.counts().map(|(_, count)| count).collect();
         assert_eq!(made, [0, 0, 1]);
         let withheld: Vec<_> = retries.withheld_counts().collect();
         assert_eq!(withheld[0], (Withheld::Budget, 2));
+    }
+
+    #[test]
+    fn a_token_for_which_nobody_is_found_goes_back() {
+        let one = RetryBudget {
+            percent: 0,
+            per_second: 1,
+        };
+        let now = Instant::now();
+        let retries = Retries::new(one, now);
+        for _ in 0..100 {
+            let token = retries.take(Further::Refused, one, now);
+            assert!(token.is_some());
+            // While one holds it, there is none for another.
+            assert!(retries.take(Further::Repeat, one, now).is_none());
+        }
+        // What was free is none that could go back.
+        drop(retries.take(Further::GoingAway, one, now));
+        retries.take(Further::Refused, one, now).unwrap().used();
+        assert!(retries.take(Further::Refused, one, now).is_none());
+        let made: Vec<_> = retries.counts().map(|(_, count)| count).collect();
+        assert_eq!(made, [0, 1, 0]);
     }
 }

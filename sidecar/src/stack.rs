@@ -36,7 +36,7 @@ use crate::pool::Pool;
 use crate::reason::Processed;
 use crate::repair::Repair;
 use crate::respond::{Failure, admission_failure};
-use crate::retries::Further;
+use crate::retries::{Further, Token};
 use crate::telemetry::{LaneCounters, Metrics};
 use crate::way::{NoWay, local_key};
 
@@ -172,6 +172,8 @@ impl Stack {
         let mut last: Option<Refusal> = None;
         // What came of an attempt that may have run: nothing that follows makes it undone.
         let mut ran: Option<Refusal> = None;
+        // Leave for the next attempt. It goes back if nobody is found for it.
+        let mut token: Option<Token<'_>> = None;
         let mut number = 0;
         // Above balance: each attempt picks anew, among those that were not tried.
         loop {
@@ -190,6 +192,9 @@ impl Stack {
             let (node, refusal) = match way {
                 Ok(way) => {
                     classified.target.counters.attempt();
+                    if let Some(token) = token.take() {
+                        token.used();
+                    }
                     // The last attempt holds nothing back.
                     delivery.retry = again.filter(|again| number < again.attempts);
                     match delivery
@@ -221,9 +226,12 @@ impl Stack {
                             if let Err(Some(why)) = pause {
                                 retries.withheld(why);
                             }
-                            // The budget last: what is taken from it is used.
-                            let granted = |_: &_| retries.take(Further::Repeat, budget, now);
-                            let Some(pause) = pause.ok().filter(granted) else {
+                            // The budget last: nothing else stands in the way then.
+                            let take = |pause| {
+                                token = retries.take(Further::Repeat, budget, now);
+                                token.is_some().then_some(pause)
+                            };
+                            let Some(pause) = pause.ok().and_then(take) else {
                                 return refuse_at_last(&mut guard, &mut delivery, refusal);
                             };
                             // What it held others may have meanwhile.
@@ -281,7 +289,13 @@ impl Stack {
                 replayable,
             };
             let now = Instant::now();
-            let granted = || sent.is_none_or(|why| retries.take(why, budget, now));
+            let mut granted = || match sent {
+                None => true,
+                Some(why) => {
+                    token = retries.take(why, budget, now);
+                    token.is_some()
+                }
+            };
             if !retry::again(attempt, again, limit, now) || !granted() {
                 let refusal = ran.unwrap_or(refusal);
                 return refuse_at_last(&mut guard, &mut delivery, refusal);

@@ -95,7 +95,10 @@ async fn answer(mut request: RawRequest, how: Arc<Mutex<Way>>) {
     }
     let mut way = *how.lock().unwrap();
     while way == Way::Held {
-        sleep(Duration::from_millis(1)).await;
+        tokio::select! {
+            () = sleep(Duration::from_millis(1)) => {}
+            _ = request.answer.caller_resets() => return,
+        }
         way = *how.lock().unwrap();
     }
     let status = match way {
@@ -447,9 +450,64 @@ async fn a_breaker_opens_probes_once_and_closes_again() {
 }
 
 #[tokio::test]
-async fn when_every_breaker_is_open_the_call_says_so_and_nobody_is_asked() {
-    // By default, for a service of which no rule says anything.
+async fn by_default_an_open_breaker_steers_and_never_shuts_a_service() {
+    // A service of which no rule says anything.
+    let mesh = mesh(&[Way::Held, Way::Unavailable]).await;
+    // Calls with too little time: six at each.
+    let hasty = [("grpc-timeout", "20m")];
+    let request = UnaryRequest::default();
+    for _ in 0..12 {
+        let answer = mesh.client.unary(ECHO_UNARY, &hasty, &request).await;
+        assert_ne!(answer.unwrap().grpc_status().unwrap().code(), Code::Ok);
+    }
+    let path = format!("/{}/Unary", services::ECHO);
+    let metrics = mesh.caller().metrics().await;
+    let labels = [("service", services::ECHO)];
+    let opened = metrics.sum("sidelane_breaker_changes_total", &labels);
+    assert!(opened > 0.5, "none has opened");
+    // Whoever has the time is answered, whichever is open.
+    for server in &mesh.servers {
+        server.now(Way::Well);
+    }
+    for _ in 0..20 {
+        assert_eq!(mesh.attempts_of_a_call().await, (1, Code::Ok));
+    }
+    // One that fails alone is left alone.
+    mesh.servers[0].now(Way::Unavailable);
+    let begun = Instant::now();
+    loop {
+        for _ in 0..10 {
+            mesh.call().await;
+        }
+        let shown = candidates(&mesh.caller().explain(&path).await);
+        let failing = shown.iter().find(|it| it["node_id"] == "a").unwrap();
+        if failing["eligible"] == false {
+            let reason = failing["reason"].as_str().unwrap();
+            assert!(reason.ends_with("; others are preferred"), "{reason}");
+            break;
+        }
+        assert!(begun.elapsed() < LIMIT, "{shown:?}");
+    }
+    let before = mesh.servers[0].count();
+    for _ in 0..20 {
+        assert_eq!(mesh.call().await.code(), Code::Ok);
+    }
+    assert!(mesh.servers[0].count() <= before + 1, "not left alone");
+    let explained = mesh.caller().explain(&path).await.body;
+    assert!(
+        explained.contains("steers, and refuses only where a rule says"),
+        "{explained}"
+    );
+}
+
+#[tokio::test]
+async fn when_every_breaker_of_a_rules_own_is_open_the_call_says_so_and_nobody_is_asked() {
     let mesh = mesh(&[Way::NotFound]).await;
+    mesh.apply(|rule| {
+        rule.methods = vec![unary("Unary")];
+        rule.breaker = Some(wire::Breaker::default());
+    })
+    .await;
     // An app's own answers are no failures, whatever they say.
     for _ in 0..10 {
         assert_eq!(mesh.call().await.code(), Code::NotFound);

@@ -78,7 +78,7 @@ fn render_breakers(text: &mut String, targets: &[&Arc<Target>]) {
         text,
         open,
         "gauge",
-        "Endpoints that get no calls because of their breakers.",
+        "Endpoints whose breakers are open: calls go elsewhere, where there is an elsewhere.",
     );
     text.push_str(&tripped);
 }

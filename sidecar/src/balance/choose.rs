@@ -131,6 +131,7 @@ impl Hub {
                 endpoint: Arc::clone(&held.endpoint),
                 unfit: verdict(slot).err().map(|unfit| match unfit {
                     Unfit::BreakerOpen(_) => Unfit::BreakerOpen(self.tripped_at(slot, now)),
+                    Unfit::Avoided(_) => Unfit::Avoided(self.tripped_at(slot, now)),
                     unfit => unfit,
                 }),
                 in_flight: held.load.in_flight(),

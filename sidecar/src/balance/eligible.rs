@@ -92,6 +92,19 @@ pub enum Unfit {
     Farther,
     /// Its breaker is open.
     BreakerOpen(Option<Tripped>),
+    /// Its breaker is open and only steers, while others can take the call.
+    Avoided(Option<Tripped>),
+}
+
+/// What an endpoint's breaker does to the calls that might go there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Barrier {
+    /// Nothing.
+    Lifted,
+    /// Others are preferred: no rule asks for more.
+    Steers,
+    /// It lets none in.
+    Refuses,
 }
 
 /// How an endpoint's breaker stands that lets no call in.
@@ -110,6 +123,8 @@ pub(super) enum Tier {
     Healthy,
     /// Not heard of, but its lease runs; its channel is not known to be closed.
     Suspect,
+    /// Its breaker is open and only steers; its channel is not known to be closed.
+    Avoided,
     /// A ghost: healthy or suspect for control, but we have seen its channel closed.
     NotReady,
     /// Its breaker lets no call in.
@@ -147,6 +162,7 @@ pub(super) struct Reach {
 pub(super) struct Tally {
     pub(super) healthy: usize,
     pub(super) suspect: usize,
+    pub(super) avoided: usize,
     pub(super) not_ready: usize,
 }
 
@@ -206,12 +222,15 @@ impl Classes {
 }
 
 impl Kind {
-    pub(super) fn of(endpoint: &Endpoint, ready: bool, tripped: bool) -> Self {
+    pub(super) fn of(endpoint: &Endpoint, ready: bool, barrier: Barrier) -> Self {
         let tier = match (endpoint.offer.health, ready) {
-            (Health::Healthy | Health::Suspect, _) if tripped => Tier::Tripped,
+            (Health::Healthy | Health::Suspect, _) if barrier == Barrier::Refuses => Tier::Tripped,
+            (Health::Healthy | Health::Suspect, false) => Tier::NotReady,
+            (Health::Healthy | Health::Suspect, true) if barrier == Barrier::Steers => {
+                Tier::Avoided
+            }
             (Health::Healthy, true) => Tier::Healthy,
             (Health::Suspect, true) => Tier::Suspect,
-            (Health::Healthy | Health::Suspect, false) => Tier::NotReady,
             (Health::Draining, _) => Tier::Draining,
             (Health::Unhealthy, _) => Tier::Unhealthy,
         };
@@ -263,7 +282,9 @@ impl Kind {
             Tier::Unhealthy => Err(Unfit::Unhealthy),
             // Standard mode goes there all the same: who names a node decides how often to ask it.
             Tier::Tripped if wanted.node.is_none() => Err(Unfit::BreakerOpen(None)),
-            Tier::Healthy | Tier::Suspect | Tier::NotReady | Tier::Tripped => Ok(()),
+            Tier::Healthy | Tier::Suspect | Tier::Avoided | Tier::NotReady | Tier::Tripped => {
+                Ok(())
+            }
         }
     }
 
@@ -272,6 +293,7 @@ impl Kind {
         self.suits(wanted)?;
         match self.tier {
             Tier::Suspect if reach.tier < Tier::Suspect => Err(Unfit::Suspect),
+            Tier::Avoided if reach.tier < Tier::Avoided => Err(Unfit::Avoided(None)),
             Tier::NotReady if reach.tier < Tier::NotReady => Err(Unfit::NotReady),
             _ if self.near > reach.near => Err(Unfit::Farther),
             _ => Ok(()),
@@ -284,13 +306,14 @@ impl Tally {
         match tier {
             Tier::Healthy => self.healthy += count,
             Tier::Suspect => self.suspect += count,
+            Tier::Avoided => self.avoided += count,
             Tier::NotReady => self.not_ready += count,
             Tier::Tripped | Tier::Draining | Tier::Unhealthy => {}
         }
     }
 
     pub(super) const fn total(self) -> usize {
-        self.healthy + self.suspect + self.not_ready
+        self.healthy + self.suspect + self.avoided + self.not_ready
     }
 
     /// Down to which tier a call may go; `None` if it has tried all. `self` are all that suit it,
@@ -300,17 +323,20 @@ impl Tally {
     /// (the panic threshold): after a restart of control everybody is suspect for a moment, and
     /// the first to be heard of again must not take the load of all. Those whose channel we have
     /// seen closed ourselves are no help against load: they are the last resort, once no ready
-    /// endpoint is left to try.
+    /// endpoint is left to try. Shortly before them come those that fail too often.
     pub(super) fn reach(self, tried: Self) -> Option<Reach> {
         let down_to = |tier| {
             let near = Nearness::Elsewhere;
             Some(Reach { tier, near })
         };
-        let panic = self.healthy * 2 < self.total();
+        // Who fails says nothing of how well control is heard.
+        let panic = self.healthy * 2 < self.total() - self.avoided;
         if self.healthy > tried.healthy && !panic {
             down_to(Tier::Healthy)
         } else if self.healthy + self.suspect > tried.healthy + tried.suspect {
             down_to(Tier::Suspect)
+        } else if self.avoided > tried.avoided {
+            down_to(Tier::Avoided)
         } else if self.not_ready > tried.not_ready {
             down_to(Tier::NotReady)
         } else {
@@ -340,8 +366,12 @@ impl fmt::Display for Unfit {
         if let Self::BreakerOpen(Some(tripped)) = self {
             return tripped.fmt(formatter);
         }
+        if let Self::Avoided(Some(tripped)) = self {
+            return write!(formatter, "{tripped}; others are preferred");
+        }
         formatter.write_str(match self {
             Self::BreakerOpen(_) => "its breaker is open",
+            Self::Avoided(_) => "its breaker is open, and others are preferred",
             Self::NotNamed => "another node was named",
             Self::MustBeNamed => "strategy NONE: the call must name a node",
             Self::OtherRule => "compiled with another rule",

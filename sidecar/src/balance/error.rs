@@ -150,7 +150,8 @@ impl Counts {
             | Unfit::Tried
             | Unfit::Suspect
             | Unfit::NotReady
-            | Unfit::Farther => {}
+            | Unfit::Farther
+            | Unfit::Avoided(_) => {}
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::parts::number;
 
 use super::circuit::Circuit;
 use super::departed::{Departed, Departure};
-use super::eligible::{Kind, Wanted};
+use super::eligible::{Barrier, Kind, Wanted};
 use super::load::Load;
 use super::near::Nearness;
 use super::rotation::Rotation;
@@ -39,6 +39,8 @@ pub struct Hub {
     pub(super) in_flight: Arc<AtomicU64>,
     pub(super) counters: Counters,
     pub(super) breaker: Breaker,
+    /// Open breakers refuse calls that nobody else can take. Otherwise they only steer.
+    pub(super) refuses: bool,
     pub(super) outlier: Outlier,
     pub(super) trips: Arc<Trips>,
     pub(super) due: Due,
@@ -76,7 +78,7 @@ pub(super) struct Held {
     learned_over: Option<Generation>,
     /// Its breaker is not closed, as the last look at it showed.
     pub(super) guarded: bool,
-    /// And lets no call in.
+    /// And no call should go there.
     pub(super) blocked: bool,
     /// What calls tell the breaker with while it is closed.
     pub(super) epoch: u32,
@@ -159,6 +161,7 @@ impl Hub {
             in_flight: Arc::default(),
             counters: Counters::default(),
             breaker: Breaker::DEFAULT,
+            refuses: false,
             outlier: Outlier::DEFAULT,
             trips: Arc::default(),
             due: Due::default(),
@@ -314,7 +317,7 @@ impl Hub {
         let settled = self.held.iter().any(|held| {
             let named = named.get(&held.endpoint.node);
             let stays = named.is_some_and(|named| named.generation <= held.endpoint.generation);
-            stays && held.kind().takes_calls()
+            stays && self.kind_of(held).takes_calls()
         });
         let time = self.warming.pause_unless(settled);
         for endpoint in endpoints {
@@ -447,9 +450,13 @@ impl Hub {
     }
 
     fn kind_of(&self, held: &Held) -> Kind {
-        let kind = held
-            .kind()
-            .at(Nearness::of(&self.own, &held.endpoint.locality));
+        let barrier = match (held.blocked, self.refuses) {
+            (false, _) => Barrier::Lifted,
+            (true, false) => Barrier::Steers,
+            (true, true) => Barrier::Refuses,
+        };
+        let near = Nearness::of(&self.own, &held.endpoint.locality);
+        let kind = Kind::of(&held.endpoint, held.closed_since.is_none(), barrier).at(near);
         match &self.split {
             None => kind,
             Some(split) => kind.in_part(number(split.part_of(&held.endpoint.offer.labels))),
@@ -471,10 +478,6 @@ impl Held {
             blocked: false,
             epoch: 0,
         }
-    }
-
-    pub(super) fn kind(&self) -> Kind {
-        Kind::of(&self.endpoint, self.closed_since.is_none(), self.blocked)
     }
 }
 

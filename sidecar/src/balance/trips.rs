@@ -42,13 +42,17 @@ pub(super) struct Due {
 }
 
 impl Hub {
-    /// Goes by these from now on.
-    pub fn set_breaker(&mut self, breaker: Breaker, outlier: Outlier, now: Instant) {
+    /// Goes by these from now on. Without a breaker that somebody wrote down, that of
+    /// [`Breaker::DEFAULT`] steers and refuses nothing: a few calls with too little time must not
+    /// shut a service for all others.
+    pub fn set_breaker(&mut self, written: Option<Breaker>, outlier: Outlier, now: Instant) {
         self.outlier = outlier;
-        if self.breaker == breaker {
+        let breaker = written.unwrap_or(Breaker::DEFAULT);
+        if self.breaker == breaker && self.refuses == written.is_some() {
             return;
         }
         self.breaker = breaker;
+        self.refuses = written.is_some();
         for held in &self.held {
             held.load.circuit().tune(breaker, now);
         }
@@ -62,7 +66,7 @@ impl Hub {
         counts.map(|(change, count)| (change, count.load(Ordering::Relaxed)))
     }
 
-    /// How many endpoints get no calls because of their breakers.
+    /// How many endpoints no call should go to because of their breakers.
     #[must_use]
     pub fn tripped(&self) -> usize {
         self.held.iter().filter(|held| held.blocked).count()

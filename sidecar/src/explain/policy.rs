@@ -34,7 +34,8 @@ pub(super) fn values(target: &Target, method: Option<&MethodRule>, balancing: &s
     add("balancing", balancing.to_owned(), balanced.to_string());
     let origin = said.tuned_by(|rule| rule.breaker.is_some()).to_string();
     let breaker = rule.breaker.unwrap_or(Breaker::DEFAULT);
-    add("breaker", breaker_text(breaker), origin);
+    let refuses = rule.breaker.is_some();
+    add("breaker", breaker_text(breaker, refuses), origin);
     let origin = said.tuned_by(|rule| rule.outlier.is_some()).to_string();
     let outlier = rule.outlier.unwrap_or(Outlier::DEFAULT);
     add("outlier", outlier_text(outlier), origin);
@@ -174,7 +175,7 @@ fn attempts(retry: Retry) -> String {
     )
 }
 
-fn breaker_text(breaker: Breaker) -> String {
+fn breaker_text(breaker: Breaker, refuses: bool) -> String {
     if breaker.off {
         return "off".to_owned();
     }
@@ -189,10 +190,15 @@ fn breaker_text(breaker: Breaker) -> String {
         successes,
         ..
     } = breaker;
+    let effect = if refuses {
+        "refuses calls while all are open"
+    } else {
+        "steers, and refuses only where a rule says `breaker`"
+    };
     format!(
         "opens after {consecutive_failures} failures in a row, or below {success_percent} % \
          successes of {min_calls} calls in {interval:?}, for {open:?} to {max_open:?}; {probes} at \
-         once probe it, {successes} successes close it"
+         once probe it, {successes} successes close it; {effect}"
     )
 }
 
@@ -285,7 +291,8 @@ mod tests {
             [
                 "balancing PEAK_EWMA from the default",
                 "breaker opens after 5 failures in a row, or below 50 % successes of 20 calls in \
-                 10s, for 5s to 60s; 1 at once probe it, 2 successes close it from the default",
+                 10s, for 5s to 60s; 1 at once probe it, 2 successes close it; steers, and refuses \
+                 only where a rule says `breaker` from the default",
                 "outlier 25 percent points below the mean of the others after 20 calls, at most \
                  50 % of the endpoints from the default",
                 "streaming no from compiled shop.proto:12",
@@ -302,6 +309,7 @@ mod tests {
         pushed.origin = Cow::Borrowed("rules.yaml:3");
         pushed.timeout = Some(Duration::from_millis(800));
         pushed.retry = Some(Retry::DEFAULT);
+        pushed.breaker = Some(Breaker::DEFAULT);
         let pushed = PushedRule {
             rule: Arc::new(pushed),
             tuning_only: true,
@@ -310,6 +318,13 @@ mod tests {
         mesh.take([], &[], (&[pushed], &[]), Instant::now());
         let tuned = lines(&mesh, "Get");
         assert_eq!(tuned[..4], fixed);
+        assert!(
+            tuned[5].ends_with(
+                "refuses calls while all are open from pushed rule, version 7, rules.yaml:3"
+            ),
+            "{}",
+            tuned[5]
+        );
         assert_eq!(
             tuned[9..],
             [

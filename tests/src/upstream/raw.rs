@@ -234,6 +234,17 @@ impl RawAnswer {
         self.respond.send_reset(reason);
     }
 
+    /// Waits until the caller resets the stream, and says with which reason; for ever where it does
+    /// not.
+    pub async fn caller_resets(&mut self) -> Reason {
+        let reset = std::future::poll_fn(|context| self.respond.poll_reset(context)).await;
+        match reset {
+            Ok(reason) => reason,
+            // Its connection ended.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Closes the whole connection without a word.
     pub fn hang_up(self) {
         let hang_up = self.hang_up.clone();

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use proptest::prelude::{any, prop, prop_assert, proptest};
 use sidelane_proto::model::{Breaker, Outlier};
 
 use super::super::{Cause, Change, Tripped, Verdict};
@@ -30,22 +31,32 @@ fn bad(node: &'static str) -> impl Fn(&str) -> Verdict {
     move |it| if it == node { FAILS } else { WORKS }
 }
 
+/// From now on as by a rule that writes the default down.
+fn refuses(hub: &mut Hub, now: Instant) {
+    hub.set_breaker(Some(Breaker::DEFAULT), Outlier::DEFAULT, now);
+}
+
 fn changes(hub: &Hub) -> Vec<u64> {
     hub.breaker_changes().map(|(_, count)| count).collect()
 }
 
 #[test]
 fn an_endpoint_that_fails_is_left_alone_probed_and_taken_back() {
-    for strategy in [
+    let strategies = [
         Strategy::RoundRobin,
         Strategy::Random,
         Strategy::LeastConnections,
         Strategy::PeakEwma,
         Strategy::ConsistentHash,
-    ] {
+    ];
+    let cases = strategies.map(|strategy| [(strategy, true), (strategy, false)]);
+    for (strategy, written) in cases.into_iter().flatten() {
         let mut hub = hub_of(&["a", "b"]);
         hub.set_strategy(strategy);
         let now = Instant::now();
+        if written {
+            refuses(&mut hub, now);
+        }
         // By its key, a call of nobody in particular goes to one of the two.
         let first = call(&mut hub, now, |_| WORKS).unwrap();
         let (first, other) = if first == "a" { ("a", "b") } else { ("b", "a") };
@@ -61,10 +72,15 @@ fn an_endpoint_that_fails_is_left_alone_probed_and_taken_back() {
         }
         assert_eq!(failed, 5, "{strategy}");
         assert_eq!(share(&mut hub, 100, now, first), 0, "{strategy}");
-        let unfit = Unfit::BreakerOpen(Some(Tripped {
+        let tripped = Some(Tripped {
             cause: Cause::InARow(5),
             left: Some(5 * SECOND),
-        }));
+        });
+        let unfit = if written {
+            Unfit::BreakerOpen(tripped)
+        } else {
+            Unfit::Avoided(tripped)
+        };
         let candidates = hub.candidates(&INTERNAL, now);
         let found = candidates.iter().find(|it| it.endpoint.node == id(first));
         assert_eq!(found.unwrap().unfit, Some(unfit));
@@ -118,6 +134,7 @@ fn a_probe_whose_caller_leaves_makes_room_for_another() {
 fn breakers_may_open_on_all_of_a_hub_and_then_the_call_says_so() {
     let mut hub = hub_of(&["a", "b"]);
     let now = Instant::now();
+    refuses(&mut hub, now);
     for _ in 0..10 {
         call(&mut hub, now, |_| FAILS);
     }
@@ -147,9 +164,93 @@ fn breakers_may_open_on_all_of_a_hub_and_then_the_call_says_so() {
 }
 
 #[test]
+fn where_no_rule_writes_one_all_are_asked_when_all_are_open() {
+    let mut hub = hub_of(&["a", "b"]);
+    let now = Instant::now();
+    for _ in 0..10 {
+        call(&mut hub, now, |_| FAILS);
+    }
+    hub.settle_breakers(now);
+    assert_eq!(hub.tripped(), 2);
+    // In turn, as if nothing were.
+    assert_eq!(share(&mut hub, 100, now, "a"), 50);
+    assert_eq!(unfit(&hub, &INTERNAL, "a"), None);
+    // What comes of these says nothing to the breakers: probes do.
+    assert_eq!(changes(&hub), [2, 0, 0]);
+    // A third is preferred to both, and where it was tried already, they are asked again.
+    assert_eq!(up(&mut hub, endpoint("c")), Up::Added);
+    assert_eq!(share(&mut hub, 100, now, "c"), 100);
+    let tried = [id("c")];
+    let wanted = Wanted {
+        exclude: &tried,
+        ..INTERNAL
+    };
+    assert!(hub.pick(&wanted, 7, now).is_ok());
+    // One whose channel is closed is the better one of none.
+    assert!(hub.failed(&id("c"), generation(1), now));
+    assert_eq!(share(&mut hub, 100, now, "c"), 0);
+    // The rule is written after all, and taken back.
+    refuses(&mut hub, now);
+    let error = hub.pick(&wanted, 7, now).unwrap_err();
+    assert!(matches!(error, PickError::AllTried { .. }), "{error:?}");
+    assert_eq!(share(&mut hub, 100, now, "c"), 100);
+    hub.set_breaker(None, Outlier::DEFAULT, now);
+    assert_eq!(share(&mut hub, 100, now, "c"), 0);
+    // They are probed and close, all the same.
+    let due = now + 5 * SECOND;
+    for _ in 0..4 {
+        call(&mut hub, due, |_| WORKS);
+    }
+    hub.settle_breakers(due);
+    assert_eq!(hub.tripped(), 0);
+}
+
+proptest! {
+    #[test]
+    fn where_no_rule_writes_one_a_hub_with_a_live_endpoint_always_picks_one(
+        strategy in prop::sample::select(vec![
+            Strategy::RoundRobin,
+            Strategy::Random,
+            Strategy::LeastConnections,
+            Strategy::PeakEwma,
+            Strategy::ConsistentHash,
+        ]),
+        suspects in 0_usize..4,
+        ghosts in 0_usize..4,
+        calls in prop::collection::vec((0_u64..8_000, 0_u32..10, any::<u64>()), 1..200),
+    ) {
+        let nodes = ["a", "b", "c"];
+        let mut hub = hub_of(&nodes);
+        hub.set_strategy(strategy);
+        let mut now = Instant::now();
+        for node in &nodes[..suspects.min(3)] {
+            assert_eq!(up(&mut hub, with_health(node, Health::Suspect)), Up::Refreshed);
+        }
+        for node in &nodes[..ghosts.min(3)] {
+            hub.failed(&id(node), generation(1), now);
+        }
+        let mut open = Vec::new();
+        for (pause, outcome, random) in calls {
+            now += Duration::from_millis(pause);
+            let pick = hub.pick(&INTERNAL, random, now);
+            prop_assert!(pick.is_ok(), "{pick:?}");
+            let pick = pick.unwrap();
+            match outcome {
+                // Nearly all of them fail.
+                0..7 => pick.in_flight.verdict(FAILS, 0.5, now),
+                7 => pick.in_flight.verdict(WORKS, 0.5, now),
+                8 => pick.in_flight.verdict(Verdict::Lost { sent: now }, 0.5, now),
+                _ => open.push(pick),
+            }
+        }
+    }
+}
+
+#[test]
 fn a_newer_generation_begins_with_a_closed_breaker() {
     let mut hub = hub_of(&["a"]);
     let now = Instant::now();
+    refuses(&mut hub, now);
     for _ in 0..5 {
         call(&mut hub, now, |_| FAILS);
     }
@@ -163,7 +264,7 @@ fn a_newer_generation_begins_with_a_closed_breaker() {
 fn a_rule_tunes_and_switches_off() {
     let mut hub = hub_of(&["a", "b"]);
     let now = Instant::now();
-    hub.set_breaker(Breaker::OFF, Outlier::OFF, now);
+    hub.set_breaker(Some(Breaker::OFF), Outlier::OFF, now);
     for _ in 0..1_000 {
         call(&mut hub, now, |_| FAILS);
     }
@@ -172,7 +273,7 @@ fn a_rule_tunes_and_switches_off() {
         consecutive_failures: 1,
         ..Breaker::DEFAULT
     };
-    hub.set_breaker(one, Outlier::OFF, now);
+    hub.set_breaker(Some(one), Outlier::OFF, now);
     assert_eq!(up(&mut hub, endpoint("c")), Up::Added);
     for _ in 0..3 {
         call(&mut hub, now, |_| FAILS);
@@ -209,7 +310,7 @@ fn one_that_fails_more_often_than_the_others_is_left_alone() {
     let later = now + 2 * SECOND;
     let candidates = hub.candidates(&INTERNAL, later);
     let of_a = candidates.iter().find(|it| it.endpoint.node == id("a"));
-    let Some(Unfit::BreakerOpen(Some(tripped))) = of_a.unwrap().unfit else {
+    let Some(Unfit::Avoided(Some(tripped))) = of_a.unwrap().unfit else {
         panic!("{of_a:?}");
     };
     assert_eq!(tripped.cause, Cause::Outlier(66));
@@ -226,7 +327,7 @@ fn one_that_fails_more_often_than_the_others_is_left_alone() {
     assert_eq!(hub.tripped(), 0);
     // And by a rule that says so, nobody.
     let mut hub = hub_of(&["a", "b"]);
-    hub.set_breaker(Breaker::DEFAULT, Outlier::OFF, now);
+    hub.set_breaker(None, Outlier::OFF, now);
     compare(&mut hub, now, third);
     assert_eq!(hub.tripped(), 0);
 }
@@ -244,7 +345,7 @@ fn no_more_than_a_part_of_a_hub_is_left_alone_for_being_worse() {
             below_mean: 10,
             ..Outlier::DEFAULT
         };
-        hub.set_breaker(Breaker::DEFAULT, outlier, now);
+        hub.set_breaker(None, outlier, now);
         for round in 0..5 {
             compare(&mut hub, now + SECOND * round, worse);
             assert!(hub.tripped() <= most, "{max_percent}: {}", hub.tripped());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sidelane_proto::model::Health;
 
-use super::super::eligible::Kind;
+use super::super::eligible::{Barrier, Kind};
 use super::super::rotation::Rotation;
 use super::super::weight::Weight;
 use super::super::{Down, Hub, Strategy, Up};
@@ -51,8 +51,8 @@ fn rounds_of_10_000_endpoints_are_exact() {
 fn a_pick_looks_at_one_slot_of_each_kind_and_at_those_tried() {
     let mut rotation = Rotation::default();
     let healths = [Health::Unhealthy, Health::Draining, Health::Suspect];
-    let kinds = healths.map(|health| Kind::of(&with_health("a", health), true, false));
-    let good = Kind::of(&endpoint("a"), true, false);
+    let kinds = healths.map(|health| Kind::of(&with_health("a", health), true, Barrier::Lifted));
+    let good = Kind::of(&endpoint("a"), true, Barrier::Lifted);
     let weight = Weight::warm(100);
     for number in 0..MANY {
         rotation.push(kinds[number % kinds.len()], weight, None, 0);
