@@ -36,6 +36,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod ca;
 pub mod claim;
 pub mod config;
 pub mod drain;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use redb::{
     Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    StorageError, TableDefinition, TableHandle,
+    StorageError, TableDefinition, TableError, TableHandle,
 };
 use sidelane_proto::model::Generation;
 
@@ -19,7 +19,7 @@ use super::format::{
     write_rule,
 };
 use super::write_behind::RESERVE;
-use super::{Loaded, Store, StoreError, Writes};
+use super::{Loaded, Secret, Store, StoreError, Writes};
 
 /// Locked for as long as the process lives, also while the database is being opened anew.
 const LOCK_FILE: &str = "control.lock";
@@ -45,6 +45,9 @@ const GENERATIONS: TableDefinition<&str, u64> = TableDefinition::new("generation
 const SERVICES: TableDefinition<&str, u64> = TableDefinition::new("services");
 /// The version that brought it, and the rule; empty where it was taken back.
 const RULES: TableDefinition<&str, (u64, &[u8])> = TableDefinition::new("rules");
+/// What the certificate authority keeps, by its own keys. Made when there is something to keep, so
+/// that a mesh without identity keeps a file as it was.
+const AUTHORITY: TableDefinition<&str, &[u8]> = TableDefinition::new("authority");
 const FORMAT_KEY: &str = "format";
 const STORE_ID_KEY: &str = "store_id";
 const COUNTER_KEY: &str = "counter";
@@ -85,6 +88,7 @@ impl Embedded {
         let database = open_database(&path)?;
         let damaged = |error: redb::Error| damaged(&path, error.to_string());
         let store_id = initialize(&path, &database)?;
+        refuse_exposed(&path)?;
         let loaded = load(&path, &database, &store_id)?;
         let reserved = loaded.version + RESERVE;
         put_meta(&database, COUNTER_KEY, &reserved.to_le_bytes()).map_err(damaged)?;
@@ -206,8 +210,6 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
         .mode(FILE_MODE)
         .open(path)
         .map_err(unusable)?;
-    let private = std::fs::Permissions::from_mode(FILE_MODE);
-    file.set_permissions(private).map_err(unusable)?;
     let mut begin = Vec::new();
     let read = (&mut file).take(MAGIC.len() as u64).read_to_end(&mut begin);
     read.map_err(unusable)?;
@@ -230,6 +232,20 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
         }
         error => damaged(path, error.to_string()),
     })
+}
+
+/// It was made for its user alone, so somebody has opened it to others since. To close it in silence
+/// would hide that they may have read the keys.
+fn refuse_exposed(path: &Path) -> Result<(), StoreError> {
+    let path = path.to_owned();
+    let mode = match std::fs::metadata(&path) {
+        Ok(found) => found.permissions().mode() & 0o777,
+        Err(reason) => return Err(StoreError::Folder { path, reason }),
+    };
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(StoreError::Exposed { path, mode })
 }
 
 /// Is it what was read that is wrong, rather than the reading?
@@ -288,6 +304,7 @@ fn load(path: &Path, database: &Database, store_id: &Arc<str>) -> Result<Loaded,
         services: Vec::new(),
         rules: Vec::new(),
         rules_floor: 0,
+        authority: Vec::new(),
     };
     let floor = get_meta(database, RULES_FLOOR_KEY).map_err(broken)?;
     if let Some(bytes) = floor {
@@ -316,6 +333,7 @@ fn load(path: &Path, database: &Database, store_id: &Arc<str>) -> Result<Loaded,
             .map_err(|reason| wrong(format!("the rule of {key:?} cannot be read: {reason}")))?;
         loaded.rules.push(rule);
     }
+    loaded.authority = entries.authority;
     Ok(loaded)
 }
 
@@ -324,6 +342,7 @@ struct Entries {
     generations: Vec<(String, u64)>,
     services: Vec<String>,
     rules: Vec<(String, u64, Vec<u8>)>,
+    authority: Vec<(String, Secret)>,
 }
 
 fn read_all(database: &Database) -> Result<Entries, redb::Error> {
@@ -333,6 +352,7 @@ fn read_all(database: &Database) -> Result<Entries, redb::Error> {
         generations: Vec::new(),
         services: Vec::new(),
         rules: Vec::new(),
+        authority: Vec::new(),
     };
     for entry in transaction.open_table(NODES)?.iter()? {
         let (key, value) = entry?;
@@ -353,6 +373,17 @@ fn read_all(database: &Database) -> Result<Entries, redb::Error> {
         let (version, bytes) = value.value();
         let rule = (key.value().to_owned(), version, bytes.to_vec());
         entries.rules.push(rule);
+    }
+    match transaction.open_table(AUTHORITY) {
+        Ok(table) => {
+            for entry in table.iter()? {
+                let (key, value) = entry?;
+                let pair = (key.value().to_owned(), Secret::new(value.value().to_vec()));
+                entries.authority.push(pair);
+            }
+        }
+        Err(TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
     }
     Ok(entries)
 }
@@ -440,6 +471,15 @@ fn commit(database: &Database, writes: &Writes) -> Result<(), redb::Error> {
             services.insert(service_key(network, service).as_str(), version)?;
         }
         prune(&mut services)?;
+        if !writes.authority.is_empty() {
+            let mut authority = transaction.open_table(AUTHORITY)?;
+            for (key, content) in &writes.authority {
+                match content {
+                    Some(bytes) => authority.insert(key.as_str(), bytes.as_bytes())?,
+                    None => authority.remove(key.as_str())?,
+                };
+            }
+        }
     }
     transaction.commit()?;
     Ok(())

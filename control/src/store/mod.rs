@@ -7,6 +7,7 @@
 
 mod embedded;
 mod format;
+mod secret;
 mod write_behind;
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use sidelane_proto::model::{Generation, Network, PushedRule, ServiceName};
 use crate::registry::{AppliedRule, NodeKey, NodeRecord};
 
 pub use embedded::Embedded;
+pub use secret::Secret;
 pub use write_behind::{Ahead, PENDING_LIMIT, RETRY, StoreStatus, WriteBehind};
 
 /// Where data is kept.
@@ -46,6 +48,8 @@ pub struct Loaded {
     pub rules: Vec<AppliedRule>,
     /// Of other rules, nothing is known before this version.
     pub rules_floor: u64,
+    /// What the certificate authority kept.
+    pub authority: Vec<(String, Secret)>,
 }
 
 /// What is to be written. Later writes of the same key replace earlier ones.
@@ -63,6 +67,8 @@ pub struct Writes {
     pub rules: HashMap<(Network, ServiceName), KeptRule>,
     /// What was taken back before this version is forgotten.
     pub rules_floor: Option<u64>,
+    /// Of the certificate authority; `None`: gone.
+    pub authority: HashMap<String, Option<Secret>>,
 }
 
 /// The version that brought it, and the rule; `None` where it was taken back.
@@ -77,6 +83,7 @@ impl Writes {
             && self.generations.is_empty()
             && self.services.is_empty()
             && self.rules.is_empty()
+            && self.authority.is_empty()
     }
 
     /// Puts later writes on top of these.
@@ -87,6 +94,7 @@ impl Writes {
         self.services.extend(later.services);
         self.rules.extend(later.rules);
         self.rules_floor = later.rules_floor.or(self.rules_floor);
+        self.authority.extend(later.authority);
     }
 }
 
@@ -136,6 +144,17 @@ pub enum StoreError {
         path: PathBuf,
         /// What was found.
         reason: String,
+    },
+    /// Others may read it.
+    #[error(
+        "the store {path} can be read by other users (mode {mode:03o}), and what is in it, control's \
+         private keys among it, is for one alone: forbid that with `chmod 600 {path}`"
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
     },
     /// The folder cannot be used.
     #[error("cannot use {path} as --data says: {reason}")]

@@ -81,6 +81,24 @@ fn only_its_user_may_read_it() {
 }
 
 #[test]
+fn a_file_that_others_may_read_is_refused_with_what_mends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()).unwrap());
+    let path = folder.path().join(Embedded::FILE);
+    let allow = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode));
+    for mode in [0o644, 0o640, 0o602] {
+        allow(mode).unwrap();
+        let text = refused(folder.path());
+        assert!(
+            text.contains(&format!("`chmod 600 {}`", path.display())),
+            "{text}"
+        );
+    }
+    allow(0o600).unwrap();
+    open(folder.path()).unwrap();
+}
+
+#[test]
 fn a_second_process_is_told_who_has_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(Embedded::FILE);

@@ -4,6 +4,7 @@
 //! must be durable before it is published goes the same way, and its writer waits; if it fails, it
 //! is not tried again.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -199,6 +200,7 @@ impl Journal for Writer {
                     (key, (rule.version, rule.rule))
                 })
                 .collect(),
+            authority: HashMap::new(),
         };
         if batch.version + RESERVE / 2 > self.reserved {
             self.reserved = batch.version + RESERVE;
