@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use http::HeaderMap;
+use sidelane_proto::model::MethodRule;
 use tokio::time::{sleep, timeout};
 
 use crate::admission::{Admitted, Asked, Entered, Injected, NotAdmitted, Place};
@@ -32,14 +33,18 @@ pub(crate) async fn admit(
     let Some(gate) = admitted.gate() else {
         return Ok(None);
     };
-    let waits = match gate.enter() {
-        Entered::Now(place) => return Ok(Some(place)),
-        Entered::Waits(waits) => waits,
-        Entered::Full => return Err(admitted.overloaded(gate.rule())),
+    let place = match gate.enter() {
+        Entered::Now(place) => place,
+        Entered::Full => return Err(admitted.overloaded(gate)),
+        Entered::Waits(waits) => {
+            let _counted = admitted.counters.waiting();
+            match timeout(gate.rule().longest_wait, waits).await {
+                Ok(Some(place)) => place,
+                Ok(None) | Err(_) => return Err(admitted.overloaded(gate)),
+            }
+        }
     };
-    let _counted = admitted.counters.waiting();
-    match timeout(gate.rule().longest_wait, waits).await {
-        Ok(Some(place)) => Ok(Some(place)),
-        Ok(None) | Err(_) => Err(admitted.overloaded(gate.rule())),
-    }
+    // How long a stream takes says nothing of the service, nor does what may be one.
+    let is_unary = asked.method.is_some_and(MethodRule::is_unary);
+    Ok(Some(if is_unary { place.timed() } else { place }))
 }

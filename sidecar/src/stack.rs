@@ -201,7 +201,10 @@ impl Stack {
                         .attempt(&way.seat, way.watched(classified.method()))
                         .await
                     {
-                        Attempt::Ended(outcome) => return guard.ended(outcome),
+                        Attempt::Ended(outcome) => {
+                            way.ended(outcome);
+                            return guard.ended(outcome);
+                        }
                         Attempt::Failed(failure) => {
                             return end(&mut guard, delivery.respond, failure);
                         }
@@ -357,7 +360,7 @@ impl Stack {
                 plain: false,
             };
             // After the deadline, which bounds the wait for a place; before a seat, which is the lane's.
-            let _place = match &admitted {
+            let entered = match &admitted {
                 None => None,
                 Some(admitted) => {
                     let asked = Asked {
@@ -391,6 +394,9 @@ impl Stack {
             };
             self.to_place(&place, &mut delivery, &mut guard, &counters)
                 .await;
+            if let Some(entered) = entered {
+                entered.ended(guard.outcome().into());
+            }
         }
     }
 

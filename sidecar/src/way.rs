@@ -26,6 +26,7 @@ use crate::pool::{Address, ConnectError, Key, PoolError, Seat, To};
 use crate::reason::Reason;
 use crate::respond::{Callee, Failure, admission_failure, pick_failure, pool_failure};
 use crate::stack::Stack;
+use crate::telemetry::Outcome;
 
 /// How long a call waits for control's first word about a service that was never heard of.
 const FIRST_DISCOVERY: Duration = Duration::from_secs(2);
@@ -39,7 +40,7 @@ pub(crate) struct Way {
     /// Counts in the hub for as long as the attempt lasts.
     in_flight: Option<InFlight>,
     /// At the service beside this sidecar, where calls at once have a bound.
-    _place: Option<Place>,
+    place: Option<Place>,
     /// The node, where it is not this one.
     pub(crate) node: Option<NodeId>,
 }
@@ -48,6 +49,13 @@ impl Way {
     /// The node, where it is not this one. All else is given back.
     pub(crate) fn into_node(self) -> Option<NodeId> {
         self.node
+    }
+
+    /// The call ended so. All is given back.
+    pub(crate) fn ended(self, outcome: Outcome) {
+        if let Some(place) = self.place {
+            place.ended(outcome.into());
+        }
     }
 
     /// What is told how the endpoint takes the call.
@@ -252,7 +260,7 @@ impl Stack {
             .map(|seat| Way {
                 seat,
                 in_flight: None,
-                _place: place,
+                place,
                 node: Some(own.clone()),
             })
             .map_err(failed)
@@ -336,7 +344,7 @@ impl Stack {
             Ok(seat) => Ok(Way {
                 seat,
                 in_flight: Some(pick.in_flight),
-                _place: None,
+                place: None,
                 node: Some(node),
             }),
             Err(failure) => {

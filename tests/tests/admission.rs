@@ -15,7 +15,6 @@ use sidelane_tests::applied::{applied, idempotent, retry, rule, tuning, unary, w
 use sidelane_tests::ask::{ECHO_UNARY, ask_over, until_answered};
 use sidelane_tests::client::{RawAnswer, RawClient};
 use sidelane_tests::cluster::{LocalService, Node};
-use sidelane_tests::load::{Load, Plan, Report};
 use sidelane_tests::refusal::Refusal;
 use sidelane_tests::upstream::capacity::Capacity;
 use sidelane_tests::{Cluster, Upstream, cluster, services, unruled};
@@ -318,103 +317,16 @@ async fn faults_meet_as_many_as_the_rule_says_and_nobody_else() {
     assert_eq!(metrics.sum("sidelane_faults_delayed_total", &[]), 2.0);
 }
 
-/// What the server of the next tests can do: 500 calls a second.
-const PLACES: u32 = 10;
-const TIME: Duration = Duration::from_millis(20);
-const QUEUE: u32 = 10;
-
-fn at_once(queue: u32) -> wire::PushedRule {
-    with(rule(services::ECHO, Lane::GENERAL), |rule| {
-        rule.concurrency = Some(wire::Concurrency {
-            max_in_flight: PLACES,
-            queue,
-            longest_wait: if queue > 0 { "100ms" } else { "" }.to_owned(),
-        });
-    })
-}
-
-/// Twice what the server can do.
-async fn overload(node: &Node, time: Duration) -> Report {
-    let per_second = f64::from(PLACES) / TIME.as_secs_f64();
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a thousand"
-    )]
-    let rate = (2.0 * per_second) as u32;
-    let plan = Plan {
-        rate,
-        longest_ms: 0,
-    };
-    let load = Load::start(node.outbound(), plan).await;
-    load.run_for(time).await;
-    load.stop().await
-}
-
-#[tokio::test]
-#[ignore = "measures: needs a machine that does nothing else"]
-async fn twice_what_a_server_can_do_costs_it_nothing() {
-    const TIMES: u32 = 3;
-    let server = Capacity::start("callee", PLACES as usize, TIME).await;
-    let mesh = mesh(&server.upstream).await;
-    apply(&mesh, at_once(QUEUE)).await;
-    let callee = mesh.node("callee");
-    let warm = overload(mesh.node("one"), Duration::from_secs(1)).await;
-    drop(warm);
-    let memory = callee.resident_memory();
-    let mut tries = Vec::new();
-    // A machine that is busy with something else may be late at the first.
-    for _ in 0..TIMES {
-        let (before, start) = (server.answered(), Instant::now());
-        let report = overload(mesh.node("one"), Duration::from_secs(3)).await;
-        let seconds = start.elapsed().as_secs_f64();
-        #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
-        let goodput = (server.answered() - before) as f64 / seconds;
-        let mut refused = Vec::new();
-        for call in &report.calls {
-            if let Err(failed) = &call.result {
-                let is = (&*failed.reason, &*failed.code, &*failed.processed);
-                assert_eq!(is, ("OVERLOADED", "ResourceExhausted", "no"), "{failed}");
-                refused.push(call.ended - call.sent);
-            }
-        }
-        refused.sort_unstable();
-        let late = refused[refused.len() * 9 / 10];
-        eprintln!(
-            "{goodput:.0} calls/s, {} refused, p90 {late:?}",
-            refused.len()
-        );
-        // Never more at the server than may be there, nor in line.
-        assert!(server.most_inside() <= PLACES as usize);
-        let capacity = f64::from(PLACES) / TIME.as_secs_f64();
-        tries.push((goodput / capacity, late));
-        if goodput >= 0.9 * capacity && late < Duration::from_millis(10) {
-            break;
-        }
-    }
-    let good = |(share, late): &(f64, Duration)| *share >= 0.9 && *late < Duration::from_millis(10);
-    assert!(tries.iter().any(good), "{tries:?}");
-    let grown = callee.resident_memory().saturating_sub(memory);
-    assert!(grown < 8 << 20, "{grown} bytes more");
-    let metrics = callee.metrics().await;
-    for (name, expected) in [
-        ("sidelane_concurrency_limit", f64::from(PLACES)),
-        ("sidelane_concurrency_in_flight", 0.0),
-        ("sidelane_concurrency_waiting", 0.0),
-    ] {
-        assert_eq!(metrics.sum(name, &[]), expected, "{name}");
-    }
-}
-
 #[tokio::test]
 async fn a_place_is_waited_for_in_line_and_given_back_however_a_call_ends() {
     let server = Capacity::start("callee", 1, Duration::from_millis(400)).await;
     let mesh = mesh(&server.upstream).await;
-    let narrow = with(at_once(0), |rule| {
+    let narrow = with(rule(services::ECHO, Lane::GENERAL), |rule| {
         rule.concurrency = Some(wire::Concurrency {
             max_in_flight: 1,
             queue: 1,
             longest_wait: "5s".to_owned(),
+            ..wire::Concurrency::default()
         });
     });
     apply(&mesh, narrow).await;

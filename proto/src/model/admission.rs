@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use super::adaptive::Adaptive;
 use super::error::{FieldError, Problem};
 use super::retry::Statuses;
 use super::written::{duration, duration_text};
@@ -66,12 +67,21 @@ pub struct Per {
 /// So many calls at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Concurrency {
-    /// Calls at once with the local service: 1 to [`IN_FLIGHT_LIMIT`].
-    pub max_in_flight: u32,
+    /// Calls at once with the local service.
+    pub bound: Bound,
     /// Calls that may wait for a place, up to [`QUEUE_LIMIT`].
     pub queue: u32,
     /// The longest that one waits, up to [`WAIT_LIMIT`].
     pub longest_wait: Duration,
+}
+
+/// What bounds the calls at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Bound {
+    /// A number: 1 to [`IN_FLIGHT_LIMIT`].
+    Fixed(u32),
+    /// It follows latency.
+    Adaptive(Adaptive),
 }
 
 /// Calls that fail on purpose, before the local service hears of them.
@@ -114,7 +124,7 @@ pub struct Wrong {
     pub reason: &'static str,
 }
 
-const fn wrong(field: &'static str, reason: &'static str) -> Option<Wrong> {
+pub(super) const fn wrong(field: &'static str, reason: &'static str) -> Option<Wrong> {
     Some(Wrong { field, reason })
 }
 
@@ -218,7 +228,7 @@ impl Admission {
     }
 }
 
-fn refused(flaw: Option<Wrong>) -> Result<(), FieldError> {
+pub(super) fn refused(flaw: Option<Wrong>) -> Result<(), FieldError> {
     flaw.map_or(Ok(()), |Wrong { field, reason }| {
         Err(FieldError::new(field, Problem::Refused(reason.to_owned())))
     })
@@ -327,15 +337,34 @@ impl Concurrency {
     #[must_use]
     pub const fn fixed(max_in_flight: u32) -> Self {
         Self {
-            max_in_flight,
+            bound: Bound::Fixed(max_in_flight),
+            queue: 0,
+            longest_wait: WAIT,
+        }
+    }
+
+    /// As many calls at once as latency allows, and none that wait.
+    #[must_use]
+    pub const fn adaptive(adaptive: Adaptive) -> Self {
+        Self {
+            bound: Bound::Adaptive(adaptive),
             queue: 0,
             longest_wait: WAIT,
         }
     }
 
     const fn flaw(&self) -> Option<Wrong> {
-        if self.max_in_flight == 0 || self.max_in_flight > IN_FLIGHT_LIMIT {
-            return wrong("max_in_flight", "is 1 to 65536");
+        match &self.bound {
+            Bound::Fixed(0) => return wrong("max_in_flight", "is 1 to 65536"),
+            Bound::Fixed(most) if *most > IN_FLIGHT_LIMIT => {
+                return wrong("max_in_flight", "is 1 to 65536");
+            }
+            Bound::Fixed(_) => {}
+            Bound::Adaptive(adaptive) => {
+                if let Some(flaw) = adaptive.flaw() {
+                    return Some(flaw);
+                }
+            }
         }
         if self.queue > QUEUE_LIMIT {
             return wrong("queue", "is at most 4096");
@@ -352,8 +381,17 @@ impl Concurrency {
             let problem = Problem::Contradiction(text.to_owned());
             return Err(FieldError::new("longest_wait", problem));
         }
+        let bound = match (concurrency.max_in_flight, &concurrency.adaptive) {
+            (most, None) => Bound::Fixed(most),
+            (0, Some(adaptive)) => Bound::Adaptive(Adaptive::from_wire(adaptive)?),
+            (_, Some(_)) => {
+                let text = "is given beside `max_in_flight`; keep one of them";
+                let problem = Problem::Contradiction(text.to_owned());
+                return Err(FieldError::new("adaptive", problem));
+            }
+        };
         let read = Self {
-            max_in_flight: concurrency.max_in_flight,
+            bound,
             queue: concurrency.queue,
             longest_wait: time(&concurrency.longest_wait, "longest_wait")?.unwrap_or(WAIT),
         };
@@ -362,8 +400,13 @@ impl Concurrency {
     }
 
     pub(super) fn to_wire(self) -> wire::Concurrency {
+        let (max_in_flight, adaptive) = match self.bound {
+            Bound::Fixed(most) => (most, None),
+            Bound::Adaptive(adaptive) => (0, Some(adaptive.to_wire())),
+        };
         wire::Concurrency {
-            max_in_flight: self.max_in_flight,
+            max_in_flight,
+            adaptive,
             queue: self.queue,
             longest_wait: match self.queue {
                 0 => String::new(),
@@ -475,7 +518,10 @@ impl fmt::Display for Limit {
 
 impl fmt::Display for Concurrency {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} calls at once", self.max_in_flight)?;
+        match self.bound {
+            Bound::Fixed(most) => write!(formatter, "{most} calls at once")?,
+            Bound::Adaptive(adaptive) => write!(formatter, "{adaptive}")?,
+        }
         match self.queue {
             0 => Ok(()),
             queue => write!(formatter, ", {queue} wait up to {:?}", self.longest_wait),
@@ -562,7 +608,7 @@ const fn text<'a>(text: &'a Cow<'static, str>) -> &'a str {
     }
 }
 
-fn time(text: &str, path: &str) -> Result<Option<Duration>, FieldError> {
+pub(super) fn time(text: &str, path: &str) -> Result<Option<Duration>, FieldError> {
     if text.is_empty() {
         return Ok(None);
     }

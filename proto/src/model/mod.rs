@@ -3,6 +3,7 @@
 //! only way in from the wire, and each failure is a [`FieldError`] that names the field's path.
 //! Nothing here does I/O or knows the time.
 
+pub mod adaptive;
 pub mod admission;
 pub mod balancing;
 pub mod breaker;
@@ -29,7 +30,8 @@ pub mod validation;
 pub mod vocabulary;
 pub mod written;
 
-pub use admission::{Abort, Admission, Concurrency, Delay, Fault, Limit, Per};
+pub use adaptive::Adaptive;
+pub use admission::{Abort, Admission, Bound, Concurrency, Delay, Fault, Limit, Per};
 pub use balancing::{Balancing, LocalityPreference};
 pub use breaker::Breaker;
 pub use class::{ClassDefinition, ConnectionClass, OwnClass};

@@ -51,6 +51,13 @@ service Audit {
   };
   rpc Look(Entry) returns (stream Entry);
 }
+service Ledger {
+  option (sidelane.routing.v1.service) = {
+    connection: INTERNAL  lane: "general"
+    concurrency { adaptive { min: 2  max: 200  remeasure: "30s" }  queue: 8 }
+  };
+  rpc Add(Entry) returns (Entry);
+}
 message Entry {}
 "#;
 
@@ -158,13 +165,17 @@ impl ::sidelane::routing::ServiceRouting for OrdersServiceRouting {
          ::std::borrow::Cow::Borrowed(&[::sidelane::routing::Limit { requests_per_second: 500, \
          burst: 500, per: ::sidelane::routing::Per { caller: true, method: false, lane: false }, \
          outbound: false }]), concurrency: \
-         ::core::option::Option::Some(::sidelane::routing::Concurrency { max_in_flight: 64, queue: \
-         0, longest_wait: ::core::time::Duration::from_millis(100) }), fault: \
+         ::core::option::Option::Some(::sidelane::routing::Concurrency { bound: \
+         ::sidelane::routing::Bound::Fixed(64), queue: 0, longest_wait: ::core::time::Duration::from_millis(100) }), fault: \
          ::core::option::Option::Some(::sidelane::routing::Fault { delay: \
          ::core::option::Option::None, abort: \
          ::core::option::Option::Some(::sidelane::routing::Abort { percent: 5, status: 10 }), \
          header: ::core::option::Option::Some(::std::borrow::Cow::Borrowed(\"x-drill\")), \
          header_value: ::core::option::Option::None }) };",
+        "::core::option::Option::Some(::sidelane::routing::Concurrency { bound: \
+         ::sidelane::routing::Bound::Adaptive(::sidelane::routing::Adaptive { min: 2, max: 200, \
+         tolerance_percent: 25, remeasure: ::core::time::Duration::from_millis(30000) }), queue: 8, \
+         longest_wait: ::core::time::Duration::from_millis(100) })",
     ] {
         assert!(audit.contains(part), "{part}\nis not in\n{audit}");
     }
@@ -497,8 +508,8 @@ fn folders_of_a_variable_are_compiled() {
     .unwrap();
     let list = format!("{shop}::{}:", other.display());
     let built = listed(Some(&list), &project.out()).unwrap();
-    assert_eq!(built.rules.services.len(), 3);
-    assert_eq!(built.rules.rules.len(), 2);
+    assert_eq!(built.rules.services.len(), 4);
+    assert_eq!(built.rules.rules.len(), 3);
     for none in [None, Some("")] {
         let built = listed(none, &project.out()).unwrap();
         assert!(built.rules.services.is_empty());

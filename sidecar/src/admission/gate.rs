@@ -2,9 +2,11 @@
 //! one, or is told to come again; places are given back by dropping them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use sidelane_proto::model::Concurrency;
+use sidelane_proto::model::{Bound, Concurrency};
 
+use super::gradient::{End, Gradient, Sample, Seen};
 use crate::line::{InLine, Line};
 use crate::telemetry::AdmissionCounters;
 
@@ -19,6 +21,10 @@ pub struct Gate {
 #[derive(Debug)]
 struct State {
     rule: Concurrency,
+    /// The bound that holds.
+    limit: u32,
+    /// What it follows, where the rule has it follow latency.
+    gradient: Option<Gradient>,
     in_flight: u32,
 }
 
@@ -26,6 +32,8 @@ struct State {
 #[derive(Debug)]
 pub struct Place {
     gate: Arc<Gate>,
+    /// Since when, where the time that the call takes is to say something of the service.
+    since: Option<Instant>,
 }
 
 /// What became of a call that asks for a place.
@@ -42,14 +50,20 @@ pub enum Entered {
 impl Gate {
     /// Nobody is in yet.
     #[must_use]
-    pub fn new(rule: Concurrency, counters: Arc<AdmissionCounters>) -> Arc<Self> {
-        let gate = Self {
-            state: Mutex::new(State { rule, in_flight: 0 }),
+    pub fn new(rule: Concurrency, counters: Arc<AdmissionCounters>, now: Instant) -> Arc<Self> {
+        let mut state = State {
+            rule,
+            limit: 0,
+            gradient: None,
+            in_flight: 0,
+        };
+        state.bound_by(rule.bound, now);
+        counters.limit(state.limit);
+        Arc::new(Self {
+            state: Mutex::new(state),
             line: Arc::default(),
             counters,
-        };
-        gate.counters.limit(rule.max_in_flight);
-        Arc::new(gate)
+        })
     }
 
     /// The rule that holds.
@@ -59,10 +73,47 @@ impl Gate {
     }
 
     /// Another rule holds from now on. Who is in stays in; who waits and fits now comes in.
-    pub fn change(self: &Arc<Self>, rule: Concurrency) {
-        self.state().rule = rule;
-        self.counters.limit(rule.max_in_flight);
+    pub fn change(self: &Arc<Self>, rule: Concurrency, now: Instant) {
+        let mut state = self.state();
+        state.rule = rule;
+        state.bound_by(rule.bound, now);
+        self.counters.limit(state.limit);
+        drop(state);
         self.serve_line();
+    }
+
+    /// What is known of how long calls take, where the bound follows it.
+    #[must_use]
+    pub fn seen(&self) -> Option<Seen> {
+        self.state().gradient.as_ref().map(Gradient::seen)
+    }
+
+    /// A call of this gate ended. The bound may move, and who waits come in.
+    fn learn(self: &Arc<Self>, since: Instant, end: End, now: Instant, random: f64) {
+        let mut state = self.state();
+        let in_flight = state.in_flight;
+        let Some(gradient) = &mut state.gradient else {
+            return;
+        };
+        let took = now.saturating_duration_since(since);
+        let sample = Sample {
+            took,
+            end,
+            in_flight,
+        };
+        if gradient.ended(sample, now, random) {
+            self.counters.sampled();
+        }
+        let limit = gradient.limit();
+        let rises = limit > state.limit;
+        if limit != state.limit {
+            state.limit = limit;
+            self.counters.limit(limit);
+        }
+        drop(state);
+        if rises {
+            self.serve_line();
+        }
     }
 
     /// Asks for a place.
@@ -101,6 +152,7 @@ impl Gate {
         self.counters.entered();
         Place {
             gate: Arc::clone(self),
+            since: None,
         }
     }
 
@@ -111,7 +163,42 @@ impl Gate {
 
 impl State {
     fn has_room(&self) -> bool {
-        self.in_flight < self.rule.max_in_flight
+        self.in_flight < self.limit
+    }
+
+    fn bound_by(&mut self, bound: Bound, now: Instant) {
+        match (bound, &mut self.gradient) {
+            (Bound::Fixed(most), gradient) => {
+                *gradient = None;
+                self.limit = most;
+            }
+            (Bound::Adaptive(rule), Some(gradient)) => {
+                gradient.change(rule);
+                self.limit = gradient.limit();
+            }
+            (Bound::Adaptive(rule), gradient) => {
+                self.limit = gradient.insert(Gradient::new(rule, now)).limit();
+            }
+        }
+    }
+}
+
+impl Place {
+    /// The time that the call takes from now on says something of the service, where its bound
+    /// follows that.
+    #[must_use]
+    pub fn timed(mut self) -> Self {
+        if self.gate.state().gradient.is_some() {
+            self.since = Some(Instant::now());
+        }
+        self
+    }
+
+    /// The call ended so. A place that is merely dropped says nothing of the service.
+    pub fn ended(self, end: End) {
+        if let Some(since) = self.since {
+            self.gate.learn(since, end, Instant::now(), fastrand::f64());
+        }
     }
 }
 
@@ -125,8 +212,11 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures_util::FutureExt;
     use proptest::prelude::*;
+    use sidelane_proto::model::Adaptive;
 
     use super::*;
 
@@ -135,7 +225,7 @@ mod tests {
             queue,
             ..Concurrency::fixed(max_in_flight)
         };
-        Gate::new(rule, Arc::default())
+        Gate::new(rule, Arc::default(), Instant::now())
     }
 
     #[test]
@@ -167,11 +257,47 @@ mod tests {
         let Entered::Waits(waits) = gate.enter() else {
             panic!("there was no place");
         };
-        gate.change(Concurrency::fixed(1));
+        gate.change(Concurrency::fixed(1), Instant::now());
         assert!(matches!(gate.enter(), Entered::Full));
         assert!(entered.iter().all(|it| matches!(it, Entered::Now(_))));
-        gate.change(Concurrency::fixed(4));
+        gate.change(Concurrency::fixed(4), Instant::now());
         assert!(waits.now_or_never().flatten().is_some());
+    }
+
+    #[test]
+    fn a_bound_that_follows_latency_lets_in_who_waits_when_it_rises() {
+        let rule = Concurrency {
+            queue: 100,
+            ..Concurrency::adaptive(Adaptive::between(4, 64))
+        };
+        let counters: Arc<AdmissionCounters> = Arc::default();
+        let gate = Gate::new(rule, Arc::clone(&counters), Instant::now());
+        let now = Instant::now();
+        let entered = (0..16).map(|_| match gate.enter() {
+            Entered::Now(place) => place,
+            _ => panic!("there was room"),
+        });
+        let mut inside: Vec<Place> = entered.collect();
+        let Entered::Waits(waits) = gate.enter() else {
+            panic!("there was room to wait");
+        };
+        // Ten quick calls, which hold on to their places for now.
+        let later = now + Duration::from_millis(150);
+        for _ in 0..10 {
+            gate.learn(now, End::Answered, later, 0.5);
+        }
+        let Seen { limit, alone, .. } = gate.seen().unwrap();
+        assert_eq!(limit, 32);
+        assert_eq!(alone, Some(Duration::from_millis(150)));
+        inside.push(waits.now_or_never().flatten().unwrap());
+        // Another rule keeps what was learned, and a fixed one forgets it.
+        gate.change(Concurrency::adaptive(Adaptive::between(1, 20)), later);
+        assert_eq!(gate.seen().map(|it| it.limit), Some(20));
+        gate.change(Concurrency::fixed(17), later);
+        assert_eq!(gate.seen(), None);
+        assert!(matches!(gate.enter(), Entered::Full));
+        inside.pop().unwrap().ended(End::Answered);
+        assert!(matches!(gate.enter(), Entered::Now(_)));
     }
 
     proptest! {

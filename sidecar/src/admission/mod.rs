@@ -4,6 +4,7 @@
 //! whoever waits for a place, or holds a call back, stands in `admit`.
 
 mod gate;
+mod gradient;
 mod rate;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use http::HeaderMap;
 use sidelane_proto::model::{Concurrency, Fault, Lane, Limit, MethodRule, NodeId, Rule};
 
 pub use gate::{Entered, Gate, Place};
+pub use gradient::{End, Gradient, Sample, Seen};
 use rate::{Rate, Share};
 
 use crate::call::hash_key;
@@ -52,7 +54,7 @@ pub struct Injected {
 }
 
 /// Why a call is not admitted. The local service has not heard of it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum NotAdmitted {
     /// More calls a second than a limit allows.
     #[error(
@@ -70,12 +72,15 @@ pub enum NotAdmitted {
     },
     /// As many calls at once as the service may have, and no room to wait, or no longer.
     #[error(
-        "its rule ({origin}) admits {concurrency}, and there is no place; try another node, or \
-         later"
+        "its rule ({origin}) admits {concurrency}{}, and there is no place; try another node, or \
+         later",
+        seen.map_or_else(String::new, |seen| format!("; {} now", seen.limit))
     )]
     Overloaded {
         /// The bound.
         concurrency: Concurrency,
+        /// Where it is by now, if it follows latency.
+        seen: Option<Seen>,
         /// Where it is written.
         origin: String,
     },
@@ -134,10 +139,10 @@ impl Admitted {
         let gate = rule.admission.concurrency.map(|concurrency| {
             match before.and_then(|before| before.gate.as_ref()) {
                 Some(gate) => {
-                    gate.change(concurrency);
+                    gate.change(concurrency, now);
                     Arc::clone(gate)
                 }
-                None => Gate::new(concurrency, Arc::clone(&counters)),
+                None => Gate::new(concurrency, Arc::clone(&counters), now),
             }
         });
         Some(Arc::new(Self {
@@ -227,11 +232,13 @@ impl Admitted {
         self.gate.as_ref()
     }
 
-    /// There is no place.
+    /// There is no place at the gate.
     #[must_use]
-    pub fn overloaded(&self, concurrency: Concurrency) -> NotAdmitted {
+    pub fn overloaded(&self, gate: &Gate) -> NotAdmitted {
+        self.counters.refused();
         NotAdmitted::Overloaded {
-            concurrency,
+            concurrency: gate.rule(),
+            seen: gate.seen(),
             origin: self.origin.clone(),
         }
     }

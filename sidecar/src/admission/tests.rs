@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use sidelane_proto::model::{Abort, Admission, ConnectionClass, Delay, Per};
+use sidelane_proto::model::{Abort, Admission, Bound, ConnectionClass, Delay, Per};
 
 use super::*;
 
@@ -152,7 +152,7 @@ fn a_rule_that_changes_keeps_what_was_used_and_who_is_in() {
     assert_eq!(through(&after, "one", Lane::GENERAL, &GET, now), 2);
     let gate = after.gate().unwrap();
     assert!(matches!(gate.enter(), Entered::Now(_)));
-    assert_eq!(gate.rule().max_in_flight, 2);
+    assert_eq!(gate.rule().bound, Bound::Fixed(2));
     // The same rule is the same.
     let same = Admitted::under(&next, &said(&next), Some(&after), Arc::default, now).unwrap();
     assert!(Arc::ptr_eq(&same, &after));

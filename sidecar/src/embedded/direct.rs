@@ -26,7 +26,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 
 use super::{EmbedError, Ended, Mesh};
-use crate::admission::Asked;
+use crate::admission::{Asked, Place};
 use crate::admit::admit;
 use crate::call::{
     LANE_HEADER, NODE_HEADER, SOURCE_NODE_HEADER, TIMEOUT_HEADER, strip_answer, write_timeout,
@@ -251,15 +251,26 @@ async fn here<Req, Resp>(
         biased;
         answer = answer => match answer {
             Ok(Err(status)) if status.code() == Code::Cancelled && is_over(limit) => late(),
-            Ok(answer) => return answered(&mut guard, answer),
+            Ok(answer) => {
+                let answer = answered(&mut guard, answer);
+                left(place, &guard);
+                return answer;
+            }
             Err(_) => broken("its handler panicked"),
         },
         () = over => late(),
         () = draining.reached(Phase::Forced) => broken("the mesh ended"),
     };
-    // Up to here it had its place.
-    drop(place);
-    Err(failed(&mut guard, failure))
+    let failed = failed(&mut guard, failure);
+    left(place, &guard);
+    Err(failed)
+}
+
+/// Up to here it had its place at the local service.
+fn left(place: Option<Place>, guard: &CallGuard) {
+    if let Some(place) = place {
+        place.ended(guard.outcome().into());
+    }
 }
 
 /// The rule that was compiled into the caller is the one that it obeys.

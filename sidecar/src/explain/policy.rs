@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sidelane_proto::model::{Balancing, Breaker, MethodRule, Outlier, PushedRule, Retry, Rule};
 
+use crate::admission::Seen;
 use crate::mesh::{RuleSource, Target};
 use crate::policy::deadline;
 use crate::rules::{Origin, Said};
@@ -45,6 +46,13 @@ pub(super) fn values(target: &Target, method: Option<&MethodRule>, balancing: &s
     }
     for (name, value, from) in admitted(rule, said, method) {
         add(name, value, from);
+    }
+    // Where its calls arrive it is known what the bound follows.
+    let gate = target.admitted.as_ref().and_then(|it| it.gate());
+    if let Some(seen) = gate.and_then(|gate| gate.seen())
+        && target.inbound.is_some()
+    {
+        add("concurrency now", seen_text(seen), "latency".to_owned());
     }
     for (name, value, says) in spoken_of_balancing(&rule.balancing) {
         add(name, value, said.tuned_by(says).to_string());
@@ -154,6 +162,19 @@ fn admitted(
     }
     values.extend(fault.map(|fault| ("fault", fault.to_string(), by.to_string())));
     values
+}
+
+fn seen_text(seen: Seen) -> String {
+    let Seen {
+        limit,
+        alone,
+        of_late,
+    } = seen;
+    let took = alone.zip(of_late).map_or_else(
+        || "too few calls ended so far to go by".to_owned(),
+        |(alone, late)| format!("calls took {late:.1?} of late, and {alone:.1?} alone"),
+    );
+    format!("{limit} calls at once; {took}")
 }
 
 /// Does the rule say this of the method?

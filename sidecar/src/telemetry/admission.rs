@@ -14,6 +14,8 @@ pub struct AdmissionCounters {
     limit: AtomicU64,
     in_flight: AtomicU64,
     waiting: AtomicU64,
+    refused: AtomicU64,
+    samples: AtomicU64,
     delayed: AtomicU64,
 }
 
@@ -50,6 +52,16 @@ impl AdmissionCounters {
         WaitingForPlace(Arc::clone(self))
     }
 
+    /// There was no place for a call.
+    pub fn refused(&self) {
+        add(&self.refused);
+    }
+
+    /// The bound learned from a call.
+    pub fn sampled(&self) {
+        add(&self.samples);
+    }
+
     /// A call was held back on purpose.
     pub fn delayed(&self) {
         add(&self.delayed);
@@ -59,7 +71,7 @@ impl AdmissionCounters {
 /// All services as Prometheus text.
 pub(super) fn render(text: &mut String, services: &[(ServiceName, Arc<AdmissionCounters>)]) {
     type Read = fn(&AdmissionCounters) -> &AtomicU64;
-    let figures: [(&str, &str, &str, Read); 4] = [
+    let figures: [(&str, &str, &str, Read); 6] = [
         (
             "sidelane_concurrency_limit",
             "gauge",
@@ -77,6 +89,18 @@ pub(super) fn render(text: &mut String, services: &[(ServiceName, Arc<AdmissionC
             "gauge",
             "Calls that wait for a place at the local service.",
             |it| &it.waiting,
+        ),
+        (
+            "sidelane_concurrency_refused_total",
+            "counter",
+            "Calls that found no place at the local service.",
+            |it| &it.refused,
+        ),
+        (
+            "sidelane_concurrency_samples_total",
+            "counter",
+            "Calls whose time said how many the local service can do at once.",
+            |it| &it.samples,
         ),
         (
             "sidelane_faults_delayed_total",

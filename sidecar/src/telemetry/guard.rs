@@ -50,6 +50,12 @@ impl CallGuard {
     pub fn ended(&mut self, outcome: Outcome) {
         self.outcome = outcome;
     }
+
+    /// How the call ended; as long as nobody said so, it is given up.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        self.outcome
+    }
 }
 
 impl Drop for CallGuard {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::admission::{HEADER_LIMIT, LIMITS_LIMIT};
-use crate::model::{Abort, Concurrency, Delay, Fault, Limit, Per};
+use crate::model::{Abort, Adaptive, Bound, Concurrency, Delay, Fault, Limit, Per};
 
 prop_compose! {
     fn any_limit()(
@@ -36,14 +36,33 @@ prop_compose! {
     }
 }
 
+fn any_bound() -> impl Strategy<Value = Bound> {
+    let numbers = (
+        1_u32..=65_536,
+        0_u32..=65_535,
+        1_u32..=400,
+        1_000_u64..=600_000,
+    );
+    let adaptive = numbers.prop_map(|(min, more, tolerance_percent, remeasure)| Adaptive {
+        min,
+        max: (min + more).min(65_536),
+        tolerance_percent,
+        remeasure: Duration::from_millis(remeasure),
+    });
+    prop_oneof![
+        (1_u32..=65_536).prop_map(Bound::Fixed),
+        adaptive.prop_map(Bound::Adaptive),
+    ]
+}
+
 prop_compose! {
     pub(super) fn any_admission()(
         limits in prop::collection::vec(any_limit(), 0..=LIMITS_LIMIT),
-        concurrency in prop::option::of((1_u32..=65_536, 1_u32..=4_096, 1_u64..=10_000)),
+        concurrency in prop::option::of((any_bound(), 1_u32..=4_096, 1_u64..=10_000)),
         fault in any_fault(),
     ) -> Admission {
-        let concurrency = concurrency.map(|(max_in_flight, queue, wait)| Concurrency {
-            max_in_flight,
+        let concurrency = concurrency.map(|(bound, queue, wait)| Concurrency {
+            bound,
             queue,
             longest_wait: Duration::from_millis(wait),
         });
@@ -83,6 +102,16 @@ fn concurrency(max_in_flight: u32, queue: u32, wait: &str) -> Option<routing::Co
         max_in_flight,
         queue,
         longest_wait: wait.to_owned(),
+        adaptive: None,
+    })
+}
+
+fn adaptive(change: impl FnOnce(&mut routing::Adaptive)) -> Option<routing::Concurrency> {
+    let mut adaptive = routing::Adaptive::default();
+    change(&mut adaptive);
+    Some(routing::Concurrency {
+        adaptive: Some(adaptive),
+        ..Default::default()
     })
 }
 
@@ -98,13 +127,16 @@ fn what_is_left_out_has_a_default() {
     let concurrency = admission.concurrency.unwrap();
     assert_eq!(concurrency.longest_wait, Duration::from_millis(100));
     assert_eq!(admission.fault.unwrap().delay, None);
+    let rule = read(|rule| rule.concurrency = adaptive(|_| ())).unwrap();
+    let bound = rule.admission.concurrency.map(|it| it.bound);
+    assert_eq!(bound, Some(Bound::Adaptive(Adaptive::DEFAULT)));
     assert!(read(|_| ()).unwrap().admission.is_none());
 }
 
 #[test]
 fn what_cannot_be_is_refused_with_its_path() {
     type Change = fn(&mut routing::Rule);
-    let cases: [(&str, Change); 24] = [
+    let cases: [(&str, Change); 33] = [
         ("limits has 9 entries, at most 8", |rule| {
             rule.limits = vec![limit(1); LIMITS_LIMIT + 1];
         }),
@@ -145,6 +177,41 @@ fn what_cannot_be_is_refused_with_its_path() {
         }),
         ("concurrency.max_in_flight is 1", |rule| {
             rule.concurrency = concurrency(65_537, 0, "");
+        }),
+        (
+            "concurrency.adaptive contradicts another field: is given",
+            |rule| {
+                rule.concurrency = adaptive(|_| ()).map(|it| routing::Concurrency {
+                    max_in_flight: 5,
+                    ..it
+                });
+            },
+        ),
+        ("concurrency.adaptive.min is 1 to 65536", |rule| {
+            rule.concurrency = adaptive(|it| it.min = Some(0));
+        }),
+        ("concurrency.adaptive.max is 1 to 65536", |rule| {
+            rule.concurrency = adaptive(|it| it.max = Some(65_537));
+        }),
+        ("concurrency.adaptive.max is 1 to 65536", |rule| {
+            rule.concurrency = adaptive(|it| it.max = Some(0));
+        }),
+        ("concurrency.adaptive.min is above `max`", |rule| {
+            rule.concurrency = adaptive(|it| it.min = Some(1_001));
+        }),
+        (
+            "concurrency.adaptive.tolerance_percent is 1 to 400",
+            |rule| rule.concurrency = adaptive(|it| it.tolerance_percent = Some(0)),
+        ),
+        (
+            "concurrency.adaptive.tolerance_percent is 1 to 400",
+            |rule| rule.concurrency = adaptive(|it| it.tolerance_percent = Some(401)),
+        ),
+        ("concurrency.adaptive.remeasure is 1s to 10m", |rule| {
+            rule.concurrency = adaptive(|it| it.remeasure = "999ms".to_owned());
+        }),
+        ("concurrency.adaptive.remeasure `-1s` is", |rule| {
+            rule.concurrency = adaptive(|it| it.remeasure = "-1s".to_owned());
         }),
         ("concurrency.queue is at most 4096", |rule| {
             rule.concurrency = concurrency(1, 4_097, "");

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use sidelane_proto::model::{Abort, Admission, Concurrency, Delay, Fault, Limit, Per};
+use sidelane_proto::model::{
+    Abort, Adaptive, Admission, Bound, Concurrency, Delay, Fault, Limit, Per,
+};
 
 use super::routes::{duration, some};
 
@@ -41,14 +43,32 @@ fn limit(limit: &Limit) -> String {
 
 fn concurrency(concurrency: Concurrency) -> String {
     let Concurrency {
-        max_in_flight,
+        bound,
         queue,
         longest_wait,
     } = concurrency;
+    let bound = match bound {
+        Bound::Fixed(most) => format!("Fixed({most})"),
+        Bound::Adaptive(it) => format!("Adaptive({})", adaptive(it)),
+    };
     format!(
-        "{ROUTING}::Concurrency {{ max_in_flight: {max_in_flight}, queue: {queue}, longest_wait: \
+        "{ROUTING}::Concurrency {{ bound: {ROUTING}::Bound::{bound}, queue: {queue}, longest_wait: \
          {} }}",
         duration(longest_wait)
+    )
+}
+
+fn adaptive(adaptive: Adaptive) -> String {
+    let Adaptive {
+        min,
+        max,
+        tolerance_percent,
+        remeasure,
+    } = adaptive;
+    format!(
+        "{ROUTING}::Adaptive {{ min: {min}, max: {max}, tolerance_percent: {tolerance_percent}, \
+         remeasure: {} }}",
+        duration(remeasure)
     )
 }
 

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use sidelane_process::settings::{Program, nearest};
 use sidelane_proto::model::{
-    Abort, Admission, Balancing, Breaker, Concurrency, Fault, LocalityPreference, MethodRule,
-    Outlier, PushedRule, Retry, Rule, Split, SplitPart, Statuses,
+    Abort, Admission, Balancing, Bound, Breaker, Concurrency, Fault, LocalityPreference,
+    MethodRule, Outlier, PushedRule, Retry, Rule, Split, SplitPart, Statuses,
 };
 use sidelane_proto::wire::admin::v1::ListRulesResponse;
 
@@ -357,8 +357,21 @@ fn limits_json(admission: &Admission) -> Value {
 }
 
 fn concurrency_json(concurrency: Concurrency) -> Value {
+    let (max_in_flight, adaptive) = match concurrency.bound {
+        Bound::Fixed(most) => (Some(most), None),
+        Bound::Adaptive(adaptive) => (None, Some(adaptive)),
+    };
+    let adaptive = adaptive.map(|it| {
+        json!({
+            "min": it.min,
+            "max": it.max,
+            "tolerance_percent": it.tolerance_percent,
+            "remeasure_ms": milliseconds(Some(it.remeasure)),
+        })
+    });
     json!({
-        "max_in_flight": concurrency.max_in_flight,
+        "max_in_flight": max_in_flight,
+        "adaptive": adaptive,
         "queue": concurrency.queue,
         "longest_wait_ms": milliseconds(Some(concurrency.longest_wait)),
     })

@@ -78,6 +78,8 @@ rules:
     hash_header: x-user-id     # a key, where calls bring no sidelane-hash
     locality: IGNORE           # or PREFER, as where nothing is said
     slow_start: 10s
+    concurrency:               # follows latency, instead of max_in_flight
+      adaptive: { min: 1, max: 1000, tolerance_percent: 25, remeasure: 10s }
 ";
 
 /// Something wrong in a file.

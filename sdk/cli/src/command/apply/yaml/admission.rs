@@ -20,9 +20,19 @@ pub(super) struct Limit {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Concurrency {
-    max_in_flight: Spanned<u32>,
+    max_in_flight: Number,
+    adaptive: Option<Spanned<Adaptive>>,
     queue: Number,
     longest_wait: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Adaptive {
+    min: Number,
+    max: Number,
+    tolerance_percent: Number,
+    remeasure: Text,
 }
 
 #[derive(Deserialize)]
@@ -64,8 +74,24 @@ impl Reader {
 
     pub(super) fn concurrency(&mut self, path: &str, it: Concurrency) -> wire::Concurrency {
         let path = format!("{path}.concurrency");
+        let adaptive = it.adaptive.map(|adaptive| {
+            let path = format!("{path}.adaptive");
+            self.note(path.clone(), adaptive.referenced);
+            let adaptive = adaptive.value;
+            wire::Adaptive {
+                min: self.said(&path, "min", adaptive.min),
+                max: self.said(&path, "max", adaptive.max),
+                tolerance_percent: self.said(
+                    &path,
+                    "tolerance_percent",
+                    adaptive.tolerance_percent,
+                ),
+                remeasure: self.take(&path, "remeasure", adaptive.remeasure),
+            }
+        });
         wire::Concurrency {
-            max_in_flight: self.first(&path, "max_in_flight", it.max_in_flight),
+            max_in_flight: self.take(&path, "max_in_flight", it.max_in_flight),
+            adaptive,
             queue: self.take(&path, "queue", it.queue),
             longest_wait: self.take(&path, "longest_wait", it.longest_wait),
         }

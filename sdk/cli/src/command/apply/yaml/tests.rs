@@ -197,6 +197,15 @@ fn mistakes_are_named_with_line_and_column() {
             "rules.yaml:3:34: rules[0].concurrency.max_in_flight is 1 to 65536",
         ),
         (
+            "rules:\n  - service: a.A\n    concurrency: {adaptive: {min: 2000}}\n",
+            "rules.yaml:3:35: rules[0].concurrency.adaptive.min is above `max`, which is 1000 if",
+        ),
+        (
+            "rules:\n  - service: a.A\n    concurrency: {max_in_flight: 9, adaptive: {min: 0}}\n",
+            "rules.yaml:3:47: rules[0].concurrency.adaptive contradicts another field: is given \
+             beside `max_in_flight`; keep one of them",
+        ),
+        (
             "rules:\n  - timeout: 5s\n",
             "rules.yaml:2:5: the key `service` is missing",
         ),
