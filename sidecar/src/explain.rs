@@ -16,12 +16,13 @@ use sidelane_proto::wire::admin::v1 as wire;
 use crate::balance::{Nearness, Strategy, Unfit, Wanted};
 use crate::call::{Call, Caller, HASH_HEADER, LANE_HEADER, NODE_HEADER, RULE_HEADER};
 use crate::classify::{Classified, ClassifyError};
+use crate::local::LocalService;
 use crate::mesh::{RuleSource, Target, View};
-use crate::own;
 use crate::parts::{Course, Why};
 use crate::policy::deadline;
 use crate::respond::{Failure, pick_failure};
 use crate::stack::Stack;
+use crate::way::Beside;
 
 /// A call that is asked about.
 #[derive(Debug, Clone, Default)]
@@ -111,13 +112,13 @@ async fn heard_of(stack: &Stack, question: &Question) {
     let decided = || {
         let view = stack.mesh.view();
         let (call, found, head) = read(question, &view).ok()?;
-        let own = call.node.is_none() && own::answered(call.path(&head).service);
-        let decided = (!own).then(|| stack.by_rule(&view, head.uri.path(), found, &call))?;
+        let service = call.path(&head).service;
+        let decided = stack.decided(&view, head.uri.path(), service, found, &call)?;
         Some((decided, call, head))
     };
-    if let Some((decided, call, head)) = decided() {
+    if let Some((decided, mut call, head)) = decided() {
         // Whatever comes of it is explained step by step.
-        let _ = stack.classified(decided, &call, &head).await;
+        let _ = stack.classified(decided, &mut call, &head).await;
     }
 }
 
@@ -129,13 +130,14 @@ fn steps(stack: &Stack, question: &Question, answer: &mut Explanation) -> Result
         "path: service {}, method {}",
         path.service, path.method
     ));
-    if call.node.is_none() && own::answered(path.service) {
+    let decided = stack.decided(&view, head.uri.path(), path.service, found, &call);
+    let Some(decided) = decided else {
         answer.pick = stack.own.node.to_string();
         answer
             .steps
             .push("answered by this sidecar itself, for the mesh".to_owned());
         return Ok(());
-    }
+    };
     // The answer shows the rule also where the rule is why the call is refused.
     if let Some(target) = found.service {
         let strategy = target.hub().strategy();
@@ -145,7 +147,6 @@ fn steps(stack: &Stack, question: &Question, answer: &mut Explanation) -> Result
             .and_then(|method| target.rule.methods.get(method));
         answer.policy = policy::values(target, method, strategy.name());
     }
-    let decided = stack.by_rule(&view, head.uri.path(), found, &call);
     if let Err(ClassifyError::UnknownService { .. }) = decided
         && !stack
             .discovery
@@ -222,6 +223,12 @@ fn pick(
             });
     }
     let classified = &classified;
+    // Before the hub is held: it is asked, too.
+    let beside = stack.beside(classified, call);
+    let others = match beside {
+        Beside::Last(_) | Beside::Never => std::slice::from_ref(&stack.own.node),
+        Beside::First(_) | Beside::Picked(_) | Beside::Nobody => &[],
+    };
     let strategy = stack.spoken_strategy(classified).ok().flatten();
     let wanted = Wanted {
         node: call
@@ -230,7 +237,7 @@ fn pick(
             .map(sidelane_proto::model::NodeId::as_str),
         class: classified.class,
         agreement: classified.agreement(),
-        exclude: &[],
+        exclude: others,
         course: classified.course,
         strategy,
         key: call.hash,
@@ -260,21 +267,21 @@ fn pick(
             nearness: candidate.nearness.to_string(),
         });
     }
-    let meant_here = call
-        .node
-        .as_ref()
-        .is_none_or(|node| *node == stack.own.node);
-    if meant_here
-        && let Some(local) = stack.local.get(target.name.as_str())
-        && stack.is_meant(classified, classified.course.first)
-    {
-        answer.pick = stack.own.node.to_string();
-        let text = format!(
-            "express path: served beside this sidecar, at {}",
-            local.address
-        );
-        answer.steps.push(text);
-        return Ok(());
+    match beside {
+        Beside::First(local) => {
+            answer.express(stack, local);
+            return Ok(());
+        }
+        Beside::Last(local) => answer.steps.push(format!(
+            "others come before {}, which stands beside this sidecar: {}",
+            local.address,
+            if stack.is_meant(classified, classified.course.first) {
+                "it is not well"
+            } else {
+                "it is of another part"
+            }
+        )),
+        Beside::Picked(_) | Beside::Never | Beside::Nobody => {}
     }
     let strategy = strategy.unwrap_or_else(|| hub.strategy());
     answer.steps.push(match &call.node {
@@ -311,9 +318,16 @@ fn pick(
             hub.counters().spilled_picks,
         ));
     }
-    let picked = hub.peek(&wanted, fastrand::u64(..), now);
-    let picked = picked.map_err(|error| pick_failure(target.name.as_str(), &error))?;
-    answer.pick = picked.node.to_string();
+    let alone = hub.iter().next().is_none();
+    match (hub.peek(&wanted, fastrand::u64(..), now), beside) {
+        (Ok(picked), Beside::Picked(local)) if picked.node == stack.own.node => {
+            answer.express(stack, local);
+        }
+        (Ok(picked), _) => answer.pick = picked.node.to_string(),
+        (Err(_), Beside::Last(local)) => answer.express(stack, local),
+        (Err(_), Beside::Picked(local)) if alone => answer.express(stack, local),
+        (Err(error), _) => return Err(pick_failure(target.name.as_str(), &error)),
+    }
     Ok(())
 }
 
@@ -367,6 +381,13 @@ fn read<'a>(question: &Question, view: &'a View) -> Result<Read<'a>, Failure> {
 }
 
 impl Explanation {
+    fn express(&mut self, stack: &Stack, local: &LocalService) {
+        self.pick = stack.own.node.to_string();
+        let address = &local.address;
+        let text = format!("express path: served beside this sidecar, at {address}");
+        self.steps.push(text);
+    }
+
     fn note_rule(&mut self, rule: &Rule, source: RuleSource, strategy: &'static str) {
         self.rule_source = source.name();
         self.steps

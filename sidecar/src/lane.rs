@@ -186,7 +186,7 @@ mod tests {
             assert!(lane.connection_window >= 4 * lane.stream_window, "{lane:?}");
             let many = lane.max_streams > 64;
             assert!(
-                !many || lane.connection_window > 32 * lane.stream_window,
+                !many || lane.connection_window >= 48 * lane.stream_window,
                 "{lane:?}"
             );
             assert!(lane.priority <= 6, "{lane:?}");

@@ -78,9 +78,8 @@ impl Stack {
             let Some(decided) = decided else {
                 return own::serve(&self, head, body, respond).await;
             };
-            match self.heard(decided, &call, &head).await {
+            match self.heard(decided, &mut call, &head).await {
                 Ok(classified) => {
-                    call.key_by(&head, classified.hash_header());
                     self.routed(&call, &classified, &head, body, &mut respond)
                         .await;
                 }
@@ -97,7 +96,7 @@ impl Stack {
 
     /// As [`Stack::classified`], but a service that was never heard of is not waited for while
     /// control is away: there is somewhere else to go.
-    async fn heard(&self, decided: Decided, call: &Call, head: &Parts) -> Decided {
+    async fn heard(&self, decided: Decided, call: &mut Call, head: &Parts) -> Decided {
         let connected = || {
             let status = self.discovery.status();
             let state = &status.borrow().state;

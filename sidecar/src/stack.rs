@@ -101,11 +101,10 @@ impl Stack {
             };
             // Before anything is counted or counts down: the rule says what is counted, and how
             // long the call may take.
-            let classified = match self.classified(decided, &call, &head).await {
+            let classified = match self.classified(decided, &mut call, &head).await {
                 Ok(classified) => classified,
                 Err(error) => return self.refuse(&mut respond, error.into()),
             };
-            call.key_by(&head, classified.hash_header());
             self.routed(&call, &classified, &head, body, &mut respond)
                 .await;
         }
@@ -284,6 +283,11 @@ impl Stack {
                 }
                 Err(NoWay { node, failure }) => (node, Refusal::Ours(failure)),
             };
+            // Nobody else is meant, and it has said when to come again.
+            if call.node.is_some() && refusal.asks_to_wait() {
+                let refusal = ran.unwrap_or(refusal);
+                return refuse_at_last(&mut guard, &mut delivery, refusal);
+            }
             tried.extend(node);
             let replayable = delivery.upload.replayable();
             let attempt = retry::Attempt {

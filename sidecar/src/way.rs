@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http::request::Parts;
 use sidelane::routing::Found;
 use sidelane_proto::model::{
-    ConnectionClass, FieldError, Lane, MethodRule, NodeId, Rule, ServiceName,
+    ConnectionClass, FieldError, Health, Lane, MethodRule, NodeId, Rule, ServiceName,
 };
 
 use crate::admission::{Asked, Place};
@@ -43,6 +43,22 @@ pub(crate) struct Way {
     place: Option<Place>,
     /// The node, where it is not this one.
     pub(crate) node: Option<NodeId>,
+}
+
+/// How a call stands to the service beside this sidecar.
+pub(crate) enum Beside<'a> {
+    /// It goes there without leaving the process: the express path.
+    First(&'a LocalService),
+    /// An endpoint is picked, and may be the one beside: its key says where, or its strategy is none
+    /// that minds nearness.
+    Picked(&'a LocalService),
+    /// Others come first, and it stands in where there are none: it is not well, or of another part
+    /// of the split.
+    Last(&'a LocalService),
+    /// Others alone are meant: it is of another part of the split, and no way out.
+    Never,
+    /// There is none, or the call names another node.
+    Nobody,
 }
 
 impl Way {
@@ -83,20 +99,37 @@ impl Stack {
         self.mesh.look(|view| {
             let (call, found) = Call::read(head, Caller::Local, arrived, |path| view.find(path))?;
             let service = call.path(head).service;
-            let decided = match &call.node {
-                None if own::answered(service) => None,
-                Some(node) if own::every_node_serves(service) => Some(self.beside(node, service)),
-                _ => {
-                    let path = head.uri.path();
-                    Some(self.by_rule(view, path, found, &call))
-                }
-            };
+            let decided = self.decided(view, head.uri.path(), service, found, &call);
             Ok((call, decided))
         })
     }
 
-    /// Which rule holds. A service that was never heard of is asked for once, and waited for.
-    pub(crate) async fn classified(&self, decided: Decided, call: &Call, head: &Parts) -> Decided {
+    /// Decides a call that was read. `None` where the sidecar answers it itself.
+    pub(crate) fn decided(
+        &self,
+        view: &View,
+        path: &str,
+        service: &str,
+        found: Found<&Arc<Target>>,
+        call: &Call,
+    ) -> Option<Decided> {
+        match &call.node {
+            None if own::answered(service) => None,
+            Some(node) if own::every_node_serves(service) => {
+                Some(Self::at_node(view, node, service))
+            }
+            _ => Some(self.by_rule(view, path, found, call)),
+        }
+    }
+
+    /// Which rule holds, and by which key and in which part of a split the call goes on by it. A
+    /// service that was never heard of is asked for once, and waited for.
+    pub(crate) async fn classified(
+        &self,
+        decided: Decided,
+        call: &mut Call,
+        head: &Parts,
+    ) -> Decided {
         let Err(ClassifyError::UnknownService { .. }) = &decided else {
             return self.on_course(decided, call, head);
         };
@@ -124,9 +157,11 @@ impl Stack {
         self.on_course(decided, call, head)
     }
 
-    /// A call whose service's calls are split is given its part, once for all its attempts.
-    fn on_course(&self, decided: Decided, call: &Call, head: &Parts) -> Decided {
+    /// A call is given its key, and where its service's calls are split its part, by that key where
+    /// keys count: once for all its attempts.
+    fn on_course(&self, decided: Decided, call: &mut Call, head: &Parts) -> Decided {
         let mut classified = decided?;
+        call.key_by(head, classified.hash_header());
         if let Some((part, _)) = self.part(&classified, call, &head.headers)
             && let Some(split) = &classified.target.rule.split
         {
@@ -151,8 +186,7 @@ impl Stack {
             let mut values = headers.get_all(&*header.name).iter();
             values.any(|value| value.as_bytes() == header.value.as_bytes())
         });
-        let spoken = self.spoken_strategy(classified).ok().flatten();
-        let strategy = spoken.unwrap_or_else(|| classified.target.hub().strategy());
+        let strategy = self.strategy(classified);
         let key = call.hash.filter(|_| strategy == Strategy::ConsistentHash);
         Some(part_of_call(split, forced, key, fastrand::u64(..)))
     }
@@ -165,8 +199,7 @@ impl Stack {
 
     /// Health and reflection of one node: its path says nothing, so any service that the node
     /// offers to other nodes in the clear shows the way to it.
-    fn beside(&self, node: &NodeId, service: &str) -> Decided {
-        let view = self.mesh.view();
+    fn at_node(view: &View, node: &NodeId, service: &str) -> Decided {
         let target = view
             .targets()
             .find(|target| {
@@ -187,6 +220,42 @@ impl Stack {
         })
     }
 
+    /// How an endpoint is picked: by the caller's own rule, or the service's.
+    fn strategy(&self, classified: &Classified) -> Strategy {
+        let spoken = self.spoken_strategy(classified).ok().flatten();
+        spoken.unwrap_or_else(|| classified.target.hub().strategy())
+    }
+
+    /// How the call stands to the service beside this sidecar.
+    pub(crate) fn beside(&self, classified: &Classified, call: &Call) -> Beside<'_> {
+        let name = &classified.target.name;
+        let Some(local) = self.local.get(name.as_str()) else {
+            return Beside::Nobody;
+        };
+        if let Some(node) = &call.node {
+            return match *node == self.own.node {
+                true => Beside::First(local),
+                false => Beside::Nobody,
+            };
+        }
+        if !self.is_meant(classified, classified.course.first) {
+            let then = classified.course.then;
+            let otherwise = then.is_some_and(|parts| self.is_meant(classified, parts));
+            return if otherwise {
+                Beside::Last(local)
+            } else {
+                Beside::Never
+            };
+        }
+        if !self.strategy(classified).minds_nearness() {
+            return Beside::Picked(local);
+        }
+        match self.health.of(name) {
+            Health::Healthy => Beside::First(local),
+            _ => Beside::Last(local),
+        }
+    }
+
     /// An endpoint and a seat on a link to it. `beside` says whether a service beside this sidecar
     /// may take the call: one that does not answer is not asked again.
     pub(crate) async fn way(
@@ -196,32 +265,37 @@ impl Stack {
         tried: &[NodeId],
         beside: bool,
     ) -> Result<Way, NoWay> {
-        let target = &classified.target;
-        let service = target.name.as_str();
-        let own = &self.own.node;
-        let meant_here = call.node.as_ref().is_none_or(|node| node == own);
-        // The express path: a service beside this sidecar is reached without leaving the process.
-        if beside
-            && meant_here
-            && !tried.contains(own)
-            && let Some(local) = self.local.get(service)
-        {
-            if self.is_meant(classified, classified.course.first) {
-                return self.express(classified, local, head).await;
+        let stand = self.beside(classified, call);
+        let none_but = |local| {
+            let elsewhere = classified.target.hub().iter().next().is_some();
+            (!elsewhere).then_some(local)
+        };
+        let others = || [tried, std::slice::from_ref(&self.own.node)].concat();
+        let (way, stand_in) = match stand {
+            Beside::Nobody => return self.away(classified, (call, head), tried).await,
+            Beside::First(local) if beside && !tried.contains(&self.own.node) => {
+                return self.express(classified, local, (call, head)).await;
             }
-            // It is of another version: others come first, and never by way of a link to ourselves.
-            let then = classified.course.then;
-            let otherwise = then.is_some_and(|parts| self.is_meant(classified, parts));
-            let tried = [tried, std::slice::from_ref(own)].concat();
-            let way = self.away(classified, call, &tried).await;
-            return match way {
-                Err(NoWay { node: None, .. }) if otherwise => {
-                    self.express(classified, local, head).await
-                }
-                way => way,
-            };
+            Beside::Picked(local) if beside => {
+                let way = self.away(classified, (call, head), tried).await;
+                (way, none_but(local))
+            }
+            Beside::Last(local) if beside => {
+                let way = self.away(classified, (call, head), &others()).await;
+                (way, Some(local))
+            }
+            // Never by way of a link to ourselves.
+            _ => {
+                let way = self.away(classified, (call, head), &others()).await;
+                (way, None)
+            }
+        };
+        match (way, stand_in) {
+            (Err(NoWay { node: None, .. }), Some(local)) if !tried.contains(&self.own.node) => {
+                self.express(classified, local, (call, head)).await
+            }
+            (way, _) => way,
         }
-        self.away(classified, call, tried).await
     }
 
     /// The service beside this sidecar.
@@ -229,7 +303,7 @@ impl Stack {
         &self,
         classified: &Classified,
         local: &LocalService,
-        head: &Parts,
+        (call, head): (&Call, &Parts),
     ) -> Result<Way, NoWay> {
         let own = &self.own.node;
         let service = classified.target.name.as_str();
@@ -239,6 +313,8 @@ impl Stack {
         };
         let place = match &classified.target.admitted {
             None => None,
+            // Of the whole node, and not of the service that shows the way to it.
+            Some(_) if own::every_node_serves(call.path(head).service) => None,
             Some(admitted) => {
                 let asked = Asked {
                     caller: own,
@@ -270,7 +346,7 @@ impl Stack {
     async fn away(
         &self,
         classified: &Classified,
-        call: &Call,
+        (call, head): (&Call, &Parts),
         tried: &[NodeId],
     ) -> Result<Way, NoWay> {
         let target = &classified.target;
@@ -311,6 +387,13 @@ impl Stack {
             };
             return Err(none(pick_failure(service, &error)));
         };
+        if pick.endpoint.node == *own
+            && let Some(local) = self.local.get(service)
+        {
+            let way = self.express(classified, local, (call, head)).await?;
+            let in_flight = Some(pick.in_flight);
+            return Ok(Way { in_flight, ..way });
+        }
         let node = pick.endpoint.node.clone();
         let generation = pick.endpoint.generation;
         let to = To::Peer {
@@ -324,8 +407,11 @@ impl Stack {
         };
         let spoken = classified.spoken.as_ref();
         let persistent = spoken.map_or(target.rule.persistent, |spoken| spoken.persistent);
-        // A call waits for room only where it is the last place to try.
+        // A call waits for room only where it is the last place to try, or the only one it names.
         let last = || {
+            if call.node.is_some() {
+                return true;
+            }
             let exclude = [tried, std::slice::from_ref(&node)].concat();
             let wanted = Wanted {
                 exclude: &exclude,

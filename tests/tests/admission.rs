@@ -178,13 +178,15 @@ async fn who_waits_as_long_as_told_comes_through_and_a_change_holds_at_once() {
     assert!(is_through(&ask_over(&one, ECHO_UNARY, &[]).await));
 
     // All are used; two more are there at once, and no more.
+    let since = Instant::now();
     apply(&mesh, limited(vec![limit(1, 5, &[])])).await;
     let mut count = 0;
     while is_through(&ask_over(&one, ECHO_UNARY, &[]).await) {
         count += 1;
     }
-    // One or two may have come in meanwhile.
-    assert!((2..=4).contains(&count), "{count}");
+    // One a second may have come in meanwhile.
+    let most = 3 + since.elapsed().as_secs();
+    assert!((2..=most).contains(&count), "{count}");
     let explained = mesh.node("one").explain(ECHO_UNARY).await.body;
     assert!(explained.contains("1 calls/s, 5 at once"), "{explained}");
 }
@@ -298,21 +300,21 @@ async fn faults_meet_as_many_as_the_rule_says_and_nobody_else() {
         fault.abort_percent = 0;
         fault.abort_status.clear();
         fault.delay_percent = 100;
-        fault.delay = "300ms".to_owned();
+        fault.delay = "1s".to_owned();
     });
     apply(&mesh, late).await;
     let start = Instant::now();
     let drill = [("x-test-drill", "on")];
     let answer = ask_over(&one, ECHO_UNARY, &drill).await;
     assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
-    assert!(start.elapsed() >= Duration::from_millis(300));
+    assert!(start.elapsed() >= Duration::from_secs(1));
     // Whoever has no time for that hears so in time.
     let start = Instant::now();
-    let hurried = [drill[0], ("grpc-timeout", "50m")];
+    let hurried = [drill[0], ("grpc-timeout", "300m")];
     let answer = ask_over(&one, ECHO_UNARY, &hurried).await;
     let status = answer.grpc_status().unwrap();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
-    assert!(start.elapsed() < Duration::from_millis(300));
+    assert!(start.elapsed() < Duration::from_secs(1));
     let metrics = mesh.node("callee").metrics().await;
     assert_eq!(metrics.sum("sidelane_faults_delayed_total", &[]), 2.0);
 }
@@ -340,18 +342,17 @@ async fn a_place_is_waited_for_in_line_and_given_back_however_a_call_ends() {
         callee.answers("/metrics", is).await;
     };
     let ask = || ask_over(&one, ECHO_UNARY, &[]);
-    let (first, second, third) = tokio::join!(
-        ask(),
-        async {
-            figure("in_flight", 1.0).await;
-            ask().await
-        },
-        async {
-            figure("waiting", 1.0).await;
-            ask().await
-        }
-    );
-    for answer in [first, second] {
+    // The first is inside for as long as its request goes on.
+    let mut first = one.begin(ECHO_UNARY, &[]).await.unwrap();
+    figure("in_flight", 1.0).await;
+    let (second, third) = tokio::join!(ask(), async {
+        figure("waiting", 1.0).await;
+        let third = ask().await;
+        first.send(&()).unwrap();
+        first.end_request().unwrap();
+        third
+    });
+    for answer in [first.answer().await.unwrap(), second] {
         assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
     }
     let refusal = Refusal::of(&third);
@@ -365,7 +366,7 @@ async fn a_place_is_waited_for_in_line_and_given_back_however_a_call_ends() {
         call.end_request().unwrap();
         call
     };
-    let inside = begin().await;
+    let inside = one.begin(ECHO_UNARY, &[]).await.unwrap();
     figure("in_flight", 1.0).await;
     let waits = begin().await;
     figure("waiting", 1.0).await;

@@ -46,8 +46,9 @@ async fn an_app_that_is_down_is_told_as_not_processed_and_heals_when_it_is_up() 
     let (caller, callee) = (mesh.node("caller"), mesh.node("callee"));
     assert_eq!(until_answered(caller).await, "callee");
 
+    // Others would hear of it at once, and then the caller's sidecar would choose nobody.
+    mesh.control().freeze().await;
     upstream.abort();
-    // Others hear of it at once, and so would the caller's sidecar choose nobody: the node is named.
     let named = [("sidelane-node", "callee")];
     let mut refusal = Refusal::of(&ask(caller, ECHO_UNARY, &named).await);
     if refusal.reason == "PEER_RESET" {
@@ -71,6 +72,7 @@ async fn an_app_that_is_down_is_told_as_not_processed_and_heals_when_it_is_up() 
     );
 
     // Now everybody knows.
+    mesh.control().thaw();
     let down = format!("inbound: not ready: no answer from the local service at {address}\n");
     let answer = callee
         .answers("/readyz", |answer| answer.status == 503)

@@ -168,6 +168,7 @@ async fn a_cut_file_and_one_of_another_mesh_leave_a_start_without_control_empty(
     ];
     for (name, data, expected) in cases {
         let node = second.node(name);
+        let left = std::fs::read(data.join("snapshot")).unwrap();
         let answer = node
             .answers("/readyz?for=outbound", |answer| {
                 answer.body.contains("away")
@@ -179,7 +180,7 @@ async fn a_cut_file_and_one_of_another_mesh_leave_a_start_without_control_empty(
         let expected = format!("`{}` {expected}", data.join("snapshot").display());
         assert_eq!(complaint(node), Some(expected));
         // What cannot be used is not touched before there is something better.
-        assert!(data.join("snapshot").exists());
+        assert_eq!(std::fs::read(data.join("snapshot")).unwrap(), left);
     }
 
     // The same file, whole and of this mesh, is believed.

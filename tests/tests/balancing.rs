@@ -158,7 +158,19 @@ async fn an_endpoint_that_fails_fast_attracts_no_calls() {
     let mesh = mesh(&servers, &[]).await;
     let known = |answer: &Answer| candidates(answer).len() == 3;
     mesh.node("caller").answers(&explain_path(), known).await;
-    by(&mesh, wire::LoadBalancing::PeakEwma).await;
+    // By its strategy alone.
+    tuned(&mesh, |rule| {
+        rule.load_balancing = wire::LoadBalancing::PeakEwma.into();
+        rule.breaker = Some(wire::Breaker {
+            off: true,
+            ..wire::Breaker::default()
+        });
+        rule.outlier = Some(wire::Outlier {
+            off: true,
+            ..wire::Outlier::default()
+        });
+    })
+    .await;
     let report = load(&mesh, 5).await;
     let failed = report.failed().count() as f64 / report.calls.len() as f64;
     println!("{:.2} % failed\n{report}", failed * 100.0);
@@ -366,6 +378,20 @@ async fn a_header_that_the_rule_names_is_the_key() {
         used.insert(home);
     }
     assert_eq!(used.len(), 4, "{used:?}");
+
+    // Also from beside one of them: a key is at home at one place.
+    let beside = RawClient::connect(mesh.node("a").outbound()).await.unwrap();
+    let rule = async || mesh.node("a").explain(PATH).await.body;
+    while !rule().await.contains("\"hash_header\"") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for number in 0..40 {
+        let user = format!("user-{number}");
+        let headers = [("x-user", user.as_str())];
+        let answer = ask_over(&beside, PATH, &headers).await;
+        let node = answer.message::<UnaryResponse>().unwrap().node;
+        assert_eq!(node, whom(&headers).await, "{user}");
+    }
     let keyless = "sidelane_balance_keyless_total";
     let before = caller.metrics().await.sum(keyless, &[]);
     let without = whom(&[]).await;

@@ -94,6 +94,39 @@ async fn what_a_health_service_says_is_in_all_hubs_within_a_second() {
 }
 
 #[tokio::test]
+async fn beside_an_app_that_is_not_well_calls_go_to_others() {
+    let one = Upstream::named("one").with_health().start().await;
+    let two = Upstream::named("two").with_health().start().await;
+    let mesh = cluster!()
+        .control()
+        .node("one")
+        .with("--health-interval", "50ms")
+        .serving(services::ECHO, &one)
+        .node("two")
+        .serving(services::ECHO, &two)
+        .start()
+        .await;
+    let node = mesh.node("one");
+    assert_eq!(ask::until_answered(node).await, "one");
+    one.says(services::ECHO, false).await;
+    found(node, "the local service is unhealthy").await;
+    for _ in 0..20 {
+        assert_eq!(ask::who(node).await.unwrap(), "two");
+    }
+    let explained = node.explain(ask::ECHO_UNARY).await.body;
+    assert!(explained.contains("it is not well"), "{explained}");
+    assert!(explained.contains("\"pick\": \"two\""), "{explained}");
+
+    // Better one that says it is ill than nobody.
+    mesh.node("two").stop(Duration::from_secs(20)).await;
+    assert_eq!(ask::until_answered(node).await, "one");
+
+    one.says(services::ECHO, true).await;
+    found(node, "the local service is well").await;
+    assert_eq!(ask::who(node).await.unwrap(), "one");
+}
+
+#[tokio::test]
 async fn with_connections_alone_nobody_asks_the_health_service() {
     let upstream = Upstream::named("callee").with_health().start().await;
     upstream.says("", false).await;
@@ -160,8 +193,8 @@ async fn silence_is_believed_after_so_many_looks_and_an_answer_after_so_many() {
     let healthy = |held: &[_]| of(held, "callee").is_some_and(|it| it.unfit.is_empty());
     hub.sees("it is well", NEWS, healthy).await;
 
-    hangs.store(true, Ordering::Relaxed);
     let (before, begun) = (taken.load(Ordering::Relaxed), Instant::now());
+    hangs.store(true, Ordering::Relaxed);
     hub.sees("it is ill", NEWS, |held| !healthy(held)).await;
     let (looks, lasted) = (taken.load(Ordering::Relaxed) - before, begun.elapsed());
     assert!(looks >= 4, "{looks} looks");
@@ -170,8 +203,8 @@ async fn silence_is_believed_after_so_many_looks_and_an_answer_after_so_many() {
     assert_eq!(local["last_look"], "silent", "{local}");
     assert_eq!(local["why"], "no answer within 200 ms", "{local}");
 
-    hangs.store(false, Ordering::Relaxed);
     let before = taken.load(Ordering::Relaxed);
+    hangs.store(false, Ordering::Relaxed);
     hub.sees("it is well again", NEWS, healthy).await;
     let looks = taken.load(Ordering::Relaxed) - before;
     assert!(looks >= 3, "{looks} looks");

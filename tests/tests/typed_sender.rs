@@ -63,7 +63,7 @@ macro_rules! services {
 }
 
 /// What the rules here say of `Unary`, and those of the sidecars do not.
-const LIMIT: Duration = Duration::from_millis(300);
+const LIMIT: Duration = Duration::from_secs(1);
 
 services! {
     Echo: services::ECHO, General, false, RoundRobin;
@@ -117,7 +117,8 @@ fn slow(by: Duration) -> UnaryRequest {
 fn all_of(nodes: usize) -> impl Fn(&Answer) -> bool {
     move |answer| {
         let explained: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
-        explained["candidates"].as_array().map(Vec::len) == Some(nodes)
+        let candidates = explained["candidates"].as_array().into_iter().flatten();
+        candidates.filter(|it| it["eligible"] == true).count() == nodes
     }
 }
 
@@ -254,7 +255,7 @@ async fn time_limits_end_calls_with_the_status_that_says_so() {
         .unwrap_err();
     assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused:?}");
     assert!(
-        asked.elapsed() < Duration::from_secs(2),
+        asked.elapsed() < Duration::from_secs(4),
         "{:?}",
         asked.elapsed()
     );

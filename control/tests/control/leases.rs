@@ -7,7 +7,7 @@ use sidelane_proto::wire::control::v1::Health;
 
 use crate::sidecar::{Control, Held, Sidecar, hello, of, watcher};
 
-const LEASE: Duration = Duration::from_secs(1);
+const LEASE: Duration = Duration::from_secs(2);
 
 /// Follows a service while keeping its own lease, until what is held is as wanted.
 async fn follow(watching: &mut Sidecar, wanted: impl Fn(&Held) -> bool) {

@@ -9,7 +9,6 @@ use sidelane_proto::model::Locality;
 
 use super::eligible::{Kind, Reach, Tier, Unfit, Wanted};
 use super::hub::Hub;
-use super::strategy::Strategy;
 
 /// Calls in flight up to which a near endpoint is never too busy, whatever its share: a few calls
 /// at once are no reason to go far.
@@ -79,17 +78,10 @@ impl Hub {
 
     /// Does it matter for this call where an endpoint stands?
     pub(super) fn minds_nearness(&self, wanted: &Wanted<'_>) -> bool {
-        let by_load_or_turn = || match self.strategy_for(wanted) {
-            Strategy::RoundRobin
-            | Strategy::Random
-            | Strategy::LeastConnections
-            | Strategy::PeakEwma => true,
-            Strategy::ConsistentHash | Strategy::None | Strategy::Own(_) => false,
-        };
         self.prefers_near
             && !self.own.region.is_empty()
             && wanted.node.is_none()
-            && by_load_or_turn()
+            && self.strategy_for(wanted).minds_nearness()
     }
 
     /// The smallest circle that can take the call: somebody in it who has not been tried, and half

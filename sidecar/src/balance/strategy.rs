@@ -37,6 +37,16 @@ pub struct Own {
 }
 
 impl Strategy {
+    /// May an endpoint be taken because it is near? Not where a key, the caller or a project says
+    /// which one it is.
+    #[must_use]
+    pub const fn minds_nearness(self) -> bool {
+        match self {
+            Self::RoundRobin | Self::Random | Self::LeastConnections | Self::PeakEwma => true,
+            Self::ConsistentHash | Self::None | Self::Own(_) => false,
+        }
+    }
+
     /// The strategy that a rule names; [`Strategy::PeakEwma`] where it says nothing.
     #[must_use]
     pub const fn of(asked: Option<LoadBalancing>) -> Self {

@@ -169,14 +169,14 @@ async fn here<Req, Resp>(
         stack.metrics.refused(failure.reason);
         status(failure)
     };
-    let (call, decided) = stack
+    let (mut call, decided) = stack
         .decide(&mut head, arrived)
         .map_err(|error| refused(error.into()))?;
     let Some(decided) = decided else {
         let text = format!("{path}: the sidecar answers this itself; call it over the channel");
         return Err(refused(Failure::refused(Reason::UnknownService, text)));
     };
-    let classified = stack.classified(decided, &call, &head).await;
+    let classified = stack.classified(decided, &mut call, &head).await;
     let classified = classified.map_err(|error| refused(error.into()))?;
     let target = &classified.target;
     // From here on the call ends exactly once, whatever happens.
