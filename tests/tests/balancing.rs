@@ -375,6 +375,12 @@ async fn a_header_that_the_rule_names_is_the_key() {
         // The mesh's own header goes first, and a key is a key wherever it comes from.
         let own = [("x-user", "somebody"), ("sidelane-hash", user.as_str())];
         assert_eq!(whom(&own).await, home);
+        // Who asks beforehand is told the same.
+        let question = format!("{}&header=x-user:%20{user}", explain_path());
+        let explained: Value = serde_json::from_str(&caller.get(&question).await.body).unwrap();
+        assert_eq!(explained["pick"], home.as_str(), "{explained}");
+        let step = "the call's `x-user` stands for its `sidelane-hash`";
+        assert!(explained["steps"].to_string().contains(step), "{explained}");
         used.insert(home);
     }
     assert_eq!(used.len(), 4, "{used:?}");
