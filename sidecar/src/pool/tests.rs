@@ -292,6 +292,90 @@ async fn idle_and_old_links_end_but_persistent_ones_stay() {
     assert!(pool.links().is_empty());
 }
 
+/// A server that answers each call after a moment. What it has seen: connections, and those of them
+/// that broke.
+async fn answering() -> (Address, Arc<[AtomicUsize; 2]>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = PeerAddress::new(&listener.local_addr().unwrap().to_string()).unwrap();
+    let seen: Arc<[AtomicUsize; 2]> = Arc::default();
+    let counted = Arc::clone(&seen);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            counted[0].fetch_add(1, Ordering::Relaxed);
+            let counted = Arc::clone(&counted);
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(call) = connection.accept().await {
+                    let Ok((_, mut respond)) = call else {
+                        counted[1].fetch_add(1, Ordering::Relaxed);
+                        return;
+                    };
+                    tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                        let answer = http::Response::new(());
+                        respond.send_response(answer, true).unwrap();
+                    });
+                }
+            });
+        }
+    });
+    (Address::Tcp(address), seen)
+}
+
+#[tokio::test]
+async fn links_that_are_too_old_are_replaced_under_load_and_no_call_is_cut() {
+    const SWEEPS: usize = 20;
+    let (address, seen) = answering().await;
+    let (pool, mut told) = pool();
+    let key = Key {
+        to: To::Local(address.clone()),
+        class: ConnectionClass::Internal,
+        lane: Lane::GENERAL,
+    };
+    let swept = AtomicUsize::new(0);
+    let callers = (0..20).map(|_| async {
+        let mut calls = 0;
+        while swept.load(Ordering::Relaxed) < SWEEPS {
+            let seat = pool.seat(&key, &address, true, || true).await.unwrap();
+            let request = http::Request::post("http://a.B/C").body(()).unwrap();
+            // Between the seat and the call its link may have come of age: nothing has left then.
+            let Ok((response, _)) = seat.send(request, true) else {
+                continue;
+            };
+            // And what has left is answered, however old the link.
+            response.await.unwrap();
+            calls += 1;
+        }
+        calls
+    });
+    let ages = async {
+        while swept.load(Ordering::Relaxed) < SWEEPS {
+            tokio::time::sleep(Duration::from_millis(25)).await;
+            pool.sweep_at(Instant::now() + MAX_AGE * 2);
+            swept.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let (calls, ()) = tokio::join!(futures_util::future::join_all(callers), ages);
+    assert!(calls.iter().all(|calls| *calls > 0), "{calls:?}");
+    let [connections, broken] = [0, 1].map(|index| seen[index].load(Ordering::Relaxed));
+    assert!(connections >= SWEEPS / 2, "{connections} connections");
+    assert_eq!(broken, 0);
+    assert!(told.try_recv().is_err());
+}
+
+#[test]
+fn links_come_of_age_a_tenth_sooner_or_later() {
+    let ages = (0..1_000).map(|_| {
+        let (now, expires) = lifetime();
+        (expires - now).div_duration_f64(MAX_AGE)
+    });
+    let ages: Vec<f64> = ages.collect();
+    assert!(ages.iter().all(|age| (0.899..=1.101).contains(age)));
+    // So links that were opened together are not replaced together.
+    assert!(ages.iter().any(|age| *age < 0.95) && ages.iter().any(|age| *age > 1.05));
+}
+
 #[tokio::test]
 async fn a_busy_link_is_not_idle() {
     let server = Server::start().await;
