@@ -14,6 +14,7 @@ use super::name::{SERVICE_NAME_LIMIT, is_identifier, is_service};
 use super::path::METHOD_NAME_LIMIT;
 use super::retry::{ATTEMPTS_LIMIT, Retry};
 use super::rule::{METHODS_LIMIT, MethodRule, ORIGIN_LIMIT, Rule, TIMEOUT_LIMIT};
+use super::split::Split;
 
 /// Why a rule cannot be. Numbers are places among the rule's methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub enum Flaw {
     RetryOfStream(usize),
     /// What it admits cannot be.
     Admission(Wrong),
+    /// Its split between versions cannot be.
+    Split(Wrong),
     /// What this method admits cannot be.
     MethodAdmission(usize, Wrong),
     /// One of the service's policies cannot be.
@@ -129,7 +132,15 @@ impl Rule {
         if let Some(flaw) = self.flaw_of_policies() {
             return Some(Flaw::Policy(flaw));
         }
-        self.flaw_of_methods()
+        if let Some(flaw) = self.flaw_of_methods() {
+            return Some(flaw);
+        }
+        if let Some(split) = &self.split
+            && let Some(wrong) = split.flaw()
+        {
+            return Some(Flaw::Split(wrong));
+        }
+        None
     }
 
     const fn flaw_of_policies(&self) -> Option<PolicyFlaw> {
@@ -231,9 +242,11 @@ impl Rule {
     /// The first field that cannot be, and why.
     pub fn check(&self) -> Result<(), FieldError> {
         match self.flaw() {
-            None => match &self.split {
-                Some(split) => split.check().map_err(|error| error.within("split")),
-                None => Ok(()),
+            None => Ok(()),
+            // In more words than a constant has.
+            Some(flaw @ Flaw::Split(_)) => match self.split.as_ref().map(Split::check) {
+                Some(Err(error)) => Err(error.within("split")),
+                _ => Err(flaw.error(self)),
             },
             Some(Flaw::Pair) => check_pair(self.class, self.lane, "lane"),
             Some(flaw) => Err(flaw.error(self)),
@@ -273,7 +286,9 @@ impl Flaw {
             Self::MethodName(_) | Self::MethodTwice(_) => "name",
             Self::MethodHashOn(_) | Self::HashOnStream(_) => "hash_on",
             Self::RetryOfStream(_) => "idempotent",
-            Self::Admission(wrong) | Self::MethodAdmission(_, wrong) => wrong.field,
+            Self::Admission(wrong) | Self::MethodAdmission(_, wrong) | Self::Split(wrong) => {
+                wrong.field
+            }
             Self::Policy(flaw) | Self::MethodPolicy(_, flaw) => flaw.field,
         }
     }
@@ -324,7 +339,9 @@ impl Flaw {
                 "takes a stream, which cannot be sent twice; leave `idempotent` out, or give \
                  `retry` to the other methods alone"
             }
-            Self::Admission(wrong) | Self::MethodAdmission(_, wrong) => wrong.reason,
+            Self::Admission(wrong) | Self::MethodAdmission(_, wrong) | Self::Split(wrong) => {
+                wrong.reason
+            }
             Self::Policy(flaw) | Self::MethodPolicy(_, flaw) => flaw.reason,
         }
     }

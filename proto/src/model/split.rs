@@ -2,6 +2,8 @@
 //! percent, and by a header that forces one of them. Pure: who may be called at all, and what
 //! happens where nobody of a part can be, is decided beside the endpoints.
 
+mod flaw;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -52,6 +54,16 @@ pub struct HeaderMatch {
 }
 
 impl Split {
+    /// By the label `version`; a part without endpoints falls to the others.
+    #[must_use]
+    pub const fn by_version(parts: &'static [SplitPart]) -> Self {
+        Self {
+            label: Cow::Borrowed(DEFAULT_LABEL),
+            parts: Cow::Borrowed(parts),
+            strict: false,
+        }
+    }
+
     /// The part that a header of the call forces: the first whose header it has.
     pub fn forced(&self, has: impl Fn(&HeaderMatch) -> bool) -> Option<usize> {
         let forces = |part: &SplitPart| part.header.as_ref().is_some_and(&has);
@@ -133,6 +145,16 @@ impl Split {
 }
 
 impl SplitPart {
+    /// So many of a hundred calls go to endpoints with this value, and no header forces it.
+    #[must_use]
+    pub const fn of(value: &'static str, percent: u32) -> Self {
+        Self {
+            value: Cow::Borrowed(value),
+            percent,
+            header: None,
+        }
+    }
+
     fn from_wire(part: wire::SplitPart) -> Self {
         let header = !(part.header.is_empty() && part.header_value.is_empty());
         Self {
@@ -261,6 +283,8 @@ mod tests {
 
     fn read(parts: Vec<wire::SplitPart>) -> Result<Split, FieldError> {
         let split = Split::from_wire(split(parts));
+        // What rustc refuses and what all others refuse is the same.
+        assert_eq!(split.flaw().is_some(), split.check().is_err(), "{split:?}");
         split.check().map(|()| split)
     }
 
@@ -309,7 +333,9 @@ mod tests {
             label: long,
             ..split(vec![one()])
         };
-        assert_eq!(Split::from_wire(label).check().unwrap_err().path, "label");
+        let label = Split::from_wire(label);
+        assert_eq!(label.check().unwrap_err().path, "label");
+        assert_eq!(label.flaw().map(|it| it.field), Some("split.label"));
         let text = read(vec![part("v1", 90), part("v2", 9)]).unwrap_err();
         let text = text.to_string();
         assert!(text.contains("99 together; they must be 100"), "{text}");

@@ -8,7 +8,8 @@
 ///
 /// use sidelane::define_service_routing;
 /// use sidelane::routing::{
-///     Breaker, General, Internal, MethodRule, Retry, RouteTable, Rule, ServiceRouting,
+///     Balancing, Breaker, General, Internal, MethodRule, Retry, RouteTable, Rule, ServiceRouting,
+///     Split, SplitPart,
 /// };
 ///
 /// define_service_routing!(
@@ -25,6 +26,8 @@
 ///     max_timeout = Duration::from_secs(10),
 ///     retry = Retry { attempts: 4, ..Retry::DEFAULT },
 ///     breaker = Breaker { consecutive_failures: 10, ..Breaker::DEFAULT },
+///     balancing = Balancing { slow_start: Some(Duration::from_secs(10)), ..Balancing::NONE },
+///     split = Split::by_version(const { &[SplitPart::of("v1", 90), SplitPart::of("v2", 10)] }),
 ///     methods = [
 ///         MethodRule::unary("GetOrder").idempotent(),
 ///         MethodRule::unary("PlaceOrder"),
@@ -36,7 +39,10 @@
 /// pub static ROUTES: RouteTable = RouteTable::new(RULES);
 ///
 /// assert_eq!(Orders::NAME, "shop.v1.Orders");
-/// assert_eq!(ROUTES.rules().next().unwrap().timeout, Some(Duration::from_secs(2)));
+/// let rule = ROUTES.rules().next().unwrap();
+/// assert_eq!(rule.timeout, Some(Duration::from_secs(2)));
+/// assert_eq!(rule.balancing.slow_start, Some(Duration::from_secs(10)));
+/// assert_eq!(rule.split.as_ref().unwrap().parts[1].percent, 10);
 /// ```
 ///
 /// | field | what it is |
@@ -56,8 +62,13 @@
 /// | `breaker` | when an endpoint that fails is left alone: [`Breaker::DEFAULT`](crate::routing::Breaker::DEFAULT) |
 /// | `outlier` | when one that fails more than the others is: [`Outlier::DEFAULT`](crate::routing::Outlier::DEFAULT) |
 /// | `admission` | what is admitted of its calls, an [`Admission`](crate::routing::Admission): all |
+/// | `balancing` | what decides beside the strategy, a [`Balancing`](crate::routing::Balancing): nothing |
+/// | `split` | how calls are split between versions, a [`Split`](crate::routing::Split): not at all |
 ///
-/// The fields come in any order. The last eight may be left out, and one of the two before them
+/// Whatever the options of a `.proto` can say of a service, a field says too; what they say of a
+/// method is said by its [`MethodRule`](crate::routing::MethodRule).
+///
+/// The fields come in any order. The last ten may be left out, and one of the two before them
 /// must be.
 ///
 /// ```compile_fail
@@ -159,6 +170,17 @@ macro_rules! define_service_routing {
         @read [$n [$($x)* (ADMISSION: $crate::routing::Admission = $v)]]
         $a $b $c $d $e $f $g $h $i $j $k $l; $($rest)*
     } };
+    (@read [$n:tt [$($x:tt)*]] $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt $k:tt $l:tt;
+        balancing = $v:expr, $($rest:tt)*) => { $crate::define_service_routing! {
+        @read [$n [$($x)* (BALANCING: $crate::routing::Balancing = $v)]]
+        $a $b $c $d $e $f $g $h $i $j $k $l; $($rest)*
+    } };
+    (@read [$n:tt [$($x:tt)*]] $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt $k:tt $l:tt;
+        split = $v:expr, $($rest:tt)*) => { $crate::define_service_routing! {
+        @read [$n [$($x)* (SPLIT: $crate::routing::__private::Option<$crate::routing::Split> =
+            $crate::routing::__private::Option::Some($v))]]
+        $a $b $c $d $e $f $g $h $i $j $k $l; $($rest)*
+    } };
 
     // All is read: the last comma may have been there already.
     (@read $n:tt $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt $k:tt $l:tt; $(,)?) => {
@@ -177,7 +199,7 @@ macro_rules! define_service_routing {
         "define_service_routing!: `", ::core::stringify!($field), "` is no field; fields are \
          category, connection, swimlane, secure, persistent, load_balancing, \
          load_balancing_custom, service, timeout, max_timeout, retry, methods, admission, \
-         breaker, outlier"
+         breaker, outlier, balancing, split"
     )); };
     (@read $n:tt $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt $k:tt $l:tt;
         $first:tt $($rest:tt)*) => { ::core::compile_error!(::core::concat!(
