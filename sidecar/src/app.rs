@@ -106,6 +106,9 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
     }
     compiled_services(routes)?;
     for rule in routes.rules() {
+        // What rustc cannot check of a rule that was written by hand.
+        rule.check()
+            .map_err(|error| format!("{} ({}): {error}", rule.service, rule.origin))?;
         strategies
             .check(rule)
             .map_err(|error| format!("{} ({}): {error}", rule.service, rule.origin))?;

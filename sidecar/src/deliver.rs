@@ -381,7 +381,8 @@ impl Watched<'_> {
             // What a unary call says comes with its trailers; of a stream, that it begins must do.
             Answer::Begun(_) => (self.unary != Some(true)).then_some(Verdict::Success),
             Answer::Failed(error) => verdict_of_error(error, sent),
-            Answer::DeadlineOver => Some(Verdict::Failure),
+            // A quiet stream is as good as any: its head may wait for the first event.
+            Answer::DeadlineOver => (self.unary != Some(false)).then_some(Verdict::Failure),
             Answer::CallerGone => None,
         };
         self.judge(verdict, now);

@@ -247,7 +247,8 @@ impl Stack {
                             }
                             tried.extend(node);
                             ran = Some(refusal);
-                            delivery.previous = number;
+                            // Those that went nowhere nobody has seen.
+                            delivery.previous += 1;
                             delivery.upload.rewind();
                             continue;
                         }

@@ -82,8 +82,16 @@ pub enum Change {
 #[derive(Debug, Clone, Copy)]
 enum State {
     Closed,
-    Open { until: Instant },
-    HalfOpen { probes: u32, successes: u32 },
+    Open {
+        until: Instant,
+    },
+    HalfOpen {
+        probes: u32,
+        successes: u32,
+        /// When probes that have said nothing by then no longer hold others back: a stream may be
+        /// silent for as long as it likes, and a call need have no deadline.
+        silent: Instant,
+    },
 }
 
 #[derive(Debug)]
@@ -156,9 +164,18 @@ impl Circuit {
             State::Closed => Stand::Closed,
             State::Open { until } if now < until => Stand::Open(until),
             State::Open { .. } => Stand::HalfOpen { free: true },
-            State::HalfOpen { probes, .. } => Stand::HalfOpen {
-                free: probes < self.settings.probes,
+            State::HalfOpen { probes, silent, .. } => Stand::HalfOpen {
+                free: probes < self.settings.probes || now >= silent,
             },
+        }
+    }
+
+    /// When it is to be looked at again, though nobody tells anything.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        match self.state {
+            State::Closed => None,
+            State::Open { until } => Some(until),
+            State::HalfOpen { silent, .. } => Some(silent),
         }
     }
 
@@ -175,20 +192,33 @@ impl Circuit {
     /// and what comes of it is not asked for.
     pub(super) fn enter(&mut self, now: Instant) -> (Option<Ticket>, Option<Change>) {
         let mut change = None;
-        if let State::Open { until } = self.state
-            && now >= until
-        {
-            self.state = State::HalfOpen {
-                probes: 0,
-                successes: 0,
-            };
-            change = Some(Change::HalfOpened);
+        let silent = now + self.settings.open;
+        match &mut self.state {
+            State::Open { until } if now >= *until => {
+                self.state = State::HalfOpen {
+                    probes: 0,
+                    successes: 0,
+                    silent,
+                };
+                change = Some(Change::HalfOpened);
+            }
+            // What these still say is of another time.
+            State::HalfOpen {
+                probes, silent: by, ..
+            } if *probes >= self.settings.probes && now >= *by => {
+                *probes = 0;
+                self.epoch = self.epoch.wrapping_add(1);
+            }
+            _ => {}
         }
         let epoch = self.epoch;
         let ticket = match &mut self.state {
             State::Closed => Some(Ticket::plain(epoch)),
-            State::HalfOpen { probes, .. } if *probes < self.settings.probes => {
+            State::HalfOpen {
+                probes, silent: by, ..
+            } if *probes < self.settings.probes => {
                 *probes += 1;
+                *by = silent;
                 Some(Ticket { epoch, probe: true })
             }
             State::Open { .. } | State::HalfOpen { .. } => None,
@@ -221,7 +251,9 @@ impl Circuit {
         };
         match &mut self.state {
             State::Closed => self.count(success, random, now),
-            State::HalfOpen { probes, successes } if ticket.probe => {
+            State::HalfOpen {
+                probes, successes, ..
+            } if ticket.probe => {
                 *probes = probes.saturating_sub(1);
                 if !success {
                     return Some(self.open(Cause::Probe, random, now));
@@ -230,6 +262,13 @@ impl Circuit {
                 (*successes >= self.settings.successes).then(|| self.close(now))
             }
             State::Open { .. } | State::HalfOpen { .. } => None,
+        }
+    }
+
+    /// Nothing opens it any more: what is open is let go.
+    pub(super) fn release(&mut self, now: Instant) {
+        if !matches!(self.state, State::Closed) {
+            self.close(now);
         }
     }
 

@@ -48,13 +48,19 @@ impl Hub {
     pub fn set_breaker(&mut self, written: Option<Breaker>, outlier: Outlier, now: Instant) {
         self.outlier = outlier;
         let breaker = written.unwrap_or(Breaker::DEFAULT);
-        if self.breaker == breaker && self.refuses == written.is_some() {
+        // Switched off in an emergency: nobody waits for a probe then.
+        let all_off = breaker.off && outlier.off;
+        if self.breaker == breaker && self.refuses == written.is_some() && !all_off {
             return;
         }
         self.breaker = breaker;
         self.refuses = written.is_some();
         for held in &self.held {
-            held.load.circuit().tune(breaker, now);
+            let mut circuit = held.load.circuit();
+            circuit.tune(breaker, now);
+            if all_off {
+                circuit.release(now);
+            }
         }
         self.trips.changed(None);
     }
@@ -95,16 +101,16 @@ impl Hub {
         (self.due.probe, self.due.now) = (None, false);
         for slot in 0..self.held.len() {
             let held = &mut self.held[slot];
-            let (stand, epoch) = {
+            let (stand, due, epoch) = {
                 let circuit = held.load.circuit();
-                (circuit.stand(now), circuit.epoch())
+                (circuit.stand(now), circuit.due(), circuit.epoch())
             };
             held.epoch = epoch;
             held.guarded = stand != Stand::Closed;
             held.blocked = matches!(stand, Stand::Open(_) | Stand::HalfOpen { free: false });
             self.due.now |= matches!(stand, Stand::HalfOpen { free: true });
-            if let Stand::Open(until) = stand {
-                let first = self.due.probe.map_or(until, |probe| probe.min(until));
+            if let Some(due) = due.filter(|_| held.blocked) {
+                let first = self.due.probe.map_or(due, |probe| probe.min(due));
                 self.due.probe = Some(first);
             }
             self.regroup(slot);

@@ -49,6 +49,10 @@ pub fn again(
         && deadline.is_none_or(|deadline| deadline > now)
 }
 
+/// The longest pause that a server may ask for. A call is not held open for more than that: a stream
+/// need have no deadline.
+pub const LONGEST_PUSHBACK: Duration = Duration::from_secs(60);
+
 /// After which pause a call that may have run is made again. `random` is any number from 0 to 1. A
 /// pause that would last until the deadline is not worth making.
 ///
@@ -69,8 +73,8 @@ pub fn repeat(
         .saturating_mul(1 << (attempt.number - 1).min(16));
     let pause = match pushback {
         Pushback::Silent => doubled.min(retry.max_pause).mul_f64(random.clamp(0.0, 1.0)),
-        Pushback::After(pause) => pause,
-        Pushback::Never => return Err(Some(Withheld::Pushback)),
+        Pushback::After(pause) if pause <= LONGEST_PUSHBACK => pause,
+        Pushback::After(_) | Pushback::Never => return Err(Some(Withheld::Pushback)),
     };
     let in_time = |deadline: Instant| deadline.saturating_duration_since(now) > pause;
     if deadline.is_none_or(in_time) {
@@ -174,5 +178,12 @@ mod tests {
             assert_eq!(asked(refused), Err(Some(Withheld::Pushback)), "{refused}");
         }
         assert_eq!(pushback(None), Pushback::Silent);
+        // Not even where there is all the time in the world.
+        let asked = |milliseconds| {
+            let pushback = Pushback::After(Duration::from_millis(milliseconds));
+            repeat(GOOD, FIVE, pushback, None, now, 1.0)
+        };
+        assert_eq!(asked(60_000), Ok(LONGEST_PUSHBACK));
+        assert_eq!(asked(60_001), Err(Some(Withheld::Pushback)));
     }
 }

@@ -95,6 +95,29 @@ fn it_opens_when_fewer_than_half_of_twenty_calls_succeed() {
 }
 
 #[test]
+fn a_probe_that_says_nothing_makes_room_for_another() {
+    let mut trial = Trial::new(DEFAULT);
+    trial.calls("-----");
+    trial.wait(DEFAULT.open);
+    let (silent, _) = trial.circuit.enter(trial.now);
+    let silent = silent.unwrap();
+    trial.wait(DEFAULT.open - Duration::from_nanos(1));
+    assert_eq!(trial.stand(), Stand::HalfOpen { free: false });
+    assert_eq!(
+        trial.circuit.due(),
+        Some(trial.now + Duration::from_nanos(1))
+    );
+    trial.wait(Duration::from_nanos(1));
+    assert_eq!(trial.stand(), Stand::HalfOpen { free: true });
+    assert_eq!(trial.call(true), None);
+    // What the first says after all is of another time, and gives nothing back.
+    let late = trial.circuit.tell(silent, Verdict::Failure, 0.0, trial.now);
+    assert_eq!(late, None);
+    assert!(!trial.circuit.abandon(silent));
+    assert_eq!(trial.call(true), Some(Change::Closed));
+}
+
+#[test]
 fn half_open_lets_one_probe_through_and_two_successes_close_it() {
     let mut trial = Trial::new(DEFAULT);
     trial.calls("-----");
@@ -236,10 +259,11 @@ struct Model {
     run: u32,
     open: bool,
     probes: u32,
+    last: Option<Instant>,
 }
 
 proptest! {
-    /// Whatever calls come and end in whatever order: no more probes than allowed are under way, no
+    /// Whatever calls come and end in whatever order: no more probes than allowed are waited for, no
     /// call enters while it is open, and it opens at the latest with the run that it is set to.
     #[test]
     fn no_sequence_breaks_its_promises(
@@ -255,8 +279,14 @@ proptest! {
             now += Duration::from_millis(pause);
             match what {
                 0 | 1 => {
-                    let stand = circuit.stand(now);
+                    let (stand, epoch) = (circuit.stand(now), circuit.epoch());
                     let (ticket, _) = circuit.enter(now);
+                    // Only those that were silent for as long as it is open make room unheard.
+                    if circuit.epoch() != epoch {
+                        prop_assert_eq!(model.probes, probes);
+                        prop_assert!(now >= model.last.unwrap() + settings.open);
+                        model.probes = 0;
+                    }
                     prop_assert_eq!(
                         ticket.is_some(),
                         matches!(stand, Stand::Closed | Stand::HalfOpen { free: true })
@@ -264,6 +294,7 @@ proptest! {
                     if let Some(ticket) = ticket {
                         prop_assert_eq!(ticket.is_probe(), model.open);
                         model.probes += u32::from(ticket.is_probe());
+                        model.last = Some(now);
                         under_way.push(ticket);
                     }
                     prop_assert!(model.probes <= probes);

@@ -164,6 +164,49 @@ fn breakers_may_open_on_all_of_a_hub_and_then_the_call_says_so() {
 }
 
 #[test]
+fn a_probe_that_hangs_shuts_nobody_out_for_ever() {
+    let mut hub = hub_of(&["a"]);
+    let now = Instant::now();
+    refuses(&mut hub, now);
+    for _ in 0..5 {
+        call(&mut hub, now, |_| FAILS);
+    }
+    let due = now + 5 * SECOND;
+    let hangs = hub.pick(&INTERNAL, 7, due).unwrap();
+    assert!(hub.pick(&INTERNAL, 7, due).is_err());
+    let later = due + 5 * SECOND;
+    assert_eq!(call(&mut hub, later, |_| WORKS).as_deref(), Some("a"));
+    assert_eq!(call(&mut hub, later, |_| WORKS).as_deref(), Some("a"));
+    assert_eq!(hub.tripped(), 0);
+    drop(hangs);
+    assert_eq!(share(&mut hub, 10, later, "a"), 10);
+}
+
+#[test]
+fn with_breaker_and_outlier_off_what_is_open_closes_at_once() {
+    let mut hub = hub_of(&["a", "b"]);
+    let now = Instant::now();
+    refuses(&mut hub, now);
+    for _ in 0..10 {
+        call(&mut hub, now, |_| FAILS);
+    }
+    assert!(hub.pick(&INTERNAL, 7, now).is_err());
+    let off = Breaker {
+        off: true,
+        ..Breaker::DEFAULT
+    };
+    // The breaker alone: what is open waits for its probe.
+    hub.set_breaker(Some(off), Outlier::DEFAULT, now);
+    assert!(hub.pick(&INTERNAL, 7, now).is_err());
+    let outlier = Outlier {
+        off: true,
+        ..Outlier::DEFAULT
+    };
+    hub.set_breaker(Some(off), outlier, now);
+    assert_eq!(share(&mut hub, 10, now, "a"), 5);
+}
+
+#[test]
 fn where_no_rule_writes_one_all_are_asked_when_all_are_open() {
     let mut hub = hub_of(&["a", "b"]);
     let now = Instant::now();
