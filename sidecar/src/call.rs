@@ -183,7 +183,7 @@ impl Call {
     /// Takes its key from this header, which its rule names, where it brings no other.
     pub fn key_by(&mut self, parts: &Parts, header: Option<&str>) {
         if let (None, Some(header)) = (self.hash, header) {
-            let value = parts.headers.get(header);
+            let value = values_of(&parts.headers, header).next();
             self.hash = value.map(|value| hash_key(value.as_bytes()));
         }
     }
@@ -260,6 +260,17 @@ pub fn strip_mesh_headers(headers: &mut HeaderMap) {
     }
 }
 
+/// The values of a header that a rule names. It looks at each header instead of hashing the name,
+/// which must be read and checked for that: calls have a handful of headers.
+pub fn values_of<'a>(
+    headers: &'a HeaderMap,
+    name: &'a str,
+) -> impl Iterator<Item = &'a HeaderValue> {
+    let all = headers.iter();
+    all.filter(|(known, _)| known.as_str().eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
+}
+
 /// Takes out what belongs to the mesh from what an app answered; most answers have nothing.
 pub fn strip_answer(headers: &mut HeaderMap) {
     if headers.keys().any(is_mesh_header) {
@@ -287,19 +298,31 @@ fn read_timeout(value: &[u8]) -> Option<Duration> {
     })
 }
 
-/// Writes what is left of a call's time as a `grpc-timeout`, rounded down, never zero.
+/// Writes what is left of a call's time as a `grpc-timeout`, rounded down by less than a hundredth,
+/// never zero. Calls with the same limit so send the same few values, which HTTP/2's table of headers
+/// then holds: one byte each instead of a new entry, for which another must go.
 #[must_use]
 pub fn write_timeout(left: Duration) -> HeaderValue {
-    const MOST: u128 = 99_999_999;
-    let text = if left.as_micros() <= MOST {
-        format!("{}u", left.as_micros().max(1))
-    } else if left.as_millis() <= MOST {
-        format!("{}m", left.as_millis())
-    } else {
-        format!("{}S", u128::from(left.as_secs()).min(MOST))
+    const MOST: u64 = 99_999_999;
+    let micros = u64::try_from(left.as_micros()).unwrap_or(u64::MAX);
+    let (number, unit) = match micros {
+        0..1_000 => (micros.max(1), b'u'),
+        1_000..10_000 => (micros / 10 * 10, b'u'),
+        10_000..100_000 => (micros / 100 * 100, b'u'),
+        _ if micros / 1_000 <= MOST => (micros / 1_000, b'm'),
+        _ => (left.as_secs().min(MOST), b'S'),
     };
+    // Eight digits and a unit.
+    let mut text = [unit; 9];
+    let mut begins = text.len() - 1;
+    let mut rest = number;
+    while rest > 0 && begins > 0 {
+        begins -= 1;
+        text[begins] = b'0' + (rest % 10).to_le_bytes()[0];
+        rest /= 10;
+    }
     // Digits and a letter are always a header value.
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("1u"))
+    HeaderValue::from_bytes(&text[begins..]).unwrap_or(HeaderValue::from_static("1u"))
 }
 
 fn printable(value: &HeaderValue) -> String {
@@ -355,6 +378,14 @@ mod tests {
     }
 
     #[test]
+    fn a_header_that_a_rule_names_is_found_in_any_case_with_all_its_values() {
+        let (_, parts) = read("/a.B/C", &[GRPC, ("x-user", "1"), ("x-user", "2")]).unwrap();
+        let of = |name| -> Vec<&HeaderValue> { values_of(&parts.headers, name).collect() };
+        assert_eq!(of("X-User"), ["1", "2"]);
+        assert!(of("x-use").is_empty() && of("x-users").is_empty());
+    }
+
+    #[test]
     fn timeouts_are_read_in_every_unit_and_refused_otherwise() {
         let cases = [
             ("1H", 3_600_000_000_000_u128),
@@ -382,12 +413,27 @@ mod tests {
         let cases = [
             (Duration::ZERO, "1u"),
             (Duration::from_nanos(1_999), "1u"),
-            (Duration::from_millis(1_500), "1500000u"),
+            (Duration::from_micros(999), "999u"),
+            (Duration::from_micros(1_239), "1230u"),
+            (Duration::from_micros(99_999), "99900u"),
+            (Duration::from_millis(1_500), "1500m"),
+            (Duration::from_micros(1_999_999), "1999m"),
             (Duration::from_secs(100), "100000m"),
-            (Duration::from_secs(100_000), "100000S"),
+            (Duration::from_millis(99_999_999), "99999999m"),
+            (Duration::from_millis(100_000_000), "100000S"),
+            (Duration::MAX, "99999999S"),
         ];
         for (left, text) in cases {
             assert_eq!(write_timeout(left), text);
+        }
+    }
+
+    #[test]
+    fn less_than_a_hundredth_of_what_is_left_is_lost() {
+        for micros in [1, 9, 99, 1_009, 9_999, 10_099, 99_999, 100_999, 5_000_999] {
+            let left = Duration::from_micros(micros);
+            let read = read_timeout(write_timeout(left).as_bytes()).unwrap();
+            assert!(read <= left && left - read < left / 100 + Duration::from_nanos(1));
         }
     }
 

@@ -33,6 +33,8 @@ use crate::telemetry::{LaneCounters, Outcome, Stall};
 const NO_STATUS: u16 = 17;
 /// `RESOURCE_EXHAUSTED` and `UNAVAILABLE`: said by one who is there and cannot serve.
 const NOT_HERE: [u16; 2] = [8, UNAVAILABLE];
+/// The status of a call that went well.
+const OK: u16 = 0;
 /// The status UNAVAILABLE.
 const UNAVAILABLE: u16 = 14;
 /// What a peer sidecar says of a callee that broke the call off or did not answer in time: UNKNOWN,
@@ -143,8 +145,13 @@ impl Delivery<'_> {
         };
         self.upload.in_lane(seat.link().counters.as_ref());
         let answer = await_answer(self.upload, &mut to, response, self.respond, self.clock).await;
+        // Read once: a look-up of a header takes longer than anything that is done with this one.
+        let early = match &answer {
+            Answer::Begun(head) => head.headers().get(STATUS_HEADER).map(status_of),
+            _ => None,
+        };
         if let Some(watched) = watched {
-            watched.begun(&answer, sent, Instant::now());
+            watched.begun(&answer, early, sent, Instant::now());
         }
         match answer {
             Answer::Begun(answer) => {
@@ -157,7 +164,7 @@ impl Delivery<'_> {
                     return self.trailers_only(response, callee, to_app);
                 }
                 let watched = watched.map(|watched| (watched, sent));
-                self.stream(&mut to, response, body, (callee, to_app), watched)
+                self.stream(&mut to, (response, early), body, (callee, to_app), watched)
                     .await
             }
             Answer::Failed(ForwardError::Reset(h2::Reason::CANCEL)) if self.time_is_over() => {
@@ -286,13 +293,12 @@ impl Delivery<'_> {
     async fn stream(
         &mut self,
         to: &mut h2::SendStream<Bytes>,
-        response: Response<()>,
+        (response, early): (Response<()>, Option<u16>),
         body: RecvStream,
         (callee, to_app): (Callee<'_>, bool),
         watched: Option<(Watched<'_>, Instant)>,
     ) -> Attempt {
         let gone = Attempt::Ended(Outcome::Cancelled);
-        let early = response.headers().get(STATUS_HEADER).map(status_of);
         let grpc = early.is_some() || is_grpc(response.headers());
         let Ok(mut caller) = self.respond.send_response(response, false) else {
             return gone;
@@ -300,11 +306,15 @@ impl Delivery<'_> {
         self.committed = true;
         let to_caller = (&mut caller, Stall::of_open(self.lane));
         let ended = stream_answer(self.upload, to, body, to_caller, self.clock).await;
+        let late = match &ended {
+            End::Trailers(trailers) => trailers.get(STATUS_HEADER).map(status_of),
+            _ => None,
+        };
         if let Some((watched, sent)) = watched {
-            watched.ended(&ended, early, sent);
+            watched.ended(&ended, (early, late), sent);
         }
         let failure = match ended {
-            End::Trailers(mut trailers) => match trailers.get(STATUS_HEADER).map(status_of) {
+            End::Trailers(mut trailers) => match late {
                 None if grpc && early.is_none() && !self.plain => {
                     forward_failure(self.service, callee, &ForwardError::Unfinished)
                 }
@@ -360,12 +370,12 @@ impl Delivery<'_> {
 impl Watched<'_> {
     /// Tells the endpoint's load and its breaker how an answer began. What the callee did not look
     /// at says nothing: its link was going away.
-    fn begun(&self, answer: &Answer, sent: Instant, now: Instant) {
+    fn begun(&self, answer: &Answer, early: Option<u16>, sent: Instant, now: Instant) {
         let took = now.saturating_duration_since(sent);
         // The head of a stream says nothing of how long the endpoint takes.
         if self.unary != Some(false) {
             match answer {
-                Answer::Begun(head) if NOT_HERE.contains(&status(head.headers())) => {
+                Answer::Begun(_) if early.is_some_and(|status| NOT_HERE.contains(&status)) => {
                     self.load.failed(took, now);
                 }
                 // A head may wait for the first event of a stream that the rule does not know as
@@ -377,7 +387,7 @@ impl Watched<'_> {
             }
         }
         let verdict = match answer {
-            Answer::Begun(head) if head.body().is_end_stream() => verdict_of(head.headers()),
+            Answer::Begun(head) if head.body().is_end_stream() => verdict_of(head.headers(), early),
             // What a unary call says comes with its trailers; of a stream, that it begins must do.
             Answer::Begun(_) => (self.unary != Some(true)).then_some(Verdict::Success),
             Answer::Failed(error) => verdict_of_error(error, sent),
@@ -389,10 +399,10 @@ impl Watched<'_> {
     }
 
     /// Tells the endpoint's breaker how an answer ended that had begun. `early` is a status that
-    /// came with the head.
-    fn ended(&self, end: &End, early: Option<u16>, sent: Instant) {
+    /// came with the head, `late` one that came with the trailers.
+    fn ended(&self, end: &End, (early, late): (Option<u16>, Option<u16>), sent: Instant) {
         let verdict = match (end, early) {
-            (End::Trailers(trailers), None) => verdict_of(trailers),
+            (End::Trailers(trailers), None) => verdict_of(trailers, late),
             (End::Trailers(_) | End::NoTrailers, Some(status)) => Some(verdict_of_status(status)),
             (End::Failed(error), _) => verdict_of_error(error, sent),
             (End::NoTrailers, None) | (End::DeadlineOver, _) => Some(Verdict::Failure),
@@ -408,12 +418,18 @@ impl Watched<'_> {
     }
 }
 
-/// What a whole answer says of its endpoint. A refusal by the mesh before delivery says nothing.
-fn verdict_of(headers: &HeaderMap) -> Option<Verdict> {
+/// What a whole answer with this status says of its endpoint. A refusal by the mesh before delivery
+/// says nothing.
+fn verdict_of(headers: &HeaderMap, status: Option<u16>) -> Option<Verdict> {
+    let status = status.unwrap_or(NO_STATUS);
+    // Nobody refuses with OK, and nearly every answer is.
+    if status == OK {
+        return Some(Verdict::Success);
+    }
     match peer_refusal(headers) {
         Some(Processed::No) => None,
-        Some(Processed::Maybe) if BROKEN.contains(&status(headers)) => Some(Verdict::Failure),
-        _ => Some(verdict_of_status(status(headers))),
+        Some(Processed::Maybe) if BROKEN.contains(&status) => Some(Verdict::Failure),
+        _ => Some(verdict_of_status(status)),
     }
 }
 

@@ -30,6 +30,7 @@ pub mod embedded;
 pub mod ending;
 pub mod explain;
 pub mod forward;
+mod hash;
 pub mod health;
 mod host;
 pub mod http2;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use sidelane_proto::model::endpoint::DEFAULT_WEIGHT;
 use sidelane_proto::model::{Rule, ServiceName};
 
+use crate::hash::QuickState;
 use crate::pool::Address;
 
 /// One service beside this sidecar.
@@ -23,7 +24,7 @@ pub struct LocalService {
 /// All services beside this sidecar.
 #[derive(Debug)]
 pub struct LocalServices {
-    services: HashMap<ServiceName, Arc<LocalService>>,
+    services: HashMap<ServiceName, Arc<LocalService>, QuickState>,
     /// In the order in which they were given.
     order: Vec<ServiceName>,
     weight: u32,
@@ -34,7 +35,7 @@ pub struct LocalServices {
 impl Default for LocalServices {
     fn default() -> Self {
         Self {
-            services: HashMap::new(),
+            services: HashMap::default(),
             order: Vec::new(),
             weight: DEFAULT_WEIGHT,
             labels: BTreeMap::new(),

@@ -15,7 +15,7 @@ use sidelane_proto::model::{
 use crate::admission::{Asked, Place};
 use crate::admit::admit;
 use crate::balance::{InFlight, PickError, Strategy, Verdict, Wanted};
-use crate::call::{Call, CallError, Caller};
+use crate::call::{Call, CallError, Caller, values_of};
 use crate::classify::{self, Classified, ClassifyError};
 use crate::deliver::Watched;
 use crate::local::LocalService;
@@ -183,7 +183,7 @@ impl Stack {
             return None;
         }
         let forced = split.forced(|header| {
-            let mut values = headers.get_all(&*header.name).iter();
+            let mut values = values_of(headers, &header.name);
             values.any(|value| value.as_bytes() == header.value.as_bytes())
         });
         let strategy = self.strategy(classified);

@@ -17,7 +17,7 @@ pub use gate::{Entered, Gate, Place};
 pub use gradient::{End, Gradient, Sample, Seen};
 use rate::{Rate, Share};
 
-use crate::call::hash_key;
+use crate::call::{hash_key, values_of};
 use crate::rules::Said;
 use crate::telemetry::AdmissionCounters;
 
@@ -269,7 +269,7 @@ fn is_meant(fault: &Fault, headers: &HeaderMap) -> bool {
     let Some(name) = fault.header.as_deref() else {
         return true;
     };
-    let mut values = headers.get_all(name).iter();
+    let mut values = values_of(headers, name);
     match &fault.header_value {
         None => values.next().is_some(),
         Some(value) => values.any(|it| it.as_bytes() == value.as_bytes()),

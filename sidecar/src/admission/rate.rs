@@ -14,6 +14,8 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use sidelane_proto::model::{Lane, Limit, NodeId};
 
+use crate::hash::QuickState;
+
 /// Shares of one limit that have a bucket of their own. Those beyond it share one more.
 pub(super) const SHARES_LIMIT: usize = 4_096;
 /// When there is no room for another share, those that are full again are looked for this often.
@@ -45,7 +47,7 @@ pub(super) struct Rate {
 struct Buckets {
     /// Of all, where nothing has a share of its own; else of those beyond the bound.
     common: Bucket,
-    each: HashMap<Share, Bucket>,
+    each: HashMap<Share, Bucket, QuickState>,
     swept: Option<Instant>,
 }
 
@@ -94,7 +96,7 @@ impl Rate {
             told,
             buckets: Mutex::new(Buckets {
                 common,
-                each: HashMap::new(),
+                each: HashMap::default(),
                 swept: None,
             }),
         }

@@ -55,8 +55,9 @@ impl Hub {
         let slot = self.choose(wanted, Chance { random, now })?;
         if self.minds_nearness(wanted) {
             let near = self.rotation.kind(slot).near;
-            let reach = self.view(wanted).reach;
-            let spilled = reach.is_ok_and(|reach| near > reach.near);
+            // There is no circle within the first.
+            let spilled = near > Nearness::Zone
+                && self.view(wanted).reach.is_ok_and(|reach| near > reach.near);
             self.counters.spilled_picks += u64::from(spilled);
         }
         // A call that names its node must not take the turn that others wait for.

@@ -19,25 +19,37 @@ pub(super) struct Latency(Option<Estimate>);
 
 #[derive(Debug, Clone, Copy)]
 struct Estimate {
-    value: Duration,
+    /// In nanoseconds, of which a fraction may be left.
+    value: f64,
     at: Instant,
 }
 
 impl Latency {
     /// What is expected now. It sinks while nothing is heard: who was slow gets another chance.
     pub(super) fn at(&self, now: Instant) -> Option<Duration> {
+        self.expected(now)
+            .map(|nanoseconds| duration(nanoseconds).max(FLOOR))
+    }
+
+    fn expected(&self, now: Instant) -> Option<f64> {
         let Estimate { value, at } = self.0?;
-        Some(value.mul_f64(left(at, now)).max(FLOOR))
+        Some(value * left(at, now))
     }
 
     /// An answer came.
     pub(super) fn answered(&mut self, latency: Duration, now: Instant) {
-        let value = match (self.0, self.at(now)) {
-            (Some(before), Some(expected)) if latency < expected => {
+        let new = nanoseconds(latency);
+        let value = match self.0 {
+            Some(before) => {
                 let left = left(before.at, now);
-                before.value.mul_f64(left) + latency.mul_f64(1.0 - left)
+                let expected = before.value * left;
+                if new < expected.max(nanoseconds(FLOOR)) {
+                    expected + new * (1.0 - left)
+                } else {
+                    new
+                }
             }
-            _ => latency,
+            None => new,
         };
         self.set(value, now);
     }
@@ -50,15 +62,30 @@ impl Latency {
     /// The caller gave up waiting. That is news only where it waited longer than was expected.
     pub(super) fn given_up(&mut self, waited: Duration, now: Instant) {
         if self.at(now).is_none_or(|expected| waited > expected) {
-            self.set(waited, now);
+            self.set(nanoseconds(waited), now);
         }
     }
 
-    fn set(&mut self, value: Duration, now: Instant) {
+    fn set(&mut self, value: f64, now: Instant) {
         // Clocks of two threads may be read in one order and arrive in the other.
         let at = self.0.map_or(now, |before| before.at.max(now));
         self.0 = Some(Estimate { value, at });
     }
+}
+
+/// As a number to reckon with: [`Duration`] checks each product, which takes longer than it.
+#[allow(clippy::cast_precision_loss, reason = "exact for 104 days")]
+fn nanoseconds(time: Duration) -> f64 {
+    time.as_nanos() as f64
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "never negative, and what is too long becomes the longest"
+)]
+fn duration(nanoseconds: f64) -> Duration {
+    Duration::from_nanos(nanoseconds as u64)
 }
 
 /// How much of what was known at `then` still counts, between 0 and 1.

@@ -119,6 +119,9 @@ impl Among<'_> {
     fn sooner_of_two(&self, chance: Chance) -> Option<usize> {
         let rotation = &self.hub.rotation;
         let (one, other) = rotation.two_at_random(self.open(), self.tried, chance.random)?;
+        if one == other {
+            return Some(one);
+        }
         let latency = |slot: usize| self.hub.held[slot].load.latency(chance.now);
         let (first, second) = (latency(one), latency(other));
         let cost = |slot: usize, own: Option<_>, others: Option<_>| {

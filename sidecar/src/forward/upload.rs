@@ -16,6 +16,11 @@ use crate::turns::give_way;
 /// Bytes of a request that are kept for another attempt.
 pub const REPLAY_LIMIT: usize = 64 * 1024;
 
+/// Bytes of a request that go to a connection before it has given the stream any room, so that head
+/// and body leave in one write, and a call waits once less. They are kept for another attempt all the
+/// same, so they take no memory of their own.
+const AHEAD_LIMIT: usize = 16 * 1024;
+
 /// A request on its way.
 #[derive(Debug)]
 pub struct Upload {
@@ -37,6 +42,8 @@ pub struct Upload {
     lost: bool,
     /// The end was sent on this attempt.
     finished: bool,
+    /// Bytes that this attempt may still send before it is given room.
+    ahead: usize,
     /// Whether this attempt waits for room, for its lane's figures.
     stall: Stall,
 }
@@ -66,6 +73,7 @@ impl Upload {
             keeping: true,
             lost: false,
             finished: false,
+            ahead: AHEAD_LIMIT,
             stall: Stall::default(),
         }
     }
@@ -93,6 +101,7 @@ impl Upload {
         self.chunk = Bytes::new();
         self.sent = 0;
         self.finished = false;
+        self.ahead = AHEAD_LIMIT;
     }
 
     /// The answer has begun: nothing needs to be kept any longer.
@@ -181,21 +190,13 @@ impl Upload {
         context: &mut Context<'_>,
     ) -> Poll<Result<(), UploadError>> {
         let wanted = self.chunk.len();
-        to.reserve_capacity(wanted);
-        let mut room = to.capacity();
-        if room == 0 {
-            room = match to.poll_capacity(context) {
-                Poll::Ready(Some(Ok(room))) => room,
-                Poll::Ready(Some(Err(_)) | None) => {
-                    return Poll::Ready(Err(UploadError::Callee));
-                }
-                Poll::Pending => {
-                    self.stall.begins();
-                    return Poll::Pending;
-                }
-            };
-        }
-        self.stall.ends();
+        let room = if wanted <= self.ahead {
+            self.ahead -= wanted;
+            wanted
+        } else {
+            self.ahead = 0;
+            ready!(self.poll_room(to, context))?
+        };
         let part = self.chunk.split_to(room.min(wanted));
         let left = self.chunk.len();
         let end = left == 0 && self.sent == self.kept.len() && matches!(self.read, Some(None));
@@ -214,11 +215,134 @@ impl Upload {
         Poll::Ready(Ok(()))
     }
 
+    /// How much of the chunk the connection has room for.
+    fn poll_room(
+        &mut self,
+        to: &mut SendStream<Bytes>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<usize, UploadError>> {
+        to.reserve_capacity(self.chunk.len());
+        let mut room = to.capacity();
+        if room == 0 {
+            room = match to.poll_capacity(context) {
+                Poll::Ready(Some(Ok(room))) => room,
+                Poll::Ready(Some(Err(_)) | None) => {
+                    return Poll::Ready(Err(UploadError::Callee));
+                }
+                Poll::Pending => {
+                    self.stall.begins();
+                    return Poll::Pending;
+                }
+            };
+        }
+        self.stall.ends();
+        Poll::Ready(Ok(room))
+    }
+
     /// Gives the caller its window back. It fails only where the stream is over.
     fn release(&mut self) {
         if self.unreleased > 0 {
             let _ = self.from.flow_control().release_capacity(self.unreleased);
             self.unreleased = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use h2::{client, server};
+    use http::Request;
+    use tokio::io::duplex;
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    fn post() -> Request<()> {
+        Request::post("http://callee/a.B/C").body(()).unwrap()
+    }
+
+    /// An upload of a request with this body, whose caller's connection is driven.
+    async fn upload(body: Bytes) -> Upload {
+        let (near, far) = duplex(1024 * 1024);
+        let (sender, connection) = client::handshake(near).await.unwrap();
+        tokio::spawn(connection);
+        let mut connection = server::handshake(far).await.unwrap();
+        let (_response, mut to) = sender
+            .ready()
+            .await
+            .unwrap()
+            .send_request(post(), false)
+            .unwrap();
+        to.send_data(body, true).unwrap();
+        let (request, respond) = connection.accept().await.unwrap().unwrap();
+        tokio::spawn(async move {
+            let _held = (respond, _response);
+            while connection.accept().await.is_some() {}
+        });
+        Upload::new(request.into_body())
+    }
+
+    /// Sends it on a connection that stands still, then lets that go on. Returns whether all of it was
+    /// given to the connection before, and what arrived.
+    async fn sent(upload: &mut Upload) -> (bool, Vec<u8>) {
+        let (near, far) = duplex(1024 * 1024);
+        let (sender, connection) = client::handshake(near).await.unwrap();
+        let (_response, mut to) = sender
+            .ready()
+            .await
+            .unwrap()
+            .send_request(post(), false)
+            .unwrap();
+        let before = loop {
+            match poll_fn(|context| Poll::Ready(upload.poll(&mut to, context))).await {
+                Poll::Ready(sent) => break sent.is_ok(),
+                // It has read what it may not send yet.
+                Poll::Pending if upload.ahead == 0 && !upload.chunk.is_empty() => break false,
+                Poll::Pending => yield_now().await,
+            }
+        };
+        tokio::spawn(connection);
+        let callee = tokio::spawn(async move {
+            let mut connection = server::handshake(far).await.unwrap();
+            let (request, respond) = connection.accept().await.unwrap().unwrap();
+            tokio::spawn(async move { while connection.accept().await.is_some() {} });
+            let (mut body, mut all) = (request.into_body(), Vec::new());
+            while let Some(data) = body.data().await {
+                let data = data.unwrap();
+                body.flow_control().release_capacity(data.len()).unwrap();
+                all.extend_from_slice(&data);
+            }
+            drop(respond);
+            all
+        });
+        if !before {
+            poll_fn(|context| upload.poll(&mut to, context))
+                .await
+                .unwrap();
+        }
+        (before, callee.await.unwrap())
+    }
+
+    fn bytes(length: usize) -> Bytes {
+        (0..=u8::MAX).cycle().take(length).collect()
+    }
+
+    #[tokio::test]
+    async fn a_small_request_leaves_with_its_head_and_so_it_does_once_more() {
+        let body = bytes(AHEAD_LIMIT);
+        let mut upload = upload(body.clone()).await;
+        assert_eq!(sent(&mut upload).await, (true, body.to_vec()));
+        assert!(upload.replayable());
+        upload.rewind();
+        assert_eq!(sent(&mut upload).await, (true, body.to_vec()));
+    }
+
+    #[tokio::test]
+    async fn what_is_longer_waits_for_room_and_arrives_whole() {
+        let body = bytes(AHEAD_LIMIT + 1);
+        let mut upload = upload(body.clone()).await;
+        assert_eq!(sent(&mut upload).await, (false, body.to_vec()));
     }
 }

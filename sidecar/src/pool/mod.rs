@@ -26,6 +26,7 @@ pub use connect::{ConnectError, PEER_PROTOCOL};
 pub use key::{Address, Key, To};
 pub use link::{CloseCause, Link, Seat, Sent};
 
+use crate::hash::QuickState;
 use crate::identity::Own;
 use crate::kin::Kinship;
 use crate::lane::{MAX_AGE, settings};
@@ -106,7 +107,7 @@ pub struct Pool {
     observer: Arc<dyn Observer>,
     onward: Arc<Onward>,
     metrics: Arc<Metrics>,
-    slots: Mutex<HashMap<Key, Slot>>,
+    slots: Mutex<HashMap<Key, Slot, QuickState>>,
     tasks: Mutex<JoinSet<()>>,
     this: Weak<Self>,
 }
@@ -481,7 +482,7 @@ impl Pool {
         }
     }
 
-    fn slots(&self) -> MutexGuard<'_, HashMap<Key, Slot>> {
+    fn slots(&self) -> MutexGuard<'_, HashMap<Key, Slot, QuickState>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
