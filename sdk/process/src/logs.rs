@@ -5,7 +5,7 @@
 use std::io::{self, IsTerminal};
 use std::str::FromStr;
 
-use tracing::level_filters::LevelFilter;
+use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry, fmt};
@@ -26,6 +26,17 @@ pub enum LogError {
         given: String,
         /// The most similar one.
         nearest: &'static str,
+    },
+    /// A level that this program was built without.
+    #[error(
+        "this program was built without the log level {given:?}: the most is {most}; a build in \
+         profile dev has all of them"
+    )]
+    LeftOut {
+        /// As it was written.
+        given: String,
+        /// The most that it can log.
+        most: LevelFilter,
     },
     /// A directive for no target.
     #[error("{0:?} has no target before the `=`; write sidelane_sidecar=debug, or only debug")]
@@ -67,7 +78,7 @@ impl FromStr for Levels {
                 return Err(LogError::Twice(whom.to_owned()));
             }
             seen.push(target);
-            let level = level(word)?;
+            let level = level(word, STATIC_MAX_LEVEL)?;
             targets = match target {
                 "" => targets.with_default(level),
                 target => targets.with_target(target, level),
@@ -77,14 +88,19 @@ impl FromStr for Levels {
     }
 }
 
-fn level(word: &str) -> Result<LevelFilter, LogError> {
+/// Reads a level of a program that has levels up to `most` and no others.
+fn level(word: &str, most: LevelFilter) -> Result<LevelFilter, LogError> {
     let known = LEVELS.iter().find(|level| level.eq_ignore_ascii_case(word));
-    known
-        .and_then(|level| level.parse().ok())
-        .ok_or_else(|| LogError::UnknownLevel {
-            given: word.to_owned(),
-            nearest: nearest(word, LEVELS).unwrap_or_default(),
-        })
+    let level = known.and_then(|level| level.parse().ok());
+    let level = level.ok_or_else(|| LogError::UnknownLevel {
+        given: word.to_owned(),
+        nearest: nearest(word, LEVELS).unwrap_or_default(),
+    })?;
+    if level > most {
+        let given = word.to_owned();
+        return Err(LogError::LeftOut { given, most });
+    }
+    Ok(level)
 }
 
 /// Sets up the log of this process, with levels as [`Levels`] reads them.
@@ -119,6 +135,17 @@ mod tests {
         assert!(targets.would_enable("sidelane_sidecar::pool", &Level::DEBUG));
         let Levels(targets) = "OFF".parse().unwrap();
         assert!(!targets.would_enable("sidelane_sidecar", &Level::ERROR));
+    }
+
+    #[test]
+    fn a_level_that_was_left_out_is_refused_instead_of_saying_nothing() {
+        let error = level("trace", LevelFilter::DEBUG).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "this program was built without the log level \"trace\": the most is debug; a build in \
+             profile dev has all of them"
+        );
+        assert_eq!(level("debug", LevelFilter::DEBUG), Ok(LevelFilter::DEBUG));
     }
 
     #[test]
