@@ -5,23 +5,67 @@
 use anyhow::{Context as _, Result};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::time::Duration;
 
 use crate::admin;
 use crate::message::SERVICE;
 use crate::pair::{Member, Part};
-use crate::process::Process;
+use crate::process::{self, Process};
 
-/// Starts the three, each into `members`, with logs and state in `directory`; returns the
-/// address of the caller's outbound listener.
+/// A rule that turns every policy on, none of which changes what becomes of a call: limits are
+/// out of reach, faults are for calls with a header that none brings, and the only endpoint is of the
+/// part that gets all calls. What each costs is paid all the same.
+pub(crate) const POLICIES: &str = "\
+rules:
+  - service: sidelane.test.v1.Echo
+    connection: INTERNAL
+    lane: general
+    load_balancing: PEAK_EWMA
+    timeout: 30s
+    max_timeout: 60s
+    retry: { attempts: 3, on: [UNAVAILABLE], budget_percent: 20, budget_per_second: 10 }
+    breaker: { consecutive_failures: 5, success_percent: 50, min_calls: 20, interval: 10s }
+    outlier: { below_mean: 25, min_calls: 20, max_percent: 50 }
+    limits:
+      - { requests_per_second: 1000000, burst: 1000000, per: [CALLER] }
+    concurrency: { max_in_flight: 4096, queue: 64, longest_wait: 50ms }
+    fault: { abort_percent: 100, abort_status: UNAVAILABLE, header: x-bench-fault }
+    split:
+      label: version
+      parts:
+        - { value: v1, percent: 100 }
+        - { value: v2, percent: 0, header: x-bench-canary, header_value: \"yes\" }
+    hash_header: x-bench-user
+    locality: PREFER
+    slow_start: 10s
+    methods:
+      - { name: Unary, idempotent: true }
+      - { name: Expand, idempotent: true, server_streaming: true }
+      - { name: Chat, client_streaming: true, server_streaming: true }
+";
+
+/// Where both sidecars of a pair with policies stand.
+const LOCALITY: &str = "here/a";
+/// The part of the split in [`POLICIES`] that the callee is of.
+const LABEL: &str = "version=v1";
+/// Share of the callee, which is no one's in relation to another.
+const WEIGHT: u32 = 200;
+/// How long control waits until both sidecars have taken the rule, also where they are counted
+/// instruction by instruction.
+const APPLY_LIMIT: Duration = Duration::from_secs(30);
+
+/// Starts the three, each into `members`, with logs and state in `directory`, and applies `rules`
+/// where there are any; returns the address of the caller's outbound listener.
 pub(crate) async fn start(
     program: &Path,
     directory: &Path,
     echo: SocketAddr,
+    rules: Option<&str>,
     members: &mut Vec<Member>,
 ) -> Result<SocketAddr> {
     let [control, control_admin] = free_addresses()?;
-    let callee = Sidecar::new("callee")?;
-    let caller = Sidecar::new("caller")?;
+    let callee = Sidecar::new("callee", rules.is_some())?;
+    let caller = Sidecar::new("caller", rules.is_some())?;
 
     let mut arguments = words(&["control"]);
     flag(&mut arguments, "--listen", control);
@@ -52,7 +96,22 @@ pub(crate) async fn start(
         )
         .await?;
     }
+    if let Some(rules) = rules {
+        apply(program, directory, control, rules).await?;
+    }
     Ok(caller.outbound)
+}
+
+/// Applies rules, as a user would, and waits until both sidecars have them.
+async fn apply(program: &Path, directory: &Path, control: SocketAddr, rules: &str) -> Result<()> {
+    let file = directory.join("rules.yaml");
+    std::fs::write(&file, rules).with_context(|| format!("cannot write {}", file.display()))?;
+    let mut arguments = words(&["apply"]);
+    flag(&mut arguments, "--file", file.display());
+    flag(&mut arguments, "--control", control);
+    let wait = format!("{}s", APPLY_LIMIT.as_secs());
+    flag(&mut arguments, "--wait", wait);
+    process::once("apply", program, &arguments, APPLY_LIMIT * 2).await
 }
 
 /// Adds a process to `members` once its admin port answers 200 to `path`.
@@ -74,16 +133,19 @@ struct Sidecar {
     outbound: SocketAddr,
     internal: SocketAddr,
     admin: SocketAddr,
+    /// Says what policies go by: where it stands, its weight and its version.
+    placed: bool,
 }
 
 impl Sidecar {
-    fn new(node: &'static str) -> Result<Self> {
+    fn new(node: &'static str, placed: bool) -> Result<Self> {
         let [outbound, internal, admin] = free_addresses()?;
         Ok(Self {
             node,
             outbound,
             internal,
             admin,
+            placed,
         })
     }
 
@@ -109,6 +171,11 @@ impl Sidecar {
             "--data",
             directory.join(self.node).display(),
         );
+        if self.placed {
+            flag(&mut arguments, "--locality", LOCALITY);
+            flag(&mut arguments, "--label", LABEL);
+            flag(&mut arguments, "--weight", WEIGHT);
+        }
         if let Some(echo) = serves {
             flag(&mut arguments, "--serve", format_args!("{SERVICE}={echo}"));
         }
@@ -157,6 +224,7 @@ mod tests {
             outbound: address(1),
             internal: address(2),
             admin: address(3),
+            placed: false,
         };
         let serving = sidecar
             .arguments(address(4), Path::new("/d"), Some(address(5)))
@@ -171,6 +239,20 @@ mod tests {
             .arguments(address(4), Path::new("/d"), None)
             .join(" ");
         assert!(!calling.contains("--serve"), "{calling}");
+        let placed = Sidecar {
+            placed: true,
+            ..sidecar
+        };
+        let placed = placed
+            .arguments(address(4), Path::new("/d"), None)
+            .join(" ");
+        let added = " --locality here/a --label version=v1 --weight 200";
+        assert_eq!(placed, format!("{calling}{added}"));
+    }
+
+    #[test]
+    fn the_rule_with_every_policy_is_of_the_service_that_is_called() {
+        assert!(POLICIES.contains(&format!("service: {SERVICE}\n")));
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     Envoy,
     /// Two Sidelane sidecars, and a control plane.
     Sidelane,
+    /// The same with a rule that turns every policy on.
+    Policies,
 }
 
 /// The programs of pairs that are not this one's own.
@@ -57,6 +59,7 @@ impl Kind {
             Self::Bare => "bare",
             Self::Envoy => "envoy",
             Self::Sidelane => "sidelane",
+            Self::Policies => "policies",
         }
     }
 }
@@ -121,11 +124,12 @@ impl Pair {
                 let directory = directory(&mut self.directory)?;
                 envoy::start(program, directory, echo, &mut self.members).await
             }
-            Kind::Sidelane => {
+            Kind::Sidelane | Kind::Policies => {
                 let program = programs.sidelane.as_deref();
                 let program = program.context("the sidelane program is not known")?;
                 let directory = directory(&mut self.directory)?;
-                mesh::start(program, directory, echo, &mut self.members).await
+                let rules = (self.kind == Kind::Policies).then_some(mesh::POLICIES);
+                mesh::start(program, directory, echo, rules, &mut self.members).await
             }
         }
     }

@@ -72,17 +72,8 @@ impl Process {
     ) -> Result<Self> {
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let again = file.try_clone().context("cannot share a log file")?;
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(file)
-            .stderr(again);
-        for (variable, _) in std::env::vars_os() {
-            if variable.as_encoded_bytes().starts_with(b"SIDELANE") {
-                command.env_remove(variable);
-            }
-        }
+        let mut command = clean(program, arguments);
+        command.stdout(file).stderr(again);
         // One thread each, as in all the others, or the pairs could not be compared.
         command.env("TOKIO_WORKER_THREADS", "1");
         Self::spawn(name, command, Some(log))
@@ -152,6 +143,39 @@ impl Process {
     }
 }
 
+/// Runs another program to its end, with none of this process's `SIDELANE…` variables.
+///
+/// # Errors
+/// It does not start, says what is wrong, or takes longer than `limit`.
+pub(crate) async fn once(
+    name: &str,
+    program: &Path,
+    arguments: &[String],
+    limit: Duration,
+) -> Result<()> {
+    let mut command = clean(program, arguments);
+    let output = tokio::time::timeout(limit, command.kill_on_drop(true).output()).await;
+    let output = output.with_context(|| format!("{name} took longer than {limit:?}"))?;
+    let output = output.with_context(|| format!("cannot start {name}"))?;
+    if !output.status.success() {
+        let told = String::from_utf8_lossy(&output.stderr);
+        bail!("{name} failed ({}): {}", output.status, told.trim_end());
+    }
+    Ok(())
+}
+
+/// A program with no input and without the variables that would change what is measured.
+fn clean(program: &Path, arguments: &[String]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    for (variable, _) in std::env::vars_os() {
+        if variable.as_encoded_bytes().starts_with(b"SIDELANE") {
+            command.env_remove(variable);
+        }
+    }
+    command
+}
+
 fn tail(path: &Path) -> std::io::Result<String> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -190,6 +214,21 @@ mod tests {
         }
         process.stop().await;
         assert_eq!(told(), "ready\nin good order\n");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_runs_once_fails_with_what_it_said_or_when_its_time_is_over() {
+        let run = |script: &str, limit| {
+            let arguments = ["-c".to_owned(), script.to_owned()];
+            async move { once("apply", Path::new("/bin/sh"), &arguments, limit).await }
+        };
+        run("exit 0", END_LIMIT).await.unwrap();
+        let error = run("echo line 3 >&2; exit 2", END_LIMIT).await.unwrap_err();
+        assert_eq!(error.to_string(), "apply failed (exit status: 2): line 3");
+        let late = run("sleep 60", Duration::from_millis(10))
+            .await
+            .unwrap_err();
+        assert_eq!(late.to_string(), "apply took longer than 10ms");
     }
 
     #[tokio::test]

@@ -13,6 +13,9 @@ const OUTBOUND: u64 = 84_000;
 /// Of the callee's sidecar. It was 79,200.
 const INBOUND: u64 = 83_000;
 
+/// Both sidecars for a call whose rule turns every policy on, in percent of one without a rule.
+const POLICIES_PERCENT: u64 = 110;
+
 /// Calls of the shorter run: what is done once is over by then.
 const FEW: u64 = 500;
 /// Calls of the longer run.
@@ -51,13 +54,14 @@ fn sidelane() -> Result<PathBuf> {
     executables.next().context("cargo names no executable")
 }
 
-/// All instructions of the caller's and of the callee's sidecar in a run of so many calls.
-fn count(program: &Path, calls: u64) -> Result<[u64; 2]> {
+/// All instructions of the caller's and of the callee's sidecar in a run of so many calls of this
+/// pair of the benchmark.
+fn count(program: &Path, pair: &str, calls: u64) -> Result<[u64; 2]> {
     let folder = tempfile::tempdir()?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/callgrind.sh");
     succeed(
         Command::new(env!("CARGO_BIN_EXE_sidelane-bench"))
-            .args(["--only", "sidelane", "--sidelane", script, "--json"])
+            .args(["--only", pair, "--sidelane", script, "--json"])
             .args(["--rounds", "1", "--connections", "1", "--in-flight", "1"])
             .args(["--single-calls", "1", "--calls", &calls.to_string()])
             .args(["--open-seconds", "0", "--large-calls", "0"])
@@ -74,20 +78,39 @@ fn count(program: &Path, calls: u64) -> Result<[u64; 2]> {
     Ok([of("caller")?, of("callee")?])
 }
 
-#[test]
-#[ignore = "needs valgrind, and builds in release mode"]
-fn a_call_costs_each_sidecar_no_more_instructions_than_it_did() -> Result<()> {
-    let program = sidelane()?;
-    let (few, many) = (count(&program, FEW)?, count(&program, MANY)?);
+/// Instructions of the caller's and of the callee's sidecar for one call of this pair.
+fn for_a_call(program: &Path, pair: &str) -> Result<[u64; 2]> {
+    let (few, many) = (count(program, pair, FEW)?, count(program, pair, MANY)?);
     let mut each = [0; 2];
     for (each, (few, many)) in each.iter_mut().zip(few.into_iter().zip(many)) {
         let more = many.checked_sub(few).context("more calls took less")?;
         *each = more / (MANY - FEW);
     }
     let [outbound, inbound] = each;
-    println!("instructions for a call: caller's sidecar {outbound}, callee's {inbound}");
-    assert!(outbound > 0 && inbound > 0, "nothing was counted");
+    println!("{pair}: instructions for a call: caller's sidecar {outbound}, callee's {inbound}");
+    ensure!(outbound > 0 && inbound > 0, "nothing was counted");
+    Ok(each)
+}
+
+#[test]
+#[ignore = "needs valgrind, and builds in release mode"]
+fn a_call_costs_each_sidecar_no_more_instructions_than_it_did() -> Result<()> {
+    let program = sidelane()?;
+    let [outbound, inbound] = for_a_call(&program, "sidelane")?;
     assert!(outbound <= OUTBOUND, "{outbound} for a call going out");
     assert!(inbound <= INBOUND, "{inbound} for a call coming in");
+    let with: u64 = for_a_call(&program, "policies")?.iter().sum();
+    let without = outbound + inbound;
+    let percent = with * 100 / without;
+    println!("all policies: {percent} % of none");
+    // A rule that did not arrive would cost nothing.
+    assert!(
+        with > without,
+        "{with} with all policies, {without} with none"
+    );
+    assert!(
+        with * 100 <= without * POLICIES_PERCENT,
+        "{with} for both sidecars with all policies, {without} with none: {percent} %"
+    );
     Ok(())
 }

@@ -20,6 +20,12 @@ const ADDED_P99_TO_ENVOY: f64 = 0.5;
 /// The rate of the aim above, in calls a second.
 const RATE: f64 = 2000.0;
 
+/// Processor time for a call with every policy on, to that with none.
+const POLICIES_TO_NONE: f64 = 1.1;
+
+/// The same, to that of the bare pair.
+const POLICIES_TO_BARE: f64 = 1.3;
+
 /// Calls of 64 KiB a second, to those of the bare pair.
 const LARGE_TO_BARE: f64 = 1.0;
 
@@ -69,13 +75,27 @@ impl Aim {
     }
 }
 
-/// All aims, for Sidelane's pair.
-pub(crate) fn judge(
-    sidelane: &PairReport,
-    to_bare: Option<&Ratios>,
-    to_envoy: Option<&Ratios>,
-    added: &[Added],
-) -> Vec<Aim> {
+/// What the pairs are to each other; `None` where one of the two did not run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Compared<'a> {
+    /// Sidelane to bare.
+    pub(crate) to_bare: Option<&'a Ratios>,
+    /// Sidelane to Envoy.
+    pub(crate) to_envoy: Option<&'a Ratios>,
+    /// Sidelane with every policy on, to without.
+    pub(crate) policies: Option<&'a Ratios>,
+    /// Sidelane with every policy on, to bare.
+    pub(crate) policies_to_bare: Option<&'a Ratios>,
+}
+
+/// All aims, for Sidelane's pairs.
+pub(crate) fn judge(sidelane: &PairReport, compared: &Compared<'_>, added: &[Added]) -> Vec<Aim> {
+    let Compared {
+        to_bare,
+        to_envoy,
+        policies,
+        policies_to_bare,
+    } = *compared;
     let ratio = |ratios: Option<&Ratios>, of: fn(&Ratios) -> &Ratio| of(ratios?).median;
     let proxies = || {
         let all = sidelane.processes.iter();
@@ -96,6 +116,18 @@ pub(crate) fn judge(
             true,
             CPU_TO_ENVOY,
             ratio(to_envoy, |ratios| &ratios.cpu_per_call),
+        ),
+        Aim::new(
+            "CPU per call with all policies, to none",
+            true,
+            POLICIES_TO_NONE,
+            ratio(policies, |ratios| &ratios.cpu_per_call),
+        ),
+        Aim::new(
+            "CPU per call with all policies, to bare",
+            true,
+            POLICIES_TO_BARE,
+            ratio(policies_to_bare, |ratios| &ratios.cpu_per_call),
         ),
         Aim::new(
             "added p99 at 2,000 calls/s, to Envoy",
@@ -144,6 +176,10 @@ mod tests {
         assert!((missed - 4.35).abs() < 0.01, "1.20 for 1.15: {missed}");
         assert_eq!(of("CPU per call, to Envoy").met, None);
         assert_eq!(of("added p99").met, None);
+        let policies = of("CPU per call with all policies, to none");
+        assert_eq!((policies.measured, policies.met), (Some(1.25), Some(false)));
+        let missed = of("CPU per call with all policies, to bare");
+        assert_eq!((missed.measured, missed.met), (Some(1.5), Some(false)));
         // A ratio of 1/1.2, of which 1 is the least.
         assert_eq!(of("64 KiB").met, Some(false));
         assert!((of("64 KiB").missed_by().unwrap() - 16.7).abs() < 0.1);

@@ -75,7 +75,7 @@ pub(crate) struct Args {
     /// A tenth of everything that is not said, in two rounds: for a look, not for figures to keep
     #[arg(long)]
     quick: bool,
-    /// Which pairs to measure [default: direct,bare,sidelane, and envoy where there is one]
+    /// Which pairs to measure [default: all, envoy where there is one]
     #[arg(long, value_delimiter = ',')]
     only: Vec<Kind>,
     /// Print JSON with all rounds instead of the tables
@@ -148,7 +148,7 @@ impl Args {
     pub(crate) fn pairs(&self) -> Result<(Vec<Kind>, Programs)> {
         let mut kinds = self.only.clone();
         if kinds.is_empty() {
-            kinds = vec![Kind::Direct, Kind::Bare, Kind::Sidelane];
+            kinds = vec![Kind::Direct, Kind::Bare, Kind::Sidelane, Kind::Policies];
             // Never needed; but one that was named must be there.
             if self.named_envoy().is_some() || on_path("envoy").is_some() {
                 kinds.push(Kind::Envoy);
@@ -157,7 +157,7 @@ impl Args {
         kinds.sort_unstable();
         kinds.dedup();
         let mut programs = Programs::default();
-        if kinds.contains(&Kind::Sidelane) {
+        if kinds.contains(&Kind::Sidelane) || kinds.contains(&Kind::Policies) {
             programs.sidelane = Some(self.sidelane()?);
         }
         if kinds.contains(&Kind::Envoy) {

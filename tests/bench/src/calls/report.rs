@@ -5,7 +5,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::aims::{self, Aim};
+use super::aims::{self, Aim, Compared};
 use super::args::Args;
 use super::phases::{Added, Bulk, BulkRound, Open};
 use crate::pair::{Kind, Part};
@@ -18,7 +18,7 @@ pub(crate) struct Report {
     pub(crate) settings: Settings,
     /// Where it ran.
     pub(crate) machine: Machine,
-    /// In the order direct, bare, envoy, sidelane.
+    /// In the order direct, bare, envoy, sidelane, policies.
     pub(crate) pairs: Vec<PairReport>,
     /// Sidelane to bare; absent unless both ran.
     pub(crate) sidelane_to_bare: Option<Ratios>,
@@ -26,6 +26,10 @@ pub(crate) struct Report {
     pub(crate) sidelane_to_envoy: Option<Ratios>,
     /// Envoy to bare; absent unless both ran.
     pub(crate) envoy_to_bare: Option<Ratios>,
+    /// Sidelane with every policy on, to without; absent unless both ran.
+    pub(crate) policies_to_sidelane: Option<Ratios>,
+    /// Sidelane with every policy on, to bare; absent unless both ran.
+    pub(crate) policies_to_bare: Option<Ratios>,
     /// What each pair adds to direct calls at the fixed rates; empty unless direct ran.
     pub(crate) added: Vec<Added>,
     /// The aims, each with what came of it.
@@ -43,14 +47,23 @@ impl Report {
             ratios(Kind::Sidelane, Kind::Envoy),
         );
         let envoy_to_bare = ratios(Kind::Envoy, Kind::Bare);
+        let (policies_to_sidelane, policies_to_bare) = (
+            ratios(Kind::Policies, Kind::Sidelane),
+            ratios(Kind::Policies, Kind::Bare),
+        );
         let direct = find(&pairs, Kind::Direct);
         let added: Vec<Added> = direct
             .into_iter()
             .flat_map(|direct| pairs.iter().flat_map(|pair| Added::of(pair, direct)))
             .collect();
         let sidelane = find(&pairs, Kind::Sidelane);
-        let aims =
-            sidelane.map(|pair| aims::judge(pair, to_bare.as_ref(), to_envoy.as_ref(), &added));
+        let compared = Compared {
+            to_bare: to_bare.as_ref(),
+            to_envoy: to_envoy.as_ref(),
+            policies: policies_to_sidelane.as_ref(),
+            policies_to_bare: policies_to_bare.as_ref(),
+        };
+        let aims = sidelane.map(|pair| aims::judge(pair, &compared, &added));
         let failed = pairs.iter().map(PairReport::failed).sum();
         Self {
             settings,
@@ -58,6 +71,8 @@ impl Report {
             sidelane_to_bare: to_bare,
             sidelane_to_envoy: to_envoy,
             envoy_to_bare,
+            policies_to_sidelane,
+            policies_to_bare,
             added,
             aims: aims.unwrap_or_default(),
             failed,
@@ -414,6 +429,7 @@ pub(crate) mod tests {
         let pairs = vec![
             pair(Kind::Bare, [10.0, 20.0, 40.0], 0),
             pair(Kind::Sidelane, [11.0, 26.0, 48.0], failed),
+            pair(Kind::Policies, [22.0, 26.0, 60.0], 0),
         ];
         Report::new(Settings::of(&run).unwrap(), machine, pairs)
     }
@@ -427,6 +443,15 @@ pub(crate) mod tests {
             Some(1.2),
             "26/20, the ratio of the medians, would be 1.3"
         );
+    }
+
+    #[test]
+    fn policies_are_compared_with_none_and_with_bare() {
+        let report = report(0);
+        let to_none = report.policies_to_sidelane.unwrap().cpu_per_call;
+        assert_eq!(to_none.rounds, [2.0, 1.0, 1.25]);
+        let to_bare = report.policies_to_bare.unwrap().cpu_per_call;
+        assert_eq!(to_bare.rounds, [2.2, 1.3, 1.5]);
     }
 
     #[test]

@@ -22,6 +22,14 @@ pub(crate) fn render(report: &Report) -> String {
         ("Sidelane to bare", &report.sidelane_to_bare),
         ("Sidelane to Envoy", &report.sidelane_to_envoy),
         ("Envoy to bare", &report.envoy_to_bare),
+        (
+            "Sidelane with all policies to none",
+            &report.policies_to_sidelane,
+        ),
+        (
+            "Sidelane with all policies to bare",
+            &report.policies_to_bare,
+        ),
     ] {
         if let Some(ratios) = ratios {
             put_ratios(&mut text, title, ratios);
@@ -287,7 +295,7 @@ mod tests {
             "6.0",
         ];
         assert_eq!(cells(&text, "| sidelane | caller's proxy"), row, "{text}");
-        assert_eq!(text.matches("load generator").count(), 2);
+        assert_eq!(text.matches("load generator").count(), 3);
     }
 
     #[test]
