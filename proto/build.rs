@@ -4,8 +4,9 @@
 
 use prost::Message;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "sidelane/routing/v1/routing.proto",
+    "sidelane/control/v1/certificates.proto",
     "sidelane/control/v1/membership.proto",
     "sidelane/peer/v1/peer.proto",
     "sidelane/admin/v1/mesh.proto",

@@ -6,7 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sidelane_identity::TrustDomain;
+use sidelane_identity::tls::Clients;
 use sidelane_process::listen::{self, ListenError};
+use sidelane_process::runtime::{RuntimeFolder, join_name};
+use sidelane_process::settings::{Environment, Trust};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -17,16 +21,18 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::admin::{self, View};
+use crate::ca::{self, Authority, OpenError};
+use crate::certificates::{self, Gate, Join, Keeper};
 use crate::claim::Claims;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::push::{self, Counters, Directory, Membership};
 use crate::registry::{self, Batch, Registry, RuleBook, Snapshot, Terms};
 use crate::rules::{Rules, Validations};
-use crate::serve::{self, ConnectionCounters};
+use crate::serve::{self, ConnectionCounters, Security};
 use crate::source::fixed::{FileError, Fixed};
 use crate::source::registration::Registration;
-use crate::store::{Embedded, Loaded, Store, StoreError, WriteBehind};
+use crate::store::{Ahead, Embedded, Loaded, Secret, Store, StoreError, WriteBehind};
 
 /// What the store may take for its last write when the grace time is over already.
 const LAST_WRITE_LIMIT: Duration = Duration::from_secs(5);
@@ -46,6 +52,34 @@ pub struct Parameters {
     pub terms: Terms,
     /// What is demanded of every rule.
     pub validations: Validations,
+    /// Who may join, and how that is proved.
+    pub identity: IdentityParameters,
+}
+
+/// What control is told of identity.
+#[derive(Debug, Clone)]
+pub struct IdentityParameters {
+    /// The trust mode; in `disabled` nothing else here matters.
+    pub trust: Trust,
+    /// The trust domain.
+    pub trust_domain: TrustDomain,
+    /// How long certificates hold.
+    pub leaf_life: Duration,
+    /// Where the join file is left.
+    pub runtime: RuntimeFolder,
+}
+
+impl IdentityParameters {
+    /// No identity: everything in the clear.
+    #[must_use]
+    pub fn disabled() -> Self {
+        Self {
+            trust: Trust::Disabled,
+            trust_domain: TrustDomain::default(),
+            leaf_life: Duration::from_secs(3_600),
+            runtime: RuntimeFolder::of(&Environment::default()),
+        }
+    }
 }
 
 impl From<&Config> for Parameters {
@@ -57,6 +91,12 @@ impl From<&Config> for Parameters {
             fixed: config.fixed.clone(),
             terms: Terms::new(config.lease),
             validations: Validations::default(),
+            identity: IdentityParameters {
+                trust: config.trust,
+                trust_domain: config.trust_domain.clone(),
+                leaf_life: config.leaf_life,
+                runtime: config.runtime.clone(),
+            },
         }
     }
 }
@@ -76,6 +116,12 @@ pub enum StartError {
     /// The operating system refuses something.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
+    /// There is no certificate authority.
+    #[error("control cannot sign certificates: {0}")]
+    Authority(#[from] OpenError),
+    /// There is no certificate of control's own, or no join file.
+    #[error("control has no identity: {0}")]
+    Identity(Box<dyn std::error::Error + Send + Sync>),
     /// A task of our own has ended while others started.
     #[error("cannot start: {0}")]
     Closed(#[from] registry::Closed),
@@ -127,6 +173,7 @@ impl App {
             parameters.fixed,
             parameters.terms,
             parameters.validations,
+            parameters.identity,
         )
         .await
     }
@@ -135,6 +182,10 @@ impl App {
     ///
     /// # Errors
     /// What stands in the way.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one thing that a test brings"
+    )]
     pub async fn with_store(
         grpc: TcpListener,
         pages: TcpListener,
@@ -143,6 +194,7 @@ impl App {
         fixed: Option<PathBuf>,
         terms: Terms,
         validations: Validations,
+        identity: IdentityParameters,
     ) -> Result<Self, StartError> {
         let (listen, admin) = (grpc.local_addr()?, pages.local_addr()?);
         let (store, mut journal) = WriteBehind::start(store, loaded.version)?;
@@ -155,6 +207,7 @@ impl App {
             ..Batch::default()
         });
         let directory = Arc::new(Directory::default());
+        let identity = Identity::open(identity, listen, loaded.authority, store.ahead()).await?;
         let (registry, writer) = registry::Start {
             snapshot: Snapshot::start(loaded.store_id, loaded.version, loaded.services)
                 .with_rules(rules),
@@ -176,6 +229,7 @@ impl App {
             tasks.insert(0, fixed.spawn(drain.watch()));
         }
         let view = Arc::new(View {
+            authority: identity.authority.clone(),
             rules: Rules::new(registry.clone(), store.ahead(), validations),
             registry,
             claims,
@@ -186,7 +240,11 @@ impl App {
             fixed: fixed_status,
             ready: admin::Ready::default(),
         });
-        let (health, routes) = routes(&view, &drain, terms).await?;
+        let (health, routes) = routes(&view, &drain, terms, &identity.security).await?;
+        if let Some(keeper) = identity.keeper {
+            let directory = Arc::clone(&view.directory);
+            tasks.insert(0, tokio::spawn(keeper.run(directory, drain.watch())));
+        }
         let (stop_pages, stopped) = oneshot::channel::<()>();
         let app = Self {
             listen,
@@ -194,6 +252,7 @@ impl App {
             grpc: tokio::spawn(serve::serve(
                 grpc,
                 routes,
+                identity.security,
                 Arc::clone(&view.connections),
                 drain.watch(),
             )),
@@ -298,6 +357,7 @@ async fn routes(
     view: &Arc<View>,
     drain: &Arc<Drain>,
     terms: Terms,
+    security: &Security,
 ) -> Result<(Health, Routes), StartError> {
     let membership = push::service(Membership::new(
         view.registry.clone(),
@@ -306,20 +366,77 @@ async fn routes(
         Arc::clone(&view.counters),
         Arc::clone(drain),
         terms,
+        view.authority.as_ref().map(|authority| authority.trust()),
     ));
+    let gate = security.gate.clone();
+    let certificates = certificates::service(view.authority.clone(), gate, None);
     let mesh = admin::service(view);
     let (reporter, server) = tonic_health::server::health_reporter();
     let health = Health {
         reporter,
-        services: vec![name_of(&membership), name_of(&mesh)],
+        services: vec![name_of(&membership), name_of(&certificates), name_of(&mesh)],
     };
     health.set(ServingStatus::Serving).await;
     let routes = Routes::new(membership)
+        .add_service(certificates)
         .add_service(mesh)
         .add_service(server)
         .add_service(admin::reflection()?)
         .prepare();
     Ok((health, routes))
+}
+
+/// What there is of identity; nothing in trust mode `disabled`.
+struct Identity {
+    authority: Option<Arc<Authority>>,
+    keeper: Option<Keeper>,
+    security: Security,
+}
+
+impl Identity {
+    async fn open(
+        parameters: IdentityParameters,
+        listen: SocketAddr,
+        kept: Vec<(String, Secret)>,
+        ahead: Ahead,
+    ) -> Result<Self, StartError> {
+        let IdentityParameters {
+            trust,
+            trust_domain: domain,
+            leaf_life,
+            runtime,
+        } = parameters;
+        if trust == Trust::Disabled {
+            // One of an earlier run in another mode would send people to a control that is gone.
+            runtime.remove(&join_name(listen));
+            return Ok(Self {
+                authority: None,
+                keeper: None,
+                security: Security::disabled(),
+            });
+        }
+        let terms = ca::Terms {
+            trust_domain: domain.as_str().to_owned(),
+            leaf_life,
+        };
+        let authority = Arc::new(Authority::open(terms, kept, ahead, ca::unix_now()).await?);
+        let secret = ca::random().map_err(OpenError::from)?;
+        let join = Join::new(runtime, listen, domain.clone(), secret);
+        let gate = Gate::new(trust, Some(join.hash()));
+        let keeper = Keeper::start(Arc::clone(&authority), domain, join).await;
+        let keeper = keeper.map_err(StartError::Identity)?;
+        let tls = sidelane_identity::tls::server(keeper.source(), Clients::Anybody);
+        let tls = tls.map_err(|error| StartError::Identity(error.into()))?;
+        Ok(Self {
+            authority: Some(authority),
+            keeper: Some(keeper),
+            security: Security {
+                tls: Some(tls),
+                plain: trust == Trust::Permissive,
+                gate,
+            },
+        })
+    }
 }
 
 /// What `grpc.health.v1` says of our services.

@@ -8,11 +8,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sidelane_identity::TrustDomain;
 use sidelane_process::address;
+use sidelane_process::runtime::RuntimeFolder;
 use sidelane_process::settings::{
     self, Environment, Flag, LOG, Listener, Program, Settings, SettingsError, Start, TRUST, Trust,
     value,
 };
+
+use crate::ca::{LEAF_LIFE_MAXIMUM, LEAF_LIFE_MINIMUM};
 
 #[cfg(test)]
 mod tests;
@@ -43,6 +47,18 @@ const LEASE: Flag = Flag::single(
     "A node not heard of for so long is removed",
 )
 .or("10s");
+const TRUST_DOMAIN: Flag = Flag::single(
+    "trust-domain",
+    "NAME",
+    "The mesh's name in every identity, spiffe://NAME/…",
+)
+.or(sidelane_identity::DEFAULT_TRUST_DOMAIN);
+const LEAF_LIFE: Flag = Flag::single(
+    "leaf-life",
+    "DURATION",
+    "How long a certificate holds; it is renewed after two thirds",
+)
+.or("1h");
 const GRACE: Flag = Flag::single(
     "grace",
     "DURATION",
@@ -62,6 +78,8 @@ pub const PROGRAM: Program = Program {
         FIXED,
         LEASE,
         TRUST,
+        TRUST_DOMAIN,
+        LEAF_LIFE,
         GRACE,
         settings::CONFIG,
         LOG,
@@ -84,6 +102,12 @@ pub struct Config {
     pub lease: Duration,
     /// `--trust`.
     pub trust: Trust,
+    /// `--trust-domain`.
+    pub trust_domain: TrustDomain,
+    /// `--leaf-life`, from [`LEAF_LIFE_MINIMUM`] to [`LEAF_LIFE_MAXIMUM`].
+    pub leaf_life: Duration,
+    /// Where the join file is left.
+    pub runtime: RuntimeFolder,
     /// `--grace`.
     pub grace: Duration,
     /// `--log`, as [`sidelane_process::logs::init`] takes it.
@@ -105,10 +129,14 @@ impl Config {
         read_file: impl Fn(&Path) -> io::Result<String>,
     ) -> Result<Start<Loaded>, SettingsError> {
         settings::load(&PROGRAM, arguments, environment, read_file)?
-            .and_then(|loaded| Self::read(loaded.settings, loaded.warnings))
+            .and_then(|loaded| Self::read(loaded.settings, loaded.warnings, environment))
     }
 
-    fn read(settings: Settings, mut warnings: Vec<String>) -> Result<Loaded, SettingsError> {
+    fn read(
+        settings: Settings,
+        mut warnings: Vec<String>,
+        environment: &Environment,
+    ) -> Result<Loaded, SettingsError> {
         let config = Self {
             listen: settings.value(&LISTEN, address::listen_tcp)?,
             admin: settings.value(&ADMIN, address::listen_tcp)?,
@@ -116,12 +144,19 @@ impl Config {
             fixed: settings.optional(&FIXED, str::parse::<PathBuf>)?,
             lease: settings.value(&LEASE, lease)?,
             trust: settings::trust(&settings)?,
+            trust_domain: settings.value(&TRUST_DOMAIN, str::parse::<TrustDomain>)?,
+            leaf_life: settings.value(&LEAF_LIFE, leaf_life)?,
+            runtime: RuntimeFolder::of(environment),
             grace: settings.value(&GRACE, value::duration)?,
             log: settings::log(&settings)?,
         };
         let listeners = config.listeners(&settings);
         settings::apart(&listeners)?;
-        warnings.extend(settings::open_to_others(&listeners));
+        if config.trust == Trust::Strict {
+            warnings.extend(open_pages(&listeners, config.admin));
+        } else {
+            warnings.extend(settings::open_to_others(&listeners));
+        }
         Ok(Loaded {
             config,
             settings,
@@ -143,6 +178,28 @@ impl Config {
         ];
         all.into_iter().flatten().collect()
     }
+}
+
+/// The gRPC port asks for certificates; the pages do not.
+fn open_pages(listeners: &[Listener<'_>], admin: SocketAddr) -> Option<String> {
+    let pages = listeners
+        .iter()
+        .find(|listener| listener.address == admin)?;
+    let told = || {
+        format!(
+            "{} is not loopback, and its pages ask for no certificate: whoever reaches it can {}",
+            pages.item, pages.allows
+        )
+    };
+    (!admin.ip().is_loopback()).then(told)
+}
+
+fn leaf_life(text: &str) -> Result<Duration, String> {
+    let life = value::duration(text).map_err(|error| error.to_string())?;
+    if (LEAF_LIFE_MINIMUM..=LEAF_LIFE_MAXIMUM).contains(&life) {
+        return Ok(life);
+    }
+    Err("a certificate holds for 2s to 168h; 1h is usual".to_owned())
 }
 
 fn lease(text: &str) -> Result<Duration, String> {

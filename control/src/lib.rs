@@ -37,9 +37,11 @@
 pub mod admin;
 pub mod app;
 pub mod ca;
+pub mod certificates;
 pub mod claim;
 pub mod config;
 pub mod drain;
+pub mod peer;
 pub mod push;
 pub mod registry;
 pub mod rules;

@@ -12,13 +12,22 @@ use std::time::Duration;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use sidelane_identity::Refusal;
+use sidelane_process::settings::Trust;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
 use tonic::service::Routes;
 use tower_service::Service;
 
+use crate::certificates::Gate;
 use crate::drain::Draining;
+use crate::peer::{Peer, Shown};
 
 /// Connections at once: four times the sidecars that one mesh is built for. Further ones are closed
 /// at once, and counted.
@@ -50,6 +59,10 @@ pub const PING_LIMIT: Duration = Duration::from_secs(3);
 /// A connection on which no call has begun after this time is closed: whoever opens one and says
 /// nothing, or speaks something else, does not keep it (hyper#4172).
 pub const FIRST_CALL_LIMIT: Duration = Duration::from_secs(10);
+/// TLS is agreed on within this time, or the connection is closed.
+pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+/// The first byte of TLS: a record of the handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// The pause after a failed accept: the usual cause, too many open files, does not pass at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -58,6 +71,32 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct ConnectionCounters {
     open: AtomicUsize,
     refused: AtomicU64,
+    handshakes: AtomicU64,
+    failed_handshakes: AtomicU64,
+    plain: AtomicU64,
+}
+
+/// How connections are secured.
+#[derive(Clone)]
+pub struct Security {
+    /// `None` in trust mode `disabled`.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Connections without TLS are taken, too.
+    pub plain: bool,
+    /// Who may call what.
+    pub gate: Gate,
+}
+
+impl Security {
+    /// Everything in the clear.
+    #[must_use]
+    pub fn disabled() -> Self {
+        Self {
+            tls: None,
+            plain: true,
+            gate: Gate::new(Trust::Disabled, None),
+        }
+    }
 }
 
 impl ConnectionCounters {
@@ -65,6 +104,24 @@ impl ConnectionCounters {
     #[must_use]
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Handshakes of TLS that ended well.
+    #[must_use]
+    pub fn handshakes(&self) -> u64 {
+        self.handshakes.load(Ordering::Relaxed)
+    }
+
+    /// Handshakes of TLS that failed, and connections in the clear where none may be.
+    #[must_use]
+    pub fn failed_handshakes(&self) -> u64 {
+        self.failed_handshakes.load(Ordering::Relaxed)
+    }
+
+    /// Connections in the clear that were taken in trust mode `permissive`.
+    #[must_use]
+    pub fn plain(&self) -> u64 {
+        self.plain.load(Ordering::Relaxed)
     }
 
     /// Connections that were closed at once, because there were too many.
@@ -79,6 +136,7 @@ impl ConnectionCounters {
 pub async fn serve(
     listener: TcpListener,
     routes: Routes,
+    security: Security,
     counters: Arc<ConnectionCounters>,
     mut draining: Draining,
 ) {
@@ -103,7 +161,14 @@ pub async fn serve(
                 }
             }
             Ok((stream, peer)) => {
-                connections.spawn(connection(stream, peer, routes.clone(), draining.clone()));
+                connections.spawn(accepted_one(
+                    stream,
+                    peer,
+                    routes.clone(),
+                    security.clone(),
+                    Arc::clone(&counters),
+                    draining.clone(),
+                ));
                 counters.open.store(connections.len(), Ordering::Relaxed);
             }
             Err(error) => {
@@ -127,17 +192,89 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, routes: Routes, mut draining: Draining) {
+async fn accepted_one(
+    stream: TcpStream,
+    address: SocketAddr,
+    routes: Routes,
+    security: Security,
+    counters: Arc<ConnectionCounters>,
+    mut draining: Draining,
+) {
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "connection lost before it began");
+        tracing::debug!(peer = %address, %error, "connection lost before it began");
         return;
     }
+    let mut peer = Peer::plain(address, stream.local_addr().ok());
+    let Some(tls) = security.tls else {
+        return connection(stream, peer, routes, security.gate, draining).await;
+    };
+    let shaken = tokio::select! {
+        shaken = timeout(HANDSHAKE_LIMIT, shake(stream, tls, security.plain)) => shaken,
+        () = draining.begun() => return,
+    };
+    match shaken.unwrap_or(Err(Refusal::TooSlow)) {
+        Ok(Shaken::Tls(stream, shown)) => {
+            counters.handshakes.fetch_add(1, Ordering::Relaxed);
+            peer.secure = true;
+            peer.shown = shown;
+            Box::pin(connection(*stream, peer, routes, security.gate, draining)).await;
+        }
+        Ok(Shaken::Plain(stream)) => {
+            counters.plain.fetch_add(1, Ordering::Relaxed);
+            connection(stream, peer, routes, security.gate, draining).await;
+        }
+        Err(refusal) => {
+            counters.failed_handshakes.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(peer = %address, reason = refusal.label(), "refused: {refusal}");
+        }
+    }
+}
+
+enum Shaken {
+    Tls(Box<TlsStream<TcpStream>>, Option<Shown>),
+    Plain(TcpStream),
+}
+
+async fn shake(stream: TcpStream, tls: Arc<ServerConfig>, plain: bool) -> Result<Shaken, Refusal> {
+    let mut first = [0];
+    let seen = stream.peek(&mut first).await;
+    match seen.map_err(|error| Refusal::of_io(&error))? {
+        0 => return Err(Refusal::Ended),
+        _ if first[0] == TLS_HANDSHAKE => {}
+        _ if plain => return Ok(Shaken::Plain(stream)),
+        _ => return Err(Refusal::NotTls),
+    }
+    let stream = TlsAcceptor::from(tls).accept(stream).await;
+    let stream = stream.map_err(|error| Refusal::of_io(&error))?;
+    let (_, session) = stream.get_ref();
+    let leaf = sidelane_identity::tls::peer(session)?;
+    let certificate = session.peer_certificates().and_then(<[_]>::first);
+    let shown = leaf
+        .zip(certificate)
+        .and_then(|(leaf, certificate)| Shown::of(&leaf, certificate));
+    Ok(Shaken::Tls(Box::new(stream), shown))
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+    peer: Peer,
+    routes: Routes,
+    gate: Gate,
+    mut draining: Draining,
+) {
+    let address = peer.address;
     let called = Arc::new(Notify::new());
     let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
         called.notify_one();
-        request.extensions_mut().insert(peer);
-        let answer = routes.clone().call(request);
-        async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+        let admitted = gate.admit(&peer, request.uri().path(), request.headers());
+        request.extensions_mut().insert(peer.clone());
+        let answer = admitted.map(|()| routes.clone().call(request));
+        async move {
+            Ok::<_, Infallible>(match answer {
+                Ok(answer) => answer.await.unwrap_or_else(|never| match never {}),
+                Err(status) => status.into_http(),
+            })
+        }
     });
     let connection = builder().serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
@@ -147,14 +284,14 @@ async fn connection(stream: TcpStream, peer: SocketAddr, routes: Routes, mut dra
         tokio::select! {
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
-                    tracing::debug!(%peer, %error, "connection ended");
+                    tracing::debug!(peer = %address, %error, "connection ended");
                 }
                 return;
             }
             began = first_call.as_mut(), if waiting => {
                 waiting = false;
                 if began.is_err() {
-                    tracing::debug!(%peer, "connection closed: no call began in time");
+                    tracing::debug!(peer = %address, "connection closed: no call began in time");
                     return;
                 }
             }
@@ -163,7 +300,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, routes: Routes, mut dra
     }
     connection.as_mut().graceful_shutdown();
     if let Err(error) = connection.await {
-        tracing::debug!(%peer, %error, "connection ended");
+        tracing::debug!(peer = %address, %error, "connection ended");
     }
 }
 

@@ -173,7 +173,7 @@ impl Config {
             listen: read::listen(&settings)?,
             admin: settings.value(&ADMIN, address::listen_tcp)?,
             advertise: settings.optional(&ADVERTISE, read::advertise)?,
-            trust: settings::trust(&settings)?,
+            trust: settings::disabled_trust(&settings)?,
             data: settings.value(&DATA, str::parse::<PathBuf>)?,
             locality: settings
                 .optional(&LOCALITY, read::locality)?

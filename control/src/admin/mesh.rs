@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use tonic_reflection::server::v1;
 
-use super::{View, rules};
+use super::{View, identity, rules};
 use crate::push::{self, Laggard, Listed, RefusedUpdate};
 use crate::registry::{NodeKey, NodeRecord, Origin};
 
@@ -179,6 +179,29 @@ impl mesh_server::Mesh for Served {
         let snapshot = self.view.registry.snapshot();
         let listed = rules::list(&snapshot, network.as_ref(), service.as_ref());
         Ok(Response::new(listed))
+    }
+
+    async fn issue_token(
+        &self,
+        request: Request<wire::IssueTokenRequest>,
+    ) -> Result<Response<wire::IssueTokenResponse>, Status> {
+        let issued = identity::issue_token(&self.view, request.into_inner()).await;
+        issued.map(Response::new)
+    }
+
+    async fn revoke(
+        &self,
+        request: Request<wire::RevokeRequest>,
+    ) -> Result<Response<wire::RevokeResponse>, Status> {
+        let revoked = identity::revoke(&self.view, request.into_inner()).await;
+        revoked.map(Response::new)
+    }
+
+    async fn rotate_root(
+        &self,
+        _: Request<wire::RotateRootRequest>,
+    ) -> Result<Response<wire::RotateRootResponse>, Status> {
+        identity::rotate(&self.view).await.map(Response::new)
     }
 }
 

@@ -157,6 +157,24 @@ fn push(page: &mut Page, view: &View) {
         "Connections closed at once, because there were too many.",
         connections.refused(),
     );
+    page.one(
+        "handshakes_total",
+        "counter",
+        "Handshakes of TLS that ended well.",
+        connections.handshakes(),
+    );
+    page.one(
+        "handshakes_failed_total",
+        "counter",
+        "Handshakes of TLS that failed, and connections in the clear where none may be.",
+        connections.failed_handshakes(),
+    );
+    page.one(
+        "connections_plain_total",
+        "counter",
+        "Connections in the clear that trust mode permissive let in.",
+        connections.plain(),
+    );
 }
 
 fn disks(page: &mut Page, view: &View) {

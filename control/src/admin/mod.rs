@@ -1,6 +1,7 @@
 //! What people and tools ask: over gRPC (`sidelane.admin.v1.Mesh`) and over HTTP (probes and
 //! metrics). It reads what the others hold; what changes something goes through `crate::rules`.
 
+mod identity;
 mod mesh;
 mod metrics;
 mod pages;
@@ -9,6 +10,7 @@ mod rules;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::ca::Authority;
 use crate::claim::Claims;
 use crate::push::{Counters, Directory};
 use crate::registry::Registry;
@@ -34,6 +36,8 @@ pub struct View {
     pub counters: Arc<Counters>,
     /// What the gRPC port counted.
     pub connections: Arc<ConnectionCounters>,
+    /// The certificate authority; `None` in trust mode `disabled`.
+    pub authority: Option<Arc<Authority>>,
     /// The way to apply rules.
     pub rules: Rules,
     /// How the store is doing.

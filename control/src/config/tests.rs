@@ -32,6 +32,9 @@ fn nothing_given_is_a_good_configuration() {
             fixed: None,
             lease: Duration::from_secs(10),
             trust: Trust::Disabled,
+            trust_domain: TrustDomain::default(),
+            leaf_life: Duration::from_secs(3_600),
+            runtime: RuntimeFolder::of(&Environment::default()),
             grace: Duration::from_secs(10),
             log: "info".to_owned(),
         }
@@ -47,7 +50,9 @@ fn every_flag_has_three_spellings() {
         ("data", "/var/lib/control"),
         ("fixed", "/etc/sidelane/fixed.yaml"),
         ("lease", "2s"),
-        ("trust", "disabled"),
+        ("trust", "strict"),
+        ("trust-domain", "mesh.example"),
+        ("leaf-life", "4s"),
         ("grace", "1m"),
         ("log", "debug"),
     ];
@@ -57,7 +62,10 @@ fn every_flag_has_three_spellings() {
         data: "/var/lib/control".into(),
         fixed: Some("/etc/sidelane/fixed.yaml".into()),
         lease: Duration::from_secs(2),
-        trust: Trust::Disabled,
+        trust: Trust::Strict,
+        trust_domain: TrustDomain::new("mesh.example").unwrap(),
+        leaf_life: Duration::from_secs(4),
+        runtime: RuntimeFolder::of(&Environment::default()),
         grace: Duration::from_secs(60),
         log: "debug".to_owned(),
     };
@@ -68,7 +76,12 @@ fn every_flag_has_three_spellings() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let variables: Vec<(String, &str)> = every
         .iter()
-        .map(|(flag, text)| (format!("SIDELANE_{}", flag.to_uppercase()), *text))
+        .map(|(flag, text)| {
+            (
+                format!("SIDELANE_{}", flag.to_uppercase().replace('-', "_")),
+                *text,
+            )
+        })
         .collect();
     let variables: Vec<(&str, &str)> = variables
         .iter()
@@ -87,7 +100,7 @@ fn every_flag_has_three_spellings() {
     assert_eq!(by_file.config, expected);
     for (line, (flag, text)) in every.iter().enumerate() {
         let described = |origin: &str| serde_json::json!({ "value": text, "origin": origin });
-        let variable = format!("SIDELANE_{}", flag.to_uppercase());
+        let variable = format!("SIDELANE_{}", flag.to_uppercase().replace('-', "_"));
         assert_eq!(by_flag.settings.describe()[flag], described("command line"));
         assert_eq!(by_variable.settings.describe()[flag], described(&variable));
         let place = format!("control.yaml:{}", line + 1);
@@ -97,7 +110,7 @@ fn every_flag_has_three_spellings() {
 
 #[test]
 fn wrong_values_are_refused_with_what_fits() {
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (
             &["--listen", "15010"],
             "--listen \"15010\" (command line): has no host; write 127.0.0.1:15010, or 0.0.0.0:15010 for every interface",
@@ -119,8 +132,12 @@ fn wrong_values_are_refused_with_what_fits() {
             "--lease \"ten\" (command line): not a duration; write a whole number and a unit: 500ms, 30s, 5m or 1h",
         ),
         (
-            &["--trust", "strict"],
-            "--trust \"strict\" (command line): identity is not built yet, so no peer could prove who it is; leave it at disabled, the default",
+            &["--leaf-life", "1s"],
+            "--leaf-life \"1s\" (command line): a certificate holds for 2s to 168h; 1h is usual",
+        ),
+        (
+            &["--leaf-life", "169h"],
+            "--leaf-life \"169h\" (command line): a certificate holds for 2s to 168h; 1h is usual",
         ),
         (
             &["--trust", "disable"],
@@ -161,6 +178,25 @@ fn listeners_beyond_loopback_are_told() {
              whoever reaches it can join the mesh as any node",
             "--admin \"0.0.0.0:15014\" (command line) is not loopback: with trust disabled, \
              whoever reaches it can see the whole mesh",
+        ]
+    );
+}
+
+#[test]
+fn where_trust_is_strict_only_the_pages_are_open() {
+    let arguments = [
+        "--trust",
+        "strict",
+        "--listen",
+        "0.0.0.0:15010",
+        "--admin",
+        "0.0.0.0:15014",
+    ];
+    assert_eq!(
+        loaded(&arguments, &[], "").warnings,
+        [
+            "--admin \"0.0.0.0:15014\" (command line) is not loopback, and its pages ask for no \
+             certificate: whoever reaches it can see the whole mesh"
         ]
     );
 }

@@ -23,11 +23,13 @@ pub enum RefusalReason {
     Overloaded,
     /// The control plane is stopping.
     ShuttingDown,
+    /// The certificate is not that of the node or identity that the Hello names.
+    NotTheIdentity,
 }
 
 impl RefusalReason {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NoHello,
         Self::InvalidHello,
         Self::ProtocolMismatch,
@@ -36,6 +38,7 @@ impl RefusalReason {
         Self::ControlFull,
         Self::Overloaded,
         Self::ShuttingDown,
+        Self::NotTheIdentity,
     ];
 
     /// The name on the wire.
@@ -50,6 +53,7 @@ impl RefusalReason {
             Self::ControlFull => "CONTROL_FULL",
             Self::Overloaded => "OVERLOADED",
             Self::ShuttingDown => "SHUTTING_DOWN",
+            Self::NotTheIdentity => "NOT_THE_IDENTITY",
         }
     }
 

@@ -3,6 +3,7 @@
 //! it only sets wake-ups and never waits.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ pub(super) struct Session {
     /// There may be something to tell.
     pub(super) wake: Notify,
     progress: Mutex<Progress>,
+    /// The revision of trust that it acknowledged.
+    pub(super) trust: AtomicU64,
 }
 
 /// A session in the directory, for as long as this lives.
@@ -85,6 +88,17 @@ impl Directory {
     #[must_use]
     pub fn count(&self) -> usize {
         self.index().sessions.len()
+    }
+
+    /// Has every session acknowledged this revision of trust?
+    #[must_use]
+    pub fn trust(&self, revision: u64) -> bool {
+        let acknowledged = |session: &Arc<Session>| session.trust.load(Ordering::Relaxed);
+        let index = self.index();
+        index
+            .sessions
+            .values()
+            .all(|it| acknowledged(it) >= revision)
     }
 
     /// The open sessions by node. Where a node has two for a moment, the newer one counts.
@@ -157,6 +171,7 @@ impl Directory {
             generation,
             wake: Notify::new(),
             progress: Mutex::new(progress),
+            trust: AtomicU64::new(0),
         });
         let mut index = self.index();
         index.sessions.insert(stream, Arc::clone(&session));

@@ -10,7 +10,7 @@ use sidelane_proto::codec::Compact;
 use sidelane_proto::model::ProtocolRange;
 use sidelane_proto::wire::control::v1::membership_server;
 use sidelane_proto::wire::control::v1::{SyncRequest, SyncResponse};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::codec::Codec;
 use tonic::codegen::http;
 use tonic::metadata::GRPC_CONTENT_TYPE;
@@ -23,8 +23,10 @@ use super::counters::Counters;
 use super::directory::Directory;
 use super::responses::Responses;
 use super::session;
+use crate::ca::Trust;
 use crate::claim::{Claims, StreamId};
 use crate::drain::Drain;
+use crate::peer::Peer;
 use crate::registry::{Registry, Terms};
 
 /// The versions of the membership protocol that are spoken here.
@@ -58,6 +60,8 @@ pub struct Membership {
     pub drain: Arc<Drain>,
     /// The times of a lease.
     pub terms: Terms,
+    /// What sidecars are told of trust; `None` in trust mode `disabled`.
+    pub trust: Option<watch::Receiver<Arc<Trust>>>,
     streams: AtomicU64,
 }
 
@@ -71,6 +75,7 @@ impl Membership {
         counters: Arc<Counters>,
         drain: Arc<Drain>,
         terms: Terms,
+        trust: Option<watch::Receiver<Arc<Trust>>>,
     ) -> Self {
         Self {
             registry,
@@ -79,6 +84,7 @@ impl Membership {
             counters,
             drain,
             terms,
+            trust,
             streams: AtomicU64::new(1),
         }
     }
@@ -120,14 +126,16 @@ impl Served {
     fn sync(&self, request: http::Request<tonic::body::Body>) -> http::Response<tonic::body::Body> {
         let stream = StreamId(self.0.streams.fetch_add(1, Ordering::Relaxed));
         let (head, body) = request.into_parts();
-        let peer = head.extensions.get::<std::net::SocketAddr>().copied();
-        let span = tracing::debug_span!("session", stream = stream.0, peer = ?peer);
+        let peer = head.extensions.get::<Peer>().cloned();
+        let address = peer.as_ref().map(|peer| peer.address);
+        let span = tracing::debug_span!("session", stream = stream.0, peer = ?address);
         let decoder = Compact::<SyncResponse, SyncRequest>::default().decoder();
         let requests = Streaming::new_request(decoder, body, None, Some(MESSAGE_LIMIT));
         let (outgoing, responses) = mpsc::channel(OUTGOING_LIMIT);
         let run = session::run(
             Arc::clone(&self.0),
             stream,
+            peer,
             requests,
             outgoing,
             self.0.drain.watch(),

@@ -7,6 +7,7 @@ mod opening;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sidelane_proto::model::node::offers_from_wire;
@@ -15,7 +16,7 @@ use sidelane_proto::wire::control::v1::{
     DrainConfirmed, Heartbeat, Refusal, RuleRefusal, SyncRequest, sync_request::Message as Said,
     sync_response::Message as Told,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
@@ -23,8 +24,10 @@ use super::ack::RefusedRule;
 use super::directory::Entry;
 use super::outgoing::Outgoing;
 use super::server::Membership;
+use crate::ca::Trust;
 use crate::claim::{ClaimEnd, ClaimEvent, StreamId, Word};
 use crate::drain::Draining;
+use crate::peer::{Peer, Shown};
 
 use ending::{End, close};
 pub use opening::HELLO_LIMIT;
@@ -45,11 +48,19 @@ type Connection = mpsc::Sender<Outgoing>;
 pub(super) async fn run(
     membership: Arc<Membership>,
     stream: StreamId,
+    peer: Option<Peer>,
     mut requests: Streaming<SyncRequest>,
     outgoing: Connection,
     mut draining: Draining,
 ) {
-    let opened = open(&membership, stream, &mut requests, &mut draining).await;
+    let opened = open(
+        &membership,
+        stream,
+        peer.as_ref(),
+        &mut requests,
+        &mut draining,
+    )
+    .await;
     let Opened {
         entry,
         welcome,
@@ -64,7 +75,7 @@ pub(super) async fn run(
     // There is room: nothing was sent before.
     let greeted = outgoing.send(Outgoing::told(Told::Welcome(welcome))).await;
     let key = entry.session.key.clone();
-    let mut session = Session::new(&membership, entry, offered, outgoing);
+    let mut session = Session::new(&membership, entry, offered, outgoing, peer);
     let end = match greeted {
         Ok(()) => session.run(&mut requests, ended, &mut draining).await,
         Err(_) => End::Lost,
@@ -111,6 +122,12 @@ struct Session<'a> {
     heartbeat: bool,
     confirming: Option<Confirmation>,
     confirmed: Option<DrainConfirmed>,
+    /// What the sidecar is told of trust.
+    trust: Option<watch::Receiver<Arc<Trust>>>,
+    /// There is something to tell of it.
+    distrusted: bool,
+    /// The certificate that the sidecar came with.
+    shown: Option<Shown>,
 }
 
 impl<'a> Session<'a> {
@@ -119,6 +136,7 @@ impl<'a> Session<'a> {
         entry: Entry,
         offered: Vec<ServiceName>,
         outgoing: Connection,
+        peer: Option<Peer>,
     ) -> Self {
         let period = membership.terms.heartbeat();
         let mut heartbeats = tokio::time::interval_at(Instant::now() + period, period);
@@ -135,6 +153,9 @@ impl<'a> Session<'a> {
             heartbeat: false,
             confirming: None,
             confirmed: None,
+            trust: membership.trust.clone(),
+            distrusted: membership.trust.is_some(),
+            shown: peer.and_then(|peer| peer.shown),
         }
     }
 
@@ -145,7 +166,8 @@ impl<'a> Session<'a> {
         draining: &mut Draining,
     ) -> End {
         loop {
-            let has_something = self.news || self.heartbeat || self.confirmed.is_some();
+            let has_something =
+                self.distrusted || self.news || self.heartbeat || self.confirmed.is_some();
             tokio::select! {
                 biased;
                 () = draining.begun() => return End::Stopping,
@@ -165,6 +187,12 @@ impl<'a> Session<'a> {
                     Ok(None) | Err(_) => return End::Lost,
                 },
                 confirmation = wait(&mut self.confirming) => self.confirm(confirmation),
+                () = changed(&mut self.trust) => {
+                    self.distrusted = true;
+                    if let Err(end) = self.still_believed() {
+                        return end;
+                    }
+                }
                 () = self.entry.session.wake.notified() => self.news = true,
                 _ = self.heartbeats.tick() => self.heartbeat = true,
             }
@@ -175,6 +203,12 @@ impl<'a> Session<'a> {
     fn next_message(&mut self) -> Option<Outgoing> {
         if let Some(confirmed) = self.confirmed.take() {
             return Some(Outgoing::told(Told::DrainConfirmed(confirmed)));
+        }
+        if std::mem::take(&mut self.distrusted)
+            && let Some(trust) = &mut self.trust
+        {
+            let trust = Arc::clone(&trust.borrow_and_update());
+            return Some(Outgoing::told(Told::Trust((&*trust).into())));
         }
         let snapshot = self.membership.registry.snapshot();
         if std::mem::take(&mut self.heartbeat) {
@@ -193,6 +227,25 @@ impl<'a> Session<'a> {
         self.membership.counters.update();
         self.sent = Some(Instant::now());
         Some(Outgoing::News(Box::new(news)))
+    }
+
+    /// Was the certificate that the sidecar came with revoked since?
+    fn still_believed(&self) -> Result<(), End> {
+        let (Some(trust), Some(shown)) = (&self.trust, &self.shown) else {
+            return Ok(());
+        };
+        let node = &self.entry.session.key.node;
+        let revoked = trust
+            .borrow()
+            .revoked
+            .finds(shown.serial, node, &shown.identity);
+        match revoked {
+            Some(subject) => {
+                let text = format!("{subject} was revoked");
+                Err(End::Wrong(Status::permission_denied(text)))
+            }
+            None => Ok(()),
+        }
     }
 
     async fn hear(&mut self, message: Option<Said>) -> Result<(), End> {
@@ -215,6 +268,10 @@ impl<'a> Session<'a> {
             Some(Said::OffersChanged(changed)) => {
                 let offers = offers_from_wire(changed.offers).map_err(wrong("offers_changed"))?;
                 return self.offer(offers).await;
+            }
+            Some(Said::TrustAck(acknowledged)) => {
+                let trust = &self.entry.session.trust;
+                trust.store(acknowledged.revision, Ordering::Relaxed);
             }
             Some(Said::Draining(_)) => return self.drain().await,
             Some(Said::Goodbye(goodbye)) => {
@@ -358,6 +415,18 @@ impl<'a> Session<'a> {
         };
         let said = self.membership.claims.send(event).await;
         said.map_err(|_| End::Closed)
+    }
+}
+
+/// Waits for ever where there is no trust to change.
+async fn changed(trust: &mut Option<watch::Receiver<Arc<Trust>>>) {
+    let changed = match trust {
+        Some(trust) => trust.changed().await.is_ok(),
+        None => false,
+    };
+    // An authority that has ended changes nothing more.
+    if !changed {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -17,7 +17,13 @@ async fn start() -> (SocketAddr, Drain, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let drain = Drain::new();
-    let served = serve(listener, Routes::default(), Arc::default(), drain.watch());
+    let served = serve(
+        listener,
+        Routes::default(),
+        Security::disabled(),
+        Arc::default(),
+        drain.watch(),
+    );
     (address, drain, tokio::spawn(served))
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sidelane_control::app::App;
+use sidelane_control::app::{App, IdentityParameters};
 use sidelane_control::registry::Terms;
 use sidelane_control::rules::Validations;
 use sidelane_control::store::{Embedded, Store, StoreError, Writes};
@@ -24,7 +24,7 @@ async fn nodes(control: &Control) -> Vec<Node> {
     client.list_nodes(request).await.unwrap().into_inner().nodes
 }
 
-async fn page(address: std::net::SocketAddr, path: &str) -> (u16, String) {
+pub(crate) async fn page(address: std::net::SocketAddr, path: &str) -> (u16, String) {
     let url = format!("http://{address}{path}");
     let page = fetch::get(&url, PATIENCE).await.unwrap();
     (page.status.as_u16(), page.text())
@@ -244,6 +244,7 @@ async fn a_full_disk_is_said_and_control_goes_on() {
         None,
         Terms::default(),
         Validations::default(),
+        IdentityParameters::disabled(),
     );
     let app = app.await.unwrap();
     let _node = Sidecar::join(channel(app.listen()).await, hello("n", 1, &["a.A"])).await;

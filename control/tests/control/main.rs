@@ -9,6 +9,7 @@
 mod admin;
 mod drain;
 mod fixed;
+mod identity;
 mod leases;
 mod process;
 mod restart;

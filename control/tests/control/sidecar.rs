@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sidelane_control::app::{App, Parameters};
+use sidelane_control::app::{App, IdentityParameters, Parameters};
 use sidelane_control::registry::Terms;
 use sidelane_control::rules::Validations;
 use sidelane_proto::wire::control::v1::membership_client::MembershipClient;
@@ -67,6 +67,7 @@ impl Control {
             fixed: fixed.clone(),
             terms,
             validations: validations.clone(),
+            identity: IdentityParameters::disabled(),
         };
         Self {
             app: App::start(parameters).await.unwrap(),

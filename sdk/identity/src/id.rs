@@ -9,6 +9,9 @@ pub const SPIFFE_ID_LIMIT: usize = 2048;
 /// The longest trust domain, in bytes (SPIFFE-ID §2.1).
 pub const TRUST_DOMAIN_LIMIT: usize = 255;
 
+/// The trust domain of a mesh that was given no other. `.internal` is reserved for private use.
+pub const DEFAULT_TRUST_DOMAIN: &str = "sidelane.internal";
+
 const SCHEME: &str = "spiffe://";
 
 /// Why a text is no SPIFFE id. What was given is shown up to its first 80 characters.
@@ -74,6 +77,13 @@ impl TrustDomain {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// The trust domain of a mesh that was given no other.
+impl Default for TrustDomain {
+    fn default() -> Self {
+        Self(Arc::from(DEFAULT_TRUST_DOMAIN))
     }
 }
 

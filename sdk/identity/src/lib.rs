@@ -11,15 +11,19 @@ pub mod files;
 mod id;
 mod key;
 mod pem;
+pub mod pinned;
 mod present;
 mod refusal;
 mod revoked;
 mod svid;
 pub mod tls;
+pub mod token;
 pub mod verify;
 
 pub use bundle::{Bundle, BundleError, ROOTS_LIMIT};
-pub use id::{IdError, SPIFFE_ID_LIMIT, SpiffeId, TRUST_DOMAIN_LIMIT, TrustDomain};
+pub use id::{
+    DEFAULT_TRUST_DOMAIN, IdError, SPIFFE_ID_LIMIT, SpiffeId, TRUST_DOMAIN_LIMIT, TrustDomain,
+};
 pub use key::{KeyError, PrivateKey};
 pub use pem::PemError;
 pub use present::{Identity, IdentityError, Source};

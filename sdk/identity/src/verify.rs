@@ -14,9 +14,10 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::time::ASN1Time;
 
 use crate::SpiffeId;
+use crate::bundle::Bundle;
 use crate::present::Identity;
 use crate::refusal::Refusal;
-use crate::revoked::Serial;
+use crate::revoked::{Revoked, Serial};
 use crate::svid::{CERTIFICATE_LIMIT, CHAIN_LIMIT};
 use crate::tls::provider;
 
@@ -124,8 +125,21 @@ pub fn chain(
     expected: &Expected,
     now: SystemTime,
 ) -> Result<Leaf, Refusal> {
+    under(chain, identity.bundle(), identity.revoked(), expected, now)
+}
+
+/// As [`chain`], for somebody who has roots and no certificate of their own.
+///
+/// # Errors
+/// Why not.
+pub fn under(
+    chain: &[CertificateDer<'_>],
+    bundle: &Bundle,
+    revoked: &Revoked,
+    expected: &Expected,
+    now: SystemTime,
+) -> Result<Leaf, Refusal> {
     let leaf = leaf(chain)?;
-    let bundle = identity.bundle();
     if !leaf.id.is_of(bundle.trust_domain()) {
         return Err(Refusal::WrongTrustDomain {
             found: leaf.id.trust_domain(),
@@ -147,7 +161,7 @@ pub fn chain(
             None,
         )
         .map_err(|error| of_webpki(&error))?;
-    if is_revoked(&leaf, identity) {
+    if is_revoked(&leaf, revoked) {
         return Err(Refusal::Revoked { id: leaf.id });
     }
     if !expected.admits(&leaf.id) {
@@ -165,7 +179,7 @@ pub fn chain(
 /// Why not.
 pub fn still(leaf: &Leaf, identity: &Identity, now: SystemTime) -> Result<(), Refusal> {
     within(leaf, now)?;
-    if is_revoked(leaf, identity) {
+    if is_revoked(leaf, identity.revoked()) {
         let id = leaf.id.clone();
         return Err(Refusal::Revoked { id });
     }
@@ -286,8 +300,7 @@ fn within(leaf: &Leaf, now: SystemTime) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn is_revoked(leaf: &Leaf, identity: &Identity) -> bool {
-    let revoked = identity.revoked();
+fn is_revoked(leaf: &Leaf, revoked: &Revoked) -> bool {
     !revoked.is_empty() && revoked.names(&leaf.id, &leaf.serial, &leaf.fingerprint)
 }
 

@@ -42,5 +42,6 @@ pub mod fetch;
 pub mod files;
 pub mod listen;
 pub mod logs;
+pub mod runtime;
 pub mod settings;
 pub mod signals;

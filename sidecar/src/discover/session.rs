@@ -175,8 +175,9 @@ impl Session {
             Some(Heard::Heartbeat(_)) => Ok(Step::Alive {
                 answered: self.take_resumed(held),
             }),
-            // An empty message is one that a newer control knows and we do not.
-            None => Ok(Step::Alive {
+            // An empty message is one that a newer control knows and we do not; and by certificates
+            // nobody is judged here yet.
+            Some(Heard::Trust(_)) | None => Ok(Step::Alive {
                 answered: Vec::new(),
             }),
         }

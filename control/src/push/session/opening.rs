@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidelane_proto::model::{NodeHello, Offer, ServiceName};
+use sidelane_proto::model::{NodeHello, NodeId, Offer, ServiceName};
 use sidelane_proto::wire::control::v1::{
     Hello, SyncRequest, Welcome, sync_request::Message as Said,
 };
@@ -13,6 +13,7 @@ use tonic::Streaming;
 
 use crate::claim::{ClaimEnd, ClaimEvent, Refused, StreamId, Word};
 use crate::drain::Draining;
+use crate::peer::{Peer, Shown};
 use crate::push::ack::Progress;
 use crate::push::counters::RefusalReason;
 use crate::push::directory::Entry;
@@ -48,6 +49,7 @@ pub(super) struct Refusing {
 pub(super) async fn open(
     membership: &Arc<Membership>,
     stream: StreamId,
+    peer: Option<&Peer>,
     requests: &mut Streaming<SyncRequest>,
     draining: &mut Draining,
 ) -> Result<Opened, Unopened> {
@@ -58,13 +60,14 @@ pub(super) async fn open(
             let text = "the control plane is stopping; come again, here or at another one";
             Err(refused(RefusalReason::ShuttingDown, text.to_owned()))
         }
-        opened = admit(membership, stream, requests, until) => opened,
+        opened = admit(membership, stream, peer, requests, until) => opened,
     }
 }
 
 async fn admit(
     membership: &Arc<Membership>,
     stream: StreamId,
+    peer: Option<&Peer>,
     requests: &mut Streaming<SyncRequest>,
     until: Instant,
 ) -> Result<Opened, Unopened> {
@@ -73,6 +76,9 @@ async fn admit(
         let text = format!("hello.{error}");
         refused(RefusalReason::InvalidHello, text)
     })?;
+    if membership.trust.is_some() {
+        is_its_own(&hello, peer.and_then(|peer| peer.shown.as_ref()))?;
+    }
     let protocol = PROTOCOL.common(hello.protocol).ok_or_else(|| {
         let text = format!(
             "the sidecar speaks versions {} of the membership protocol, this control plane {}; \
@@ -113,6 +119,29 @@ async fn admit(
         offered,
         ended,
     })
+}
+
+/// Does the certificate say what the Hello says?
+fn is_its_own(hello: &NodeHello, shown: Option<&Shown>) -> Result<(), Unopened> {
+    let wrong = |text| Err(refused(RefusalReason::NotTheIdentity, text));
+    let (claimed, node) = (hello.identity.as_ref(), &hello.node);
+    match shown {
+        None if claimed.is_none() => Ok(()),
+        None => wrong(format!(
+            "node `{node}` says that it is {}, and showed no certificate",
+            claimed.map_or("", sidelane_proto::model::Identity::as_str)
+        )),
+        Some(shown) if claimed != Some(&shown.identity) => wrong(format!(
+            "node `{node}` says that it is {}, and its certificate is that of {}",
+            claimed.map_or("nobody", sidelane_proto::model::Identity::as_str),
+            shown.identity
+        )),
+        Some(shown) if shown.node.as_ref() != Some(node) => wrong(format!(
+            "node `{node}` came with a certificate that was signed for {}; each node needs its own",
+            shown.node.as_ref().map_or("no node", NodeId::as_str)
+        )),
+        Some(_) => Ok(()),
+    }
 }
 
 async fn first_message(

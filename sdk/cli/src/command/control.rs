@@ -6,17 +6,27 @@ use std::fmt::Write as _;
 use std::future::Future;
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
+use sidelane_identity::token::JoinFile;
+use sidelane_identity::{pinned, tls};
 use sidelane_process::address::HostPort;
-use sidelane_process::settings::Settings;
+use sidelane_process::runtime::{RuntimeFolder, join_name};
+use sidelane_process::settings::{Environment, Settings};
 use sidelane_proto::wire::admin::v1 as wire;
 use sidelane_proto::wire::admin::v1::mesh_client::MeshClient;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::Failure;
 use super::arguments::CONTROL;
 
+/// By this header the join file's secret is shown.
+const JOIN_HEADER: &str = sidelane_control::certificates::JOIN_HEADER;
 /// How long one address may take to accept a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// How long control may take to judge rules, and to have them on its disk: ten thousand take a
@@ -68,7 +78,20 @@ pub(crate) enum ControlError {
 /// A control plane that answers.
 pub(crate) struct Control {
     address: String,
-    client: MeshClient<Channel>,
+    client: MeshClient<InterceptedService<Channel, Join>>,
+}
+
+/// Shows the join file's secret, where control has left one: control then knows its own user.
+#[derive(Clone)]
+pub(crate) struct Join(Option<MetadataValue<Ascii>>);
+
+impl tonic::service::Interceptor for Join {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(secret) = &self.0 {
+            request.metadata_mut().insert(JOIN_HEADER, secret.clone());
+        }
+        Ok(request)
+    }
 }
 
 /// The addresses that `--control` names.
@@ -92,8 +115,9 @@ pub(crate) async fn connect(addresses: &[String]) -> Result<Control, ControlErro
     let mut tried = Vec::new();
     for address in addresses {
         match dial(address).await {
-            Ok(channel) => {
-                let client = MeshClient::new(channel).max_decoding_message_size(ANSWER_BYTES);
+            Ok((channel, join)) => {
+                let client = MeshClient::with_interceptor(channel, join)
+                    .max_decoding_message_size(ANSWER_BYTES);
                 let address = address.clone();
                 return Ok(Control { address, client });
             }
@@ -148,6 +172,30 @@ impl Control {
         answered(&self.address, "ListRules", ANSWER_LIMIT, asked).await
     }
 
+    /// Makes a join token.
+    pub(crate) async fn issue_token(
+        &mut self,
+        request: wire::IssueTokenRequest,
+    ) -> Result<wire::IssueTokenResponse, ControlError> {
+        let asked = self.client.issue_token(request);
+        answered(&self.address, "IssueToken", ANSWER_LIMIT, asked).await
+    }
+
+    /// Revokes somebody, or takes that back.
+    pub(crate) async fn revoke(
+        &mut self,
+        request: wire::RevokeRequest,
+    ) -> Result<wire::RevokeResponse, ControlError> {
+        let asked = self.client.revoke(request);
+        answered(&self.address, "Revoke", ANSWER_LIMIT, asked).await
+    }
+
+    /// Brings a new root in.
+    pub(crate) async fn rotate_root(&mut self) -> Result<wire::RotateRootResponse, ControlError> {
+        let asked = self.client.rotate_root(wire::RotateRootRequest {});
+        answered(&self.address, "RotateRoot", ANSWER_LIMIT, asked).await
+    }
+
     /// Waits until every connected sidecar has acknowledged a revision; 0 is the newest.
     pub(crate) async fn wait_revision(
         &mut self,
@@ -164,13 +212,72 @@ impl Control {
     }
 }
 
-async fn dial(address: &str) -> Result<Channel, String> {
+/// With TLS where control has left a join file for us, in the clear where it has not: a control in
+/// trust mode `disabled` leaves none.
+async fn dial(address: &str) -> Result<(Channel, Join), String> {
     let endpoint =
         Endpoint::from_shared(format!("http://{address}")).map_err(|error| reason(&error))?;
-    match timeout(CONNECT_LIMIT, endpoint.connect()).await {
-        Ok(dialled) => dialled.map_err(|error| reason(&error)),
+    let dialled = async {
+        match join_file(address).await? {
+            Some(file) => secured(address, endpoint, &file).await,
+            None => {
+                let channel = endpoint.connect().await;
+                Ok((channel.map_err(|error| reason(&error))?, Join(None)))
+            }
+        }
+    };
+    match timeout(CONNECT_LIMIT, dialled).await {
+        Ok(dialled) => dialled,
         Err(_) => Err(format!("no answer within {} s", CONNECT_LIMIT.as_secs())),
     }
+}
+
+async fn join_file(address: &str) -> Result<Option<JoinFile>, String> {
+    let folder = RuntimeFolder::of(&Environment::of_process());
+    let addresses = tokio::net::lookup_host(address).await;
+    for found in addresses.map_err(|error| error.to_string())? {
+        let name = join_name(found);
+        let read = folder.read(&name).map_err(|error| error.to_string())?;
+        let Some(bytes) = read.map(zeroize::Zeroizing::new) else {
+            continue;
+        };
+        let text = std::str::from_utf8(&bytes).unwrap_or_default();
+        let file = JoinFile::parse(text);
+        let wrong = |error| format!("{} is no join file: {error}", folder.path(&name).display());
+        return file.map(Some).map_err(wrong);
+    }
+    Ok(None)
+}
+
+async fn secured(
+    address: &str,
+    endpoint: Endpoint,
+    file: &JoinFile,
+) -> Result<(Channel, Join), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let config = pinned::client(file.authority.clone()).map_err(|error| text(&error))?;
+    let stream = TcpStream::connect(address).await;
+    let stream = stream.map_err(|error| text(&error))?;
+    let stream = TlsConnector::from(config)
+        .connect(tls::name(), stream)
+        .await;
+    let stream = stream.map_err(|error| sidelane_identity::Refusal::of_io(&error).to_string())?;
+    // A channel dials again by itself; a command needs one connection.
+    let mut once = Some(TokioIo::new(stream));
+    let connector = tower::service_fn(move |_| {
+        let stream = once.take();
+        async move { stream.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected)) }
+    });
+    let channel = endpoint.connect_with_connector(connector).await;
+    let channel = channel.map_err(|error| reason(&error))?;
+    let secret: String = file
+        .secret
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let mut secret: MetadataValue<Ascii> = secret.parse().map_err(|error| text(&error))?;
+    secret.set_sensitive(true);
+    Ok((channel, Join(Some(secret))))
 }
 
 async fn answered<T>(

@@ -9,9 +9,12 @@ mod explain;
 mod nodes;
 pub(crate) mod output;
 mod redirect;
+mod revoke;
+mod root;
 mod rules;
 mod services;
 mod sidecar;
+mod token;
 mod wait;
 
 use std::ffi::{OsStr, OsString};
@@ -39,7 +42,7 @@ const WRONG_USAGE: u8 = 2;
 const VERSION: &str = concat!("sidelane ", env!("CARGO_PKG_VERSION"));
 
 /// Every command that people see, with what it does.
-const COMMANDS: [(&str, &str); 13] = [
+const COMMANDS: [(&str, &str); 16] = [
     ("control", "Runs the control plane"),
     ("sidecar", "Runs a sidecar beside a service"),
     ("nodes", nodes::USAGE.program.about),
@@ -49,6 +52,9 @@ const COMMANDS: [(&str, &str); 13] = [
     ("check", check::USAGE.program.about),
     ("explain", explain::USAGE.program.about),
     ("wait", wait::USAGE.program.about),
+    ("token", token::USAGE.program.about),
+    ("revoke", revoke::USAGE.program.about),
+    ("root", root::USAGE.program.about),
     ("redirect", redirect::USAGE.program.about),
     ("demo", demo::USAGE.program.about),
     ("version", "Prints the version"),
@@ -172,6 +178,9 @@ pub(crate) fn run(mut args: Vec<OsString>, routes: RouteTable) -> ExitCode {
         "check" => check::run(args),
         "explain" => explain::run(args),
         "wait" => wait::run(args),
+        "token" => token::run(args),
+        "revoke" => revoke::run(args),
+        "root" => root::run(args),
         "redirect" => redirect::run(args),
         "demo" => demo::run(args),
         "version" | "--version" | "-V" => output::line(VERSION),

@@ -24,13 +24,17 @@ pub const LOG: Flag = Flag::single(
 pub const TRUST: Flag = Flag::single(
     "trust",
     "MODE",
-    "How peers prove who they are; only `disabled`, everything in the clear, is built yet",
+    "How peers prove who they are: strict, permissive, or disabled, everything in the clear",
 )
 .or("disabled");
 
-/// How peers prove who they are. `strict` and `permissive` come with identity.
+/// How peers prove who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
+    /// By certificates; everything else is refused.
+    Strict,
+    /// By certificates, or not at all: for the way from one to the other.
+    Permissive,
     /// They say it, in the clear.
     Disabled,
 }
@@ -46,21 +50,33 @@ pub fn log(settings: &Settings) -> Result<String, SettingsError> {
 /// Reads [`TRUST`].
 ///
 /// # Errors
-/// A mode that there is not, or not yet.
+/// A mode that there is not.
 pub fn trust(settings: &Settings) -> Result<Trust, SettingsError> {
     let modes = [
-        ("strict", None),
-        ("permissive", None),
-        ("disabled", Some(Trust::Disabled)),
+        ("strict", Trust::Strict),
+        ("permissive", Trust::Permissive),
+        ("disabled", Trust::Disabled),
     ];
     settings.value(&TRUST, |text| {
-        let mode = value::choice(text, &modes).map_err(|error| error.to_string())?;
-        mode.ok_or_else(|| {
-            "identity is not built yet, so no peer could prove who it is; leave it at disabled, \
-             the default"
-                .to_owned()
-        })
+        value::choice(text, &modes).map_err(|error| error.to_string())
     })
+}
+
+/// Reads [`TRUST`] for a program that has no certificates yet.
+///
+/// # Errors
+/// A mode that there is not, or that asks for certificates.
+pub fn disabled_trust(settings: &Settings) -> Result<Trust, SettingsError> {
+    let trust = trust(settings)?;
+    match settings.item(&TRUST) {
+        Some(item) if trust != Trust::Disabled => Err(item
+            .refuse(
+                "identity is not built yet, so no peer could prove who it is; leave it at \
+                 disabled, the default",
+            )
+            .into()),
+        _ => Ok(trust),
+    }
 }
 
 /// Refuses a setting that is part of the contract but cannot take effect yet.
@@ -111,7 +127,7 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() != 0 && one.port() == other.port() && same_host
 }
 
-/// A sentence for each listener that other machines can reach, while nothing proves who calls.
+/// A sentence for each listener that other machines can reach, where nothing proves who calls.
 #[must_use]
 pub fn open_to_others(listeners: &[Listener<'_>]) -> Vec<String> {
     let open = listeners
