@@ -19,7 +19,9 @@ use crate::call::{
     LANE_HEADER, PREVIOUS_ATTEMPTS_HEADER, PUSHBACK_HEADER, SOURCE_NODE_HEADER, STATUS_HEADER,
     TIMEOUT_HEADER, strip_answer, write_timeout,
 };
-use crate::forward::{Answer, Clock, End, ForwardError, Upload, await_answer, stream_answer};
+use crate::forward::{
+    Answer, Clock, End, ForwardError, Replay, Runner, Upload, await_answer, stream_answer,
+};
 use crate::policy::commit::{self, Event, Leave, Step};
 use crate::policy::retry::{self, Pushback};
 use crate::pool::{Seat, To};
@@ -91,6 +93,14 @@ pub enum Attempt {
     Failed(Failure),
 }
 
+/// What became of an attempt when its callee was heard of.
+pub(crate) enum Opened {
+    /// An answer that goes on, and a status that came with its head.
+    GoesOn(Response<()>, Option<u16>, RecvStream),
+    /// It has ended.
+    Over(Attempt),
+}
+
 /// What is told how an endpoint takes a call.
 #[derive(Debug, Clone, Copy)]
 pub struct Watched<'a> {
@@ -129,22 +139,54 @@ impl Refusal {
     }
 }
 
-impl Delivery<'_> {
+impl<'a> Delivery<'a> {
     /// Sends the request and streams the answer. `watched` is told how the endpoint took it.
     pub async fn attempt(&mut self, seat: &Seat, watched: Option<Watched<'_>>) -> Attempt {
         let sent = Instant::now();
-        let to_app = !matches!(seat.link().key.to, To::Peer { .. });
-        let callee = match &seat.link().key.to {
-            To::Peer { node, .. } => Callee::Peer(node.as_str()),
-            To::Local(_) => Callee::App(self.own),
-            To::Destination(address) => Callee::Destination(address.as_str()),
-        };
         let request = self.request(seat);
         let Ok((response, mut to)) = seat.send(request, self.upload.is_empty()) else {
-            return self.broke(callee, &ForwardError::GoingAway);
+            return self.broke(self.callee(seat).0, &ForwardError::GoingAway);
         };
         self.upload.in_lane(seat.link().counters.as_ref());
         let answer = await_answer(self.upload, &mut to, response, self.respond, self.clock).await;
+        match self.opened(answer, seat, watched, sent) {
+            Opened::Over(attempt) => attempt,
+            Opened::GoesOn(response, early, body) => {
+                let callee = self.callee(seat);
+                let watched = watched.map(|watched| (watched, sent));
+                self.stream(&mut to, (response, early), body, callee, watched)
+                    .await
+            }
+        }
+    }
+
+    /// Begins an attempt that others run beside: with the caller's own request, or once more.
+    pub(crate) fn begin(
+        &mut self,
+        seat: &Seat,
+        replay: Option<Replay>,
+    ) -> Result<Runner, ForwardError> {
+        let empty = match &replay {
+            Some(replay) => replay.is_empty(),
+            None => self.upload.is_empty(),
+        };
+        let Ok((response, to)) = seat.send(self.request(seat), empty) else {
+            return Err(ForwardError::GoingAway);
+        };
+        if replay.is_none() {
+            self.upload.in_lane(seat.link().counters.as_ref());
+        }
+        Ok(Runner::new(to, response, replay))
+    }
+
+    /// What is left of an answer that goes on, or how the attempt has ended. `watched` is told.
+    pub(crate) fn opened(
+        &mut self,
+        answer: Answer,
+        seat: &Seat,
+        watched: Option<Watched<'_>>,
+        sent: Instant,
+    ) -> Opened {
         // Read once: a look-up of a header takes longer than anything that is done with this one.
         let early = match &answer {
             Answer::Begun(head) => head.headers().get(STATUS_HEADER).map(status_of),
@@ -153,19 +195,18 @@ impl Delivery<'_> {
         if let Some(watched) = watched {
             watched.begun(&answer, early, sent, Instant::now());
         }
-        match answer {
+        let (callee, to_app) = self.callee(seat);
+        Opened::Over(match answer {
             Answer::Begun(answer) => {
                 let (mut head, body) = answer.into_parts();
                 if to_app {
                     strip_answer(&mut head.headers);
                 }
                 let response = Response::from_parts(head, ());
-                if body.is_end_stream() {
-                    return self.trailers_only(response, callee, to_app);
+                if !body.is_end_stream() {
+                    return Opened::GoesOn(response, early, body);
                 }
-                let watched = watched.map(|watched| (watched, sent));
-                self.stream(&mut to, (response, early), body, (callee, to_app), watched)
-                    .await
+                self.trailers_only(response, callee, to_app)
             }
             Answer::Failed(ForwardError::Reset(h2::Reason::CANCEL)) if self.time_is_over() => {
                 Attempt::Failed(self.late())
@@ -173,6 +214,18 @@ impl Delivery<'_> {
             Answer::Failed(error) => self.broke(callee, &error),
             Answer::CallerGone => Attempt::Ended(Outcome::Cancelled),
             Answer::DeadlineOver => Attempt::Failed(self.late()),
+        })
+    }
+
+    /// Who is at the other end, and whether it is an app.
+    pub(crate) fn callee<'s>(&self, seat: &'s Seat) -> (Callee<'s>, bool)
+    where
+        'a: 's,
+    {
+        match &seat.link().key.to {
+            To::Peer { node, .. } => (Callee::Peer(node.as_str()), false),
+            To::Local(_) => (Callee::App(self.own), true),
+            To::Destination(address) => (Callee::Destination(address.as_str()), true),
         }
     }
 
@@ -241,7 +294,7 @@ impl Delivery<'_> {
     }
 
     /// The callee's side broke before there was an answer.
-    fn broke(&self, callee: Callee<'_>, error: &ForwardError) -> Attempt {
+    pub(crate) fn broke(&self, callee: Callee<'_>, error: &ForwardError) -> Attempt {
         let failure = forward_failure(self.service, callee, error);
         let event = Event::Broke {
             processed: error.processed(),
@@ -290,7 +343,8 @@ impl Delivery<'_> {
         }
     }
 
-    async fn stream(
+    /// Streams an answer that goes on, up to its end.
+    pub(crate) async fn stream(
         &mut self,
         to: &mut h2::SendStream<Bytes>,
         (response, early): (Response<()>, Option<u16>),
@@ -358,7 +412,7 @@ impl Delivery<'_> {
     }
 
     /// The call's time is over, and it had been sent.
-    fn late(&self) -> Failure {
+    pub(crate) fn late(&self) -> Failure {
         Failure::deadline(
             self.head.uri.path(),
             self.arrived.elapsed(),
@@ -370,7 +424,7 @@ impl Delivery<'_> {
 impl Watched<'_> {
     /// Tells the endpoint's load and its breaker how an answer began. What the callee did not look
     /// at says nothing: its link was going away.
-    fn begun(&self, answer: &Answer, early: Option<u16>, sent: Instant, now: Instant) {
+    pub(crate) fn begun(&self, answer: &Answer, early: Option<u16>, sent: Instant, now: Instant) {
         let took = now.saturating_duration_since(sent);
         // The head of a stream says nothing of how long the endpoint takes.
         if self.unary != Some(false) {

@@ -32,6 +32,7 @@ pub mod explain;
 pub mod forward;
 mod hash;
 pub mod health;
+mod hedged;
 mod host;
 pub mod http2;
 pub mod identity;

@@ -81,6 +81,8 @@ pub enum Further {
     Refused,
     /// Its connection went away in good order, and it was not looked at.
     GoingAway,
+    /// The one before takes long, or has failed, and its rule has it hedged.
+    Hedge,
 }
 
 /// Leave to make one further attempt. Dropped unused, it goes back: who finds nobody to ask must
@@ -106,7 +108,7 @@ pub enum Withheld {
 
 impl Further {
     /// All of them, for counters.
-    pub const ALL: [Self; 3] = [Self::Repeat, Self::Refused, Self::GoingAway];
+    pub const ALL: [Self; 4] = [Self::Repeat, Self::Refused, Self::GoingAway, Self::Hedge];
 
     /// The label's value.
     #[must_use]
@@ -115,6 +117,7 @@ impl Further {
             Self::Repeat => "repeat",
             Self::Refused => "refused",
             Self::GoingAway => "going_away",
+            Self::Hedge => "hedge",
         }
     }
 }
@@ -142,6 +145,8 @@ pub struct Retries {
     budget: Mutex<Budget>,
     made: [AtomicU64; Further::ALL.len()],
     withheld: [AtomicU64; Withheld::ALL.len()],
+    hedges_withheld: [AtomicU64; Withheld::ALL.len()],
+    hedges_won: AtomicU64,
 }
 
 impl Retries {
@@ -153,6 +158,8 @@ impl Retries {
             budget: Mutex::new(Budget::new(limits, now)),
             made: Default::default(),
             withheld: Default::default(),
+            hedges_withheld: Default::default(),
+            hedges_won: AtomicU64::default(),
         }
     }
 
@@ -170,7 +177,10 @@ impl Retries {
             self.budget().take(limits, calls, now)
         };
         if !granted {
-            self.withheld(Withheld::Budget);
+            match why {
+                Further::Hedge => self.hedge_withheld(Withheld::Budget),
+                _ => self.withheld(Withheld::Budget),
+            }
         }
         granted.then(|| Token {
             of: self,
@@ -188,6 +198,28 @@ impl Retries {
     /// One was not made.
     pub fn withheld(&self, why: Withheld) {
         self.withheld[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A hedge was not sent.
+    pub fn hedge_withheld(&self, why: Withheld) {
+        self.hedges_withheld[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The answer of a hedge was the call's.
+    pub fn hedge_won(&self) {
+        self.hedges_won.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many hedges had the answer that counted.
+    #[must_use]
+    pub fn hedges_won(&self) -> u64 {
+        self.hedges_won.load(Ordering::Relaxed)
+    }
+
+    /// How many hedges were not sent, for each reason.
+    pub fn hedges_withheld(&self) -> impl Iterator<Item = (Withheld, u64)> {
+        let withheld = Withheld::ALL.into_iter().zip(&self.hedges_withheld);
+        withheld.map(|(why, count)| (why, count.load(Ordering::Relaxed)))
     }
 
     /// How many were made, for each reason.
@@ -321,11 +353,15 @@ mod tests {
         let now = Instant::now();
         let retries = Retries::new(none, now);
         retries.take(Further::GoingAway, none, now).unwrap().used();
-        for why in [Further::Repeat, Further::Refused] {
+        for why in [Further::Repeat, Further::Refused, Further::Hedge] {
             assert!(retries.take(why, none, now).is_none());
         }
+        assert_eq!(
+            retries.hedges_withheld().next(),
+            Some((Withheld::Budget, 1))
+        );
         let made: Vec<_> = retries.counts().map(|(_, count)| count).collect();
-        assert_eq!(made, [0, 0, 1]);
+        assert_eq!(made, [0, 0, 1, 0]);
         let withheld: Vec<_> = retries.withheld_counts().collect();
         assert_eq!(withheld[0], (Withheld::Budget, 2));
     }
@@ -349,6 +385,6 @@ mod tests {
         retries.take(Further::Refused, one, now).unwrap().used();
         assert!(retries.take(Further::Refused, one, now).is_none());
         let made: Vec<_> = retries.counts().map(|(_, count)| count).collect();
-        assert_eq!(made, [0, 1, 0]);
+        assert_eq!(made, [0, 1, 0, 0]);
     }
 }

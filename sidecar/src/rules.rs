@@ -187,6 +187,7 @@ fn filled_method(compiled: &MethodRule, offered: &MethodRule) -> Option<MethodRu
     let mut method = compiled.clone();
     method.timeout = method.timeout.or(offered.timeout);
     method.retry = method.retry.or(offered.retry);
+    method.hedge = method.hedge.or(offered.hedge);
     method.admission = method.admission.or(&offered.admission);
     if method.hash_on.is_none() {
         method.hash_on.clone_from(&offered.hash_on);

@@ -13,7 +13,7 @@ use h2::server::SendResponse;
 use http::Request;
 use http::request::Parts;
 use sidelane::routing::Found;
-use sidelane_proto::model::NodeId;
+use sidelane_proto::model::{MethodRule, NodeId};
 use tokio::time::{sleep, sleep_until};
 
 use crate::accept::{Answering, Connected, Handle};
@@ -166,6 +166,9 @@ impl Stack {
             plain: false,
         };
         let again = method.and_then(|method| rule.retry_of(method));
+        // Who names a node means no other.
+        let hedge = method.and_then(MethodRule::hedged);
+        let hedge = hedge.filter(|_| call.node.is_none());
         let budget = rule.retry_budget();
         let mut tried: Vec<NodeId> = Vec::new();
         let mut last: Option<Refusal> = None;
@@ -196,14 +199,33 @@ impl Stack {
                     }
                     // The last attempt holds nothing back.
                     delivery.retry = again.filter(|again| number < again.attempts);
-                    match delivery
-                        .attempt(&way.seat, way.watched(classified.method()))
-                        .await
-                    {
-                        Attempt::Ended(outcome) => {
-                            way.ended(outcome);
-                            return guard.ended(outcome);
+                    let node;
+                    let attempt = match hedge {
+                        None => {
+                            let watched = way.watched(method);
+                            let attempt = delivery.attempt(&way.seat, watched).await;
+                            // What it held others may have.
+                            node = match &attempt {
+                                Attempt::Ended(outcome) => {
+                                    way.ended(*outcome);
+                                    None
+                                }
+                                _ => way.into_node(),
+                            };
+                            attempt
                         }
+                        // Put away: no other call needs room for it.
+                        Some(hedge) => {
+                            let call = (classified, call, head);
+                            let (first, hedge) = ((way, &*tried), (hedge, number));
+                            let hedged = self.hedged(call, &mut delivery, first, hedge);
+                            let hedged = Box::pin(hedged).await;
+                            (node, tried, number) = (None, hedged.tried, hedged.number);
+                            hedged.attempt
+                        }
+                    };
+                    match attempt {
+                        Attempt::Ended(outcome) => return guard.ended(outcome),
                         Attempt::Failed(failure) => {
                             return end(&mut guard, delivery.respond, failure);
                         }
@@ -215,7 +237,7 @@ impl Stack {
                                 // everybody knows that one is gone, many calls meet it.
                                 Refused::Unreached => None,
                             };
-                            (way.node, refusal)
+                            (node, refusal)
                         }
                         Attempt::Again(refusal, pushback) => {
                             let attempt = retry::Attempt {
@@ -236,8 +258,6 @@ impl Stack {
                             let Some(pause) = pause.ok().and_then(take) else {
                                 return refuse_at_last(&mut guard, &mut delivery, refusal);
                             };
-                            // What it held others may have meanwhile.
-                            let node = way.into_node();
                             tokio::select! {
                                 () = sleep(pause) => {}
                                 end = given_up(&mut delivery) => {

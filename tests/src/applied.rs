@@ -92,6 +92,19 @@ pub fn retry(attempts: u32, on: &[&str]) -> Option<wire::Retry> {
     })
 }
 
+/// A unary method that is sent a second time after so many milliseconds without an answer.
+#[must_use]
+pub fn hedged(name: &str, after: u64, max_attempts: u32) -> wire::Method {
+    wire::Method {
+        hedge: Some(wire::Hedge {
+            after: format!("{after}ms"),
+            max_attempts: Some(max_attempts),
+            off: false,
+        }),
+        ..idempotent(name)
+    }
+}
+
 /// A time limit.
 #[must_use]
 pub fn milliseconds(milliseconds: i64) -> Option<prost_types::Duration> {

@@ -45,6 +45,7 @@ pub mod link;
 pub mod load;
 pub mod machine;
 pub mod mesh_view;
+pub mod moody;
 pub mod moved;
 pub mod netns;
 pub mod ports;

@@ -261,6 +261,9 @@ impl MethodRule {
         {
             return Some(flaw);
         }
+        if let Some(hedge) = &self.hedge {
+            return hedge.flaw(self.idempotent, self.is_unary());
+        }
         None
     }
 }
@@ -438,7 +441,7 @@ const fn text<'a>(text: &'a Cow<'static, str>) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Breaker, ConnectionClass, Lane, LoadBalancing, Outlier};
+    use crate::model::{Breaker, ConnectionClass, Hedge, Lane, LoadBalancing, Outlier};
 
     const ONCE: MethodRule = MethodRule::unary("Once");
     const AGAIN: MethodRule = MethodRule::unary("Again").idempotent();
@@ -571,6 +574,13 @@ mod tests {
             |change: fn(&mut Breaker)| rule(|rule| change(rule.breaker.insert(Breaker::DEFAULT)));
         let outlier =
             |change: fn(&mut Outlier)| rule(|rule| change(rule.outlier.insert(Outlier::DEFAULT)));
+        let watch = MethodRule::streaming("Watch", false, true);
+        let hedged = |method: MethodRule, after, max_attempts| {
+            of_methods(&[method.with_hedge(Hedge {
+                max_attempts,
+                ..Hedge::after(after)
+            })])
+        };
         let shared = Retry {
             budget_percent: Some(5),
             ..TRIED
@@ -595,6 +605,13 @@ mod tests {
             (retry(|it| it.max_pause = SECOND * 61), "retry.max_pause"),
             (retry(|it| it.max_pause = it.pause / 5), "retry.max_pause"),
             (of_methods(&[AGAIN.with_retry(shared)]), "methods[0].retry"),
+            (hedged(ONCE, SECOND, 2), "methods[0].hedge"),
+            (hedged(watch.idempotent(), SECOND, 2), "methods[0].hedge"),
+            (hedged(TAKES.idempotent(), SECOND, 2), "methods[0].hedge"),
+            (hedged(AGAIN, Duration::ZERO, 2), "methods[0].hedge.after"),
+            (hedged(AGAIN, SECOND * 61, 2), "methods[0].hedge.after"),
+            (hedged(AGAIN, SECOND, 1), "methods[0].hedge.max_attempts"),
+            (hedged(AGAIN, SECOND, 6), "methods[0].hedge.max_attempts"),
             (
                 breaker(|it| it.consecutive_failures = 0),
                 "breaker.consecutive_failures",
@@ -640,6 +657,7 @@ mod tests {
             AGAIN
                 .with_retry(TRIED)
                 .with_timeout(SECOND)
+                .with_hedge(Hedge::after(SECOND / 50))
                 .with_hash_on("order.id"),
             ONCE,
             TAKES,

@@ -179,7 +179,7 @@ fn moved(
         "is compiled in as {from} ({}) and cannot become {to} at run time: change the .proto and \
          build again; a rule that is applied tunes load_balancing, hash_header, locality, slow_start, \
          timeout, max_timeout, retry, breaker, outlier, split, limits, concurrency, fault and, of \
-         methods, hash_on",
+         methods, hash_on and hedge",
         fixed.origin
     );
     FieldError::new(path, Problem::Refused(text))
@@ -199,6 +199,7 @@ fn methods(base: &[MethodRule], pushed: &[MethodRule], compiled: bool) -> Vec<Me
         }
         known.timeout = method.timeout.or(known.timeout);
         known.retry = method.retry.or(known.retry);
+        known.hedge = method.hedge.or(known.hedge);
         known.admission = method.admission.or(&known.admission);
         if method.hash_on.is_some() {
             known.hash_on.clone_from(&method.hash_on);

@@ -12,6 +12,7 @@ use super::breaker::Breaker;
 use super::class::ConnectionClass;
 use super::error::{FieldError, Problem};
 use super::flaw::{is_field_path, is_limit};
+use super::hedge::Hedge;
 use super::lane::{Lane, check_name};
 use super::name::{ServiceName, is_identifier};
 use super::outlier::Outlier;
@@ -86,6 +87,8 @@ pub struct MethodRule {
     pub hash_on: Option<Cow<'static, str>>,
     /// How it is tried again, instead of its service's.
     pub retry: Option<Retry>,
+    /// When its calls are sent a second time beside the first.
+    pub hedge: Option<Hedge>,
     /// What is admitted of its calls: limits beside its service's, a fault instead.
     pub admission: Admission,
 }
@@ -179,6 +182,7 @@ impl MethodRule {
             timeout: None,
             hash_on: None,
             retry: None,
+            hedge: None,
             admission: Admission::NONE,
         }
     }
@@ -194,6 +198,7 @@ impl MethodRule {
             timeout: None,
             hash_on: None,
             retry: None,
+            hedge: None,
             admission: Admission::NONE,
         }
     }
@@ -229,12 +234,27 @@ impl MethodRule {
         self
     }
 
+    /// The same method, whose calls are sent a second time in this way.
+    #[must_use]
+    pub const fn with_hedge(mut self, hedge: Hedge) -> Self {
+        self.hedge = Some(hedge);
+        self
+    }
+
     /// The same method, of whose calls so much is admitted.
     #[must_use]
     pub const fn with_admission(mut self, admission: Admission) -> Self {
         // See `with_hash_on`.
         std::mem::forget(std::mem::replace(&mut self.admission, admission));
         self
+    }
+
+    /// When its calls are sent a second time beside the first; `None` where they are not, as always
+    /// for a method that streams or is not idempotent.
+    #[must_use]
+    pub fn hedged(&self) -> Option<Hedge> {
+        let hedge = self.hedge.filter(|hedge| !hedge.off)?;
+        (self.idempotent && self.is_unary()).then_some(hedge)
     }
 
     /// One message each way.
@@ -470,6 +490,7 @@ impl TryFrom<wire::Method> for MethodRule {
                 }
             },
             retry: Retry::from_wire(method.retry, "retry")?,
+            hedge: Hedge::from_wire(method.hedge, "hedge")?,
             admission: Admission::from_wire(&method.limits, None, method.fault)?,
         })
     }
@@ -535,6 +556,7 @@ impl From<&Rule> for wire::Rule {
                     timeout: method.timeout.map(duration_to_wire),
                     hash_on: method.hash_on.clone().unwrap_or_default().into_owned(),
                     retry: method.retry.map(Retry::to_wire),
+                    hedge: method.hedge.map(Hedge::to_wire),
                     limits: method.admission.limits_to_wire(),
                     fault: method.admission.fault.as_ref().map(Fault::to_wire),
                 })

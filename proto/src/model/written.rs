@@ -83,6 +83,7 @@ impl WrittenRule {
                 timeout,
                 hash_on: method.options.hash_on.clone(),
                 retry: method.options.retry.clone(),
+                hedge: method.options.hedge.clone(),
                 limits: method.options.limits.clone(),
                 fault: method.options.fault.clone(),
             });

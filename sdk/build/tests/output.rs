@@ -28,6 +28,7 @@ service Orders {
   rpc Get(GetRequest) returns (audit.v1.Entry) {
     option (sidelane.routing.v1.method) = {
       idempotent: true  timeout: "800ms"  hash_on: "id"  retry { attempts: 2 }
+      hedge { after: "20ms"  max_attempts: 3 }
     };
   }
   rpc Import(stream GetRequest) returns (audit.v1.Entry);
@@ -144,7 +145,7 @@ impl ::sidelane::routing::ServiceRouting for OrdersServiceRouting {
         ::sidelane::routing::Split { label: ::std::borrow::Cow::Borrowed("version"), parts: ::std::borrow::Cow::Borrowed(PARTS), strict: false }
     });
     const METHODS: &'static [::sidelane::routing::MethodRule] = &[
-        ::sidelane::routing::MethodRule::unary("Get").idempotent().with_timeout(::core::time::Duration::from_millis(800)).with_hash_on("id").with_retry(::sidelane::routing::Retry { attempts: 2, on: ::sidelane::routing::Statuses::of(&[14]), ..::sidelane::routing::Retry::DEFAULT }),
+        ::sidelane::routing::MethodRule::unary("Get").idempotent().with_timeout(::core::time::Duration::from_millis(800)).with_hash_on("id").with_retry(::sidelane::routing::Retry { attempts: 2, on: ::sidelane::routing::Statuses::of(&[14]), ..::sidelane::routing::Retry::DEFAULT }).with_hedge(::sidelane::routing::Hedge { off: false, after: ::core::time::Duration::from_millis(20), max_attempts: 3 }),
         ::sidelane::routing::MethodRule::streaming("Import", true, false),
     ];
     const ORIGIN: &'static str = "shop/v1/orders.proto:8";

@@ -45,7 +45,33 @@ pub(super) fn render(text: &mut String, targets: &[&Arc<Target>]) {
         "Further attempts that were not made, by why.",
     );
     text.push_str(&lines);
+    render_hedges(text, targets);
     render_breakers(text, targets);
+}
+
+/// Those that were sent are among the further attempts, of kind `hedge`.
+fn render_hedges(text: &mut String, targets: &[&Arc<Target>]) {
+    let won = "sidelane_hedges_won_total";
+    let withheld = "sidelane_hedges_withheld_total";
+    let (mut answers, mut kept_back) = (String::new(), String::new());
+    for target in targets {
+        let count = target.retries.hedges_won();
+        if count > 0 {
+            let labels = format!("service=\"{}\"", target.name);
+            line(&mut answers, won, &labels, count);
+        }
+        let counts = target.retries.hedges_withheld();
+        for (why, count) in counts.filter(|(_, count)| *count > 0) {
+            let labels = labels(target, "why", why.name());
+            line(&mut kept_back, withheld, &labels, count);
+        }
+    }
+    let help = "Calls whose answer was that of a hedge.";
+    heading(text, won, "counter", help);
+    text.push_str(&answers);
+    let help = "Hedges that were not sent, by why.";
+    heading(text, withheld, "counter", help);
+    text.push_str(&kept_back);
 }
 
 fn render_breakers(text: &mut String, targets: &[&Arc<Target>]) {

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use sidelane_proto::model::{Balancing, Breaker, MethodRule, Outlier, PushedRule, Retry, Rule};
+use sidelane_proto::model::{
+    Balancing, Breaker, Hedge, MethodRule, Outlier, PushedRule, Retry, Rule,
+};
 
 use crate::admission::Seen;
 use crate::mesh::{RuleSource, Target};
@@ -80,6 +82,10 @@ pub(super) fn values(target: &Target, method: Option<&MethodRule>, balancing: &s
         None => ("no".to_owned(), Origin::DEFAULT.to_string()),
     };
     add("retry", retry, from);
+    if let Some(hedge) = method.hedge {
+        let from = said.tuned_by(|rule| of(rule, method, |it| it.hedge.is_some()));
+        add("hedge", hedge_text(hedge), from.to_string());
+    }
     let budget = rule.retry_budget();
     let says = |retry: &Retry| retry.budget_percent.or(retry.budget_per_second).is_some();
     let from = said.tuned_by(|rule| rule.retry.as_ref().is_some_and(says));
@@ -193,6 +199,16 @@ fn attempts(retry: Retry) -> String {
         "up to {} attempts after {}, or a lost connection{pauses}",
         retry.attempts,
         statuses.join(", ")
+    )
+}
+
+fn hedge_text(hedge: Hedge) -> String {
+    if hedge.off {
+        return "off".to_owned();
+    }
+    format!(
+        "another attempt elsewhere after {:?} without an answer, {} in all",
+        hedge.after, hedge.max_attempts
     )
 }
 
@@ -331,6 +347,9 @@ mod tests {
         pushed.timeout = Some(Duration::from_millis(800));
         pushed.retry = Some(Retry::DEFAULT);
         pushed.breaker = Some(Breaker::DEFAULT);
+        let hedge = Hedge::after(Duration::from_millis(20));
+        let get = MethodRule::unary("Get").idempotent().with_hedge(hedge);
+        pushed.methods = Cow::Owned(vec![get]);
         let pushed = PushedRule {
             rule: Arc::new(pushed),
             tuning_only: true,
@@ -352,6 +371,8 @@ mod tests {
                 "timeout 800ms from pushed rule, version 7, rules.yaml:3",
                 "max_timeout 2s from compiled shop.proto:12",
                 "retry up to 3 attempts after UNAVAILABLE, or a lost connection from pushed \
+                 rule, version 7, rules.yaml:3",
+                "hedge another attempt elsewhere after 20ms without an answer, 2 in all from pushed \
                  rule, version 7, rules.yaml:3",
                 "retry_budget 20 % of calls and 10/s from the default",
             ]

@@ -10,6 +10,7 @@ use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 
 use super::FRAMES_A_POLL;
+use super::replay::Replay;
 use crate::telemetry::{LaneCounters, Stall};
 use crate::turns::give_way;
 
@@ -102,6 +103,24 @@ impl Upload {
         self.sent = 0;
         self.finished = false;
         self.ahead = AHEAD_LIMIT;
+    }
+
+    /// The request once more, for an attempt beside this one; `None` unless it was read whole and can
+    /// be sent twice.
+    #[must_use]
+    pub fn replay(&self) -> Option<Replay> {
+        let trailers = self.read.as_ref().filter(|_| self.replayable())?;
+        let kept = self.kept.iter().cloned().collect();
+        Some(Replay::new(kept, trailers.clone()))
+    }
+
+    /// Goes on from where another attempt is: that one counts.
+    pub(super) fn adopt(&mut self, replay: Replay) {
+        self.release();
+        self.chunk = replay.chunk;
+        self.sent = replay.sent;
+        self.finished = replay.finished;
+        self.ahead = 0;
     }
 
     /// The answer has begun: nothing needs to be kept any longer.

@@ -3,4 +3,5 @@
 
 pub mod commit;
 pub mod deadline;
+pub mod hedge;
 pub mod retry;

@@ -276,6 +276,11 @@ prop_compose! {
                 admission: Admission { concurrency: None, ..admission },
                 hash_on: Some(Cow::Borrowed("order.id")),
                 retry: retry.map(|attempts| Retry { attempts, ..Retry::DEFAULT }),
+                hedge: retry.map(|max_attempts| Hedge {
+                    off: secure,
+                    max_attempts,
+                    ..Hedge::after(Duration::from_millis(u64::from(max_attempts) * 7))
+                }),
                 ..MethodRule::unary("Get")
             }]),
             origin: Cow::Borrowed("orders.proto:7"),

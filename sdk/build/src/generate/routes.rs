@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use sidelane_proto::model::{
-    Balancing, Breaker, Lane, MethodRule, Outlier, OwnClass, Retry, Rule, Split, SplitPart,
+    Balancing, Breaker, Hedge, Lane, MethodRule, Outlier, OwnClass, Retry, Rule, Split, SplitPart,
 };
 
 use super::names::{self, Places};
@@ -257,6 +257,9 @@ fn method_code(method: &MethodRule) -> String {
     if let Some(it) = method.retry {
         let _ = write!(code, ".with_retry({})", retry(it));
     }
+    if let Some(it) = method.hedge {
+        let _ = write!(code, ".with_hedge({})", hedge(it));
+    }
     if !method.admission.is_none() {
         let code_of = admission::code(&method.admission);
         let _ = write!(code, ".with_admission({code_of})");
@@ -351,6 +354,18 @@ fn retry(retry: Retry) -> String {
         }
     }
     code + ", ..::sidelane::routing::Retry::DEFAULT }"
+}
+
+fn hedge(hedge: Hedge) -> String {
+    let Hedge {
+        off,
+        after,
+        max_attempts,
+    } = hedge;
+    format!(
+        "::sidelane::routing::Hedge {{ off: {off}, after: {}, max_attempts: {max_attempts} }}",
+        duration(after)
+    )
 }
 
 fn breaker(breaker: Breaker) -> String {

@@ -47,9 +47,10 @@ fn repair(rule: &mut WrittenRule, path: &str, vocabulary: &Vocabulary) -> bool {
             "hash_on" => options.hash_on.clear(),
             "idempotent" => {
                 options.idempotent = false;
-                options.retry = None;
+                (options.retry, options.hedge) = (None, None);
             }
             "retry" => options.retry = None,
+            "hedge" => options.hedge = None,
             "limits" => options.limits.clear(),
             "fault" => options.fault = None,
             _ => return false,

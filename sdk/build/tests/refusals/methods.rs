@@ -106,9 +106,28 @@ const RULE: &[Case] = &[
     ),
     (
         METHOD,
+        "{ hedge { after: \"20ms\" } }",
+        "proto/shop.proto:16:45: hedge is of a method that is not idempotent: two attempts at once \
+         could do its work twice; say `idempotent: true` if that does no harm, or leave `hedge` out",
+        "{ idempotent: true hedge { after: \"20ms\" } }",
+    ),
+    (
+        METHOD,
+        "{ idempotent: true hedge { after: \"20ms\" max_attempts: 6 } }",
+        "proto/shop.proto:16:84: hedge.max_attempts is 2 to 5, the first included",
+        "{ idempotent: true hedge { after: \"20ms\" max_attempts: 5 } }",
+    ),
+    (
+        METHOD,
+        "{ idempotent: true hedge { max_attempts: 2 } }",
+        "proto/shop.proto:16:62: hedge.after is missing",
+        "{ idempotent: true hedge { after: \"1m\" } }",
+    ),
+    (
+        METHOD,
         "{ idempotent: true retries { attempts: 2 } }",
         "proto/shop.proto:16:62: `retries` is no field of sidelane.routing.v1.MethodRule; did you \
-         mean `retry`? (known are idempotent, timeout, hash_on, retry, limits, fault)",
+         mean `retry`? (known are idempotent, timeout, hash_on, retry, limits, fault, hedge)",
         "{ idempotent: true retry { attempts: 2 } }",
     ),
     (

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use sidelane_process::settings::{Program, nearest};
 use sidelane_proto::model::{
-    Abort, Admission, Balancing, Bound, Breaker, Concurrency, Fault, LocalityPreference,
+    Abort, Admission, Balancing, Bound, Breaker, Concurrency, Fault, Hedge, LocalityPreference,
     MethodRule, Outlier, PushedRule, Retry, Rule, Split, SplitPart, Statuses,
 };
 use sidelane_proto::wire::admin::v1::ListRulesResponse;
@@ -225,6 +225,18 @@ fn retry_text(retry: Retry) -> String {
     text
 }
 
+fn hedge_text(hedge: Hedge) -> String {
+    if hedge.off {
+        return "hedge off".to_owned();
+    }
+    let Hedge {
+        after,
+        max_attempts,
+        ..
+    } = hedge;
+    format!("hedge after {after:?}, {max_attempts} attempts in all")
+}
+
 fn breaker_text(breaker: Breaker) -> String {
     if breaker.off {
         return "breaker off".to_owned();
@@ -277,6 +289,7 @@ fn method_line(method: &MethodRule) -> String {
         says.push(format!("hash_on {field}"));
     }
     says.extend(method.retry.map(retry_text));
+    says.extend(method.hedge.map(hedge_text));
     says.extend(admitted(&method.admission));
     if says.is_empty() {
         return format!("    {}\n", method.name);
@@ -339,6 +352,7 @@ fn method_json(method: &MethodRule) -> Value {
         "timeout_ms": milliseconds(method.timeout),
         "hash_on": method.hash_on,
         "retry": method.retry.map(retry_json),
+        "hedge": method.hedge.map(hedge_json),
         "limits": limits_json(&method.admission),
         "fault": method.admission.fault.as_ref().map(fault_json),
     })
@@ -397,6 +411,14 @@ fn retry_json(retry: Retry) -> Value {
         "budget_per_second": retry.budget_per_second,
         "pause_ms": milliseconds(Some(retry.pause)),
         "max_pause_ms": milliseconds(Some(retry.max_pause)),
+    })
+}
+
+fn hedge_json(hedge: Hedge) -> Value {
+    json!({
+        "off": hedge.off,
+        "after_ms": milliseconds(Some(hedge.after)),
+        "max_attempts": hedge.max_attempts,
     })
 }
 

@@ -63,6 +63,7 @@ rules:
         timeout: 800ms
         hash_on: order_id
         retry: { attempts: 2, pause: 10ms, max_pause: 200ms }
+        hedge: { after: 50ms, max_attempts: 2 }     # or off: true
       - name: Watch
         client_streaming: false
         server_streaming: true
@@ -240,12 +241,21 @@ struct Outlier {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Hedge {
+    after: Text,
+    max_attempts: Number,
+    off: Flag,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Method {
     name: Spanned<String>,
     idempotent: Flag,
     timeout: Text,
     hash_on: Text,
     retry: Option<Retry>,
+    hedge: Option<Hedge>,
     #[serde(default)]
     limits: Vec<admission::Limit>,
     fault: Option<admission::Fault>,
@@ -509,6 +519,7 @@ impl Reader {
                 timeout: self.take(path, "timeout", method.timeout),
                 hash_on: self.take(path, "hash_on", method.hash_on),
                 retry: method.retry.map(|retry| self.retry(path, retry)),
+                hedge: method.hedge.map(|hedge| self.hedge(path, hedge)),
                 limits: self.limits(path, method.limits),
                 fault: method.fault.map(|fault| self.fault(path, fault)),
             },
@@ -524,6 +535,15 @@ impl Reader {
             budget_per_second: self.said(&path, "budget_per_second", retry.budget_per_second),
             pause: self.take(&path, "pause", retry.pause),
             max_pause: self.take(&path, "max_pause", retry.max_pause),
+        }
+    }
+
+    fn hedge(&mut self, path: &str, hedge: Hedge) -> wire::Hedge {
+        let path = format!("{path}.hedge");
+        wire::Hedge {
+            after: self.take(&path, "after", hedge.after),
+            max_attempts: self.said(&path, "max_attempts", hedge.max_attempts),
+            off: self.take(&path, "off", hedge.off),
         }
     }
 

@@ -51,6 +51,9 @@ fn the_example_is_right_and_says_everything() {
         (retry.pause, retry.max_pause),
         (Duration::from_millis(10), Duration::from_millis(200))
     );
+    let hedge = get.hedged().unwrap();
+    let after = Duration::from_millis(50);
+    assert_eq!((hedge.after, hedge.max_attempts), (after, 2));
     // What the example writes out are the defaults.
     assert_eq!(rule.breaker, Some(Breaker::DEFAULT));
     assert_eq!(rule.outlier, Some(Outlier::DEFAULT));
@@ -103,7 +106,7 @@ fn the_example_is_right_and_says_everything() {
     let budget = billing.rule.retry_budget();
     assert_eq!((budget.percent, budget.per_second), (10, 5));
     assert_eq!(billing.rule.timeout, Some(Duration::from_secs(5)));
-    assert_eq!(billing.rule.origin, "rules.yaml:52");
+    assert_eq!(billing.rule.origin, "rules.yaml:53");
 }
 
 #[test]
@@ -172,6 +175,11 @@ fn mistakes_are_named_with_line_and_column() {
         (
             "rules:\n  - service: a.A\n    methods:\n      - name: Get\n        retry: {attempts: 3}\n",
             "rules.yaml:5:27: rules[0].methods[0].retry `Get` is not idempotent",
+        ),
+        (
+            "rules:\n  - service: a.A\n    methods:\n      - name: Get\n        idempotent: true\n        \
+             hedge: {after: 0ms}\n",
+            "rules.yaml:6:24: rules[0].methods[0].hedge.after is whole milliseconds from 1ms to 1m",
         ),
         (
             "rules:\n  - service: a.A\n    methods:\n      - name: Get\n        idempotent: true\n        \

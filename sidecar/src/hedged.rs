@@ -1,0 +1,294 @@
+//! Attempts of one call beside each other, where its rule asks for it: `policy::hedge` says when
+//! another one is sent, and here it is. Each goes to an endpoint that has none and takes from the
+//! service's budget; the first answer that counts is the call's, and the others are cancelled. A part
+//! of `stack`, beside `way`; no other call comes by here.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use sidelane_proto::model::{Hedge, MethodRule, NodeId, Retry, RetryBudget};
+use tokio::time::{Sleep, sleep};
+
+use crate::call::Call;
+use crate::classify::Classified;
+use crate::deliver::{Attempt, Delivery, Opened};
+use crate::forward::{Answer, Heard, Replay, Runner, race};
+use crate::policy::hedge::{Hedging, Never, Step, Unsent, Word};
+use crate::policy::retry::Pushback;
+use crate::retries::{Further, Retries, Token};
+use crate::stack::Stack;
+use crate::telemetry::Outcome;
+use crate::way::{NoWay, Way};
+
+/// How it went.
+pub(crate) struct Hedged {
+    /// How the attempt that counts ended.
+    pub(crate) attempt: Attempt,
+    /// Where all of them were: they are not asked again.
+    pub(crate) tried: Vec<NodeId>,
+    /// The number of the call's last attempt.
+    pub(crate) number: u32,
+}
+
+/// All attempts of a call that is hedged.
+struct Running<'a> {
+    hedging: Hedging,
+    /// Those of which nothing was heard yet.
+    flights: Vec<Flight>,
+    /// What is said if nobody does better: rather of one that may have run.
+    failed: Option<Attempt>,
+    been: Vec<NodeId>,
+    method: Option<&'a MethodRule>,
+    retries: &'a Retries,
+}
+
+/// An attempt of which nothing was heard yet.
+struct Flight {
+    runner: Runner,
+    way: Way,
+    began: Instant,
+    number: u32,
+}
+
+type Found = Result<Way, NoWay>;
+type Looking<'a> = Pin<Box<dyn Future<Output = Found> + Send + 'a>>;
+
+impl Stack {
+    /// Makes an attempt that goes by `way`, and others beside it. `number` is the first one's;
+    /// `tried` are those that are not asked again.
+    pub(crate) async fn hedged(
+        &self,
+        (classified, call, head): (&Classified, &Call, &Parts),
+        delivery: &mut Delivery<'_>,
+        (way, tried): (Way, &[NodeId]),
+        (hedge, number): (Hedge, u32),
+    ) -> Hedged {
+        let target = &classified.target;
+        let (method, rule) = (classified.method(), &target.rule);
+        // What another attempt may make good is held back from the caller.
+        let again = method.and_then(|method| rule.retry_of(method));
+        delivery.retry = Some(again.unwrap_or(Retry::DEFAULT));
+        let now = Instant::now();
+        let mut running = Running {
+            hedging: Hedging::begun(hedge, number, delivery.deadline, now),
+            flights: Vec::new(),
+            failed: None,
+            been: tried.to_vec(),
+            method,
+            retries: &target.retries,
+        };
+        running.launch(delivery, way, None, now);
+        let mut due: Pin<Box<Sleep>> = Box::pin(sleep(Duration::ZERO));
+        let mut looking: Option<Looking<'_>> = None;
+        let mut token: Option<Token<'_>> = None;
+        let mut held: Option<(Way, Token<'_>)> = None;
+        let attempt = loop {
+            let now = Instant::now();
+            let until = match running.hedging.step(now) {
+                Step::End => break running.failed.take(),
+                Step::Wait(until) => until,
+                Step::Send => {
+                    match (delivery.upload.replay(), held.take()) {
+                        (None, _) => running.hedging.unsent(Unsent::NotNow, now),
+                        (replay, Some((way, token))) => {
+                            token.used();
+                            target.counters.attempt();
+                            delivery.previous = running.hedging.made();
+                            running.hedging.sent(now);
+                            running.launch(delivery, way, replay, now);
+                        }
+                        (Some(_), None) => {
+                            token = running.token(rule.retry_budget(), now);
+                            if token.is_some() {
+                                let names = running.been.clone();
+                                looking = Some(Box::pin(async move {
+                                    self.way(classified, (call, head), &names, true).await
+                                }));
+                            }
+                        }
+                    }
+                    continue;
+                }
+            };
+            // Not to be sent now after all: others may have it.
+            held = None;
+            if let Some(until) = until {
+                due.as_mut().reset(until.into());
+            }
+            let runners = running.flights.iter_mut().map(|flight| &mut flight.runner);
+            let heard = tokio::select! {
+                biased;
+                heard = race(delivery.upload, runners, delivery.respond, delivery.clock) => heard,
+                found = found(&mut looking), if looking.is_some() => {
+                    looking = None;
+                    held = running.found(found).zip(token.take());
+                    continue;
+                }
+                () = &mut due, if until.is_some() => continue,
+            };
+            let (index, answer) = match heard {
+                Heard::Of(index, answer) => (index, answer),
+                Heard::GivenUp(answer) => {
+                    break Some(running.given_up(delivery, &answer, hedge.after));
+                }
+            };
+            let flight = running.flights.remove(index);
+            let watched = flight.way.watched(method);
+            match delivery.opened(answer, &flight.way.seat, watched, flight.began) {
+                Opened::Over(attempt @ (Attempt::Again(..) | Attempt::Unprocessed(..))) => {
+                    running.failed(attempt);
+                }
+                counts => {
+                    drop((looking, held));
+                    running.decided(flight.number > number);
+                    break Some(flight.wins(delivery, method, counts).await);
+                }
+            }
+        };
+        Hedged {
+            // It ends without a word only where one has failed, and what that said is kept.
+            attempt: attempt.unwrap_or(Attempt::Ended(Outcome::Cancelled)),
+            tried: running.been,
+            number: running.hedging.made(),
+        }
+    }
+}
+
+impl<'a> Running<'a> {
+    /// Sends an attempt by this way: with the caller's own request, or with its replay.
+    fn launch(
+        &mut self,
+        delivery: &mut Delivery<'_>,
+        way: Way,
+        replay: Option<Replay>,
+        now: Instant,
+    ) {
+        self.been.extend(way.node.clone());
+        match delivery.begin(&way.seat, replay) {
+            Ok(runner) => self.flights.push(Flight {
+                runner,
+                way,
+                began: now,
+                number: self.hedging.made(),
+            }),
+            Err(error) => {
+                let (callee, _) = delivery.callee(&way.seat);
+                self.failed(delivery.broke(callee, &error));
+            }
+        }
+    }
+
+    /// Leave to look for somebody to send the next one to.
+    fn token(&mut self, budget: RetryBudget, now: Instant) -> Option<Token<'a>> {
+        let token = self.retries.take(Further::Hedge, budget, now);
+        match token {
+            Some(_) => self.hedging.looks(),
+            None => self.hedging.unsent(Unsent::For(Never::Budget), now),
+        }
+        token
+    }
+
+    /// This came of looking for somebody.
+    fn found(&mut self, found: Found) -> Option<Way> {
+        let why = match found {
+            Ok(way) => {
+                self.hedging.found();
+                return Some(way);
+            }
+            Err(NoWay { node: None, .. }) => Unsent::For(Never::Nobody),
+            Err(NoWay { node, .. }) => {
+                self.been.extend(node);
+                Unsent::NotNow
+            }
+        };
+        self.hedging.unsent(why, Instant::now());
+        None
+    }
+
+    /// One of them has failed, and another may do better.
+    fn failed(&mut self, attempt: Attempt) {
+        let pushback = match &attempt {
+            Attempt::Again(_, pushback) => *pushback,
+            _ => Pushback::Silent,
+        };
+        let word = Word::Failed(pushback);
+        if let Some(why) = self.hedging.heard(word, Instant::now()) {
+            self.retries.hedge_withheld(why);
+        }
+        if !matches!(self.failed, Some(Attempt::Again(..))) {
+            self.failed = Some(attempt);
+        }
+    }
+
+    /// The answer of another one counts. Dropped, these are reset with CANCEL, now and not when that
+    /// answer ends.
+    fn decided(&mut self, by_hedge: bool) {
+        self.hedging.heard(Word::Counts, Instant::now());
+        for loser in self.flights.drain(..) {
+            loser.tell(self.method, &Answer::CallerGone);
+        }
+        if by_hedge {
+            self.retries.hedge_won();
+        }
+    }
+
+    /// The caller left, or its time is over. Who had less time than the next attempt waits for is
+    /// not slow.
+    fn given_up(&self, delivery: &Delivery<'_>, answer: &Answer, after: Duration) -> Attempt {
+        for flight in &self.flights {
+            let slow = flight.began.elapsed() >= after;
+            let answer = if slow { answer } else { &Answer::CallerGone };
+            flight.tell(self.method, answer);
+        }
+        match answer {
+            Answer::DeadlineOver => Attempt::Failed(delivery.late()),
+            _ => Attempt::Ended(Outcome::Cancelled),
+        }
+    }
+}
+
+impl Flight {
+    /// Tells its endpoint how it took the call.
+    fn tell(&self, method: Option<&MethodRule>, answer: &Answer) {
+        if let Some(watched) = self.way.watched(method) {
+            watched.begun(answer, None, self.began, Instant::now());
+        }
+    }
+
+    /// Its answer is the call's: what is left of it goes to the caller.
+    async fn wins(
+        self,
+        delivery: &mut Delivery<'_>,
+        method: Option<&MethodRule>,
+        answer: Opened,
+    ) -> Attempt {
+        let (response, body) = match answer {
+            Opened::GoesOn(response, early, body) => ((response, early), body),
+            Opened::Over(attempt) => {
+                if let Attempt::Ended(outcome) = &attempt {
+                    self.way.ended(*outcome);
+                }
+                return attempt;
+            }
+        };
+        let mut to = self.runner.wins(delivery.upload);
+        let callee = delivery.callee(&self.way.seat);
+        let watched = self.way.watched(method);
+        let watched = watched.map(|watched| (watched, self.began));
+        let attempt = delivery.stream(&mut to, response, body, callee, watched);
+        let attempt = attempt.await;
+        if let Attempt::Ended(outcome) = &attempt {
+            self.way.ended(*outcome);
+        }
+        attempt
+    }
+}
+
+async fn found(looking: &mut Option<Looking<'_>>) -> Found {
+    match looking {
+        Some(looking) => looking.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
