@@ -216,6 +216,7 @@ impl Admin {
                     "in_flight": link.in_flight(),
                     "limit": link.limit,
                     "rules": link.kinship.map(Kinship::name),
+                    "identity": link.proved.as_ref().map(|leaf| leaf.id.as_str()),
                     "calls": link.calls(),
                     "age_ms": u64::try_from(link.opened.elapsed().as_millis()).unwrap_or(u64::MAX),
                 })

@@ -11,19 +11,20 @@ use sidelane::routing::RouteTable;
 use sidelane_process::address::{DialAddress, ListenAddress};
 use sidelane_process::admin;
 use sidelane_process::listen;
+use sidelane_process::settings::Trust;
 use sidelane_process::signals::Signals;
 use sidelane_proto::model::endpoint::OWN_CLASSES_LIMIT;
 use sidelane_proto::model::error::Problem;
 use sidelane_proto::model::{
-    Addresses, ConnectionClass, NodeHello, OwnClass, PeerAddress, ProtocolRange, Rule, ServiceName,
-    Subscription, Validation,
+    Addresses, ConnectionClass, Identity, NodeHello, OwnClass, PeerAddress, ProtocolRange, Rule,
+    ServiceName, Subscription, Validation,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use crate::accept::{CONNECTIONS_LIMIT, Inbound, Outbound, OutboundListener, Welcome};
+use crate::accept::{CONNECTIONS_LIMIT, Inbound, Known, Outbound, OutboundListener, Welcome};
 use crate::admin::Admin;
 use crate::balance::Strategies;
 use crate::classify;
@@ -43,6 +44,7 @@ use crate::mesh::Mesh;
 use crate::onward::Onward;
 use crate::pipe::Acceptor;
 use crate::pool::{Address, CloseCause, Key, Observer, PEER_PROTOCOL, Pool, To};
+use crate::present;
 use crate::repair::Repair;
 use crate::rules::RuleCheck;
 use crate::stack::Stack;
@@ -122,8 +124,7 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
     let listeners = bind(&config, host.calls.take())?;
     let bound = bound(&listeners)?;
     info!(node = %identity.node, generation = %identity.generation, listeners = %bound, "starting");
-    warn!("trust mode disabled: links are in the clear, and nothing is secure");
-
+    let present = present::start(&config)?;
     let metrics = Arc::new(Metrics::default());
     let given = local_addresses(&config, &host)?;
     let beside = given.iter().map(|(service, _)| service.clone());
@@ -137,6 +138,7 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
     let health = Arc::new(LocalHealth::new(&local, config.checks));
     let rules = RulesDigest::new(Rule::digest(routes.rules()));
     let own = Own::new(identity.node.clone(), identity.generation).compiled_with(rules);
+    let own = own.identified(present.id.clone());
     let repair = Repair::new(Arc::clone(&mesh));
     let onward = Arc::new(Onward::new(addresses(&listeners)?));
     let lost = Lost {
@@ -148,12 +150,13 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
         Arc::new(lost),
         Arc::clone(&onward),
         Arc::clone(&metrics),
+        present.trust.clone(),
     );
     repair.dial_with(&pool);
 
     health.look(&onward).await;
     let initial = stored(&folder, &config);
-    let hello = hello(&config, &identity, routes, &local, &health);
+    let hello = hello(&config, (&identity, &own), routes, &local, &health)?;
     let advertise = advertise(&config, &listeners)?;
     let sink = Arc::new(MeshSink {
         mesh: Arc::clone(&mesh),
@@ -180,12 +183,14 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
         mesh,
         local: Arc::clone(&local),
         pool: Arc::clone(&pool),
+        trust: present.trust,
         discovery: discovery.clone(),
         health: Arc::clone(&health),
         repair,
         policy: classify::Policy {
             require_rules: config.require_rules,
             passthrough: config.unknown == Unknown::Passthrough,
+            secure: config.trust != Trust::Disabled,
         },
         metrics: Arc::clone(&metrics),
     });
@@ -445,7 +450,9 @@ fn serve(
         welcome: Welcome {
             own: stack.own.clone(),
             protocol: PEER_PROTOCOL,
+            known: known(&stack.mesh),
         },
+        trust: stack.trust.clone(),
         calls: Arc::clone(stack),
         metrics: Arc::clone(&stack.metrics),
         draining: drain.subscribe(),
@@ -524,16 +531,18 @@ fn stored(folder: &DataFolder, config: &Config) -> Option<Held> {
 
 fn hello(
     config: &Config,
-    identity: &NodeIdentity,
+    (identity, own): (&NodeIdentity, &Own),
     routes: RouteTable,
     local: &LocalServices,
     health: &LocalHealth,
-) -> NodeHello {
-    NodeHello {
+) -> Result<NodeHello, StartError> {
+    let id = own.identity.as_ref();
+    let id = id.map(|id| Identity::new(id.as_str())).transpose()?;
+    Ok(NodeHello {
         node: identity.node.clone(),
         generation: identity.generation,
         instance: identity.instance.clone(),
-        identity: None,
+        identity: id,
         protocol: MEMBERSHIP_PROTOCOL,
         build: env!("CARGO_PKG_VERSION").to_owned(),
         rules_digest: Rule::digest(routes.rules()).to_vec(),
@@ -544,7 +553,17 @@ fn hello(
         held: None,
         subscription: Subscription::default(),
         draining: false,
-    }
+    })
+}
+
+/// Which identity control names for a node, as far as this sidecar knows it.
+fn known(mesh: &Arc<Mesh>) -> Known {
+    let mesh = Arc::clone(mesh);
+    Known(Arc::new(move |node| {
+        let view = mesh.view();
+        view.targets()
+            .find_map(|target| target.hub().get(node.as_str())?.identity.clone())
+    }))
 }
 
 /// What peers dial: what was said, or the bound address, or, where that is unspecified, the local

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use sidelane::routing::Found;
+use sidelane_identity::SpiffeId;
 use sidelane_proto::model::{
     CallPath, ConnectionClass, FieldError, Generation, Lane, NodeId, PathError, SpokenRule,
 };
@@ -26,6 +27,8 @@ pub const HASH_KEY_LIMIT: usize = 256;
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("sidelane-error");
 /// Tells the app which node calls.
 pub const SOURCE_NODE_HEADER: HeaderName = HeaderName::from_static("sidelane-source-node");
+/// Tells the app whose certificate the caller's sidecar has shown.
+pub const SOURCE_IDENTITY_HEADER: HeaderName = HeaderName::from_static("sidelane-source-identity");
 /// All headers that belong to the mesh begin so.
 pub const MESH_PREFIX: &str = "sidelane-";
 /// The time limit of a call (gRPC over HTTP/2).
@@ -49,6 +52,8 @@ pub struct Peer {
     pub class: ConnectionClass,
     /// The lane of every call on the link.
     pub lane: Lane,
+    /// Whose certificate it has shown; `None` where the link is in the clear.
+    pub identity: Option<SpiffeId>,
 }
 
 /// Who calls.

@@ -26,6 +26,8 @@ pub struct Policy {
     pub require_rules: bool,
     /// A call that nobody here knows goes on to where it was meant to go, where that is known.
     pub passthrough: bool,
+    /// Links can be secure: trust mode is not `disabled`.
+    pub secure: bool,
 }
 
 /// A call that may go its way.
@@ -120,8 +122,8 @@ pub enum ClassifyError {
     },
     /// The rule says secure, and this mesh runs in the clear.
     #[error(
-        "{service}: its rule ({origin}) says secure, and this mesh runs in trust mode `disabled`; \
-         the call was not sent in the clear"
+        "{service}: its rule ({origin}) says secure, and this way is in the clear \
+         (--trust strict makes every way secure); the call did not go on"
     )]
     NotSecure {
         /// The service.
@@ -210,7 +212,7 @@ pub fn outbound(
         });
     }
     let rule = &target.rule;
-    check_secure(rule)?;
+    check_secure(rule, policy.secure)?;
     let lane = match asked {
         None => rule.lane,
         Some(lane) if lane == rule.lane => lane,
@@ -261,7 +263,7 @@ pub fn spoken(
         return Err(ClassifyError::NoRule { service });
     }
     let origin = || "its caller's".to_owned();
-    if spoken.secure {
+    if spoken.secure && !policy.secure {
         let service = target.name.to_string();
         let origin = origin();
         return Err(ClassifyError::NotSecure { service, origin });
@@ -291,8 +293,8 @@ pub fn spoken(
 pub fn inbound(
     service: &str,
     rule: Option<&Rule>,
-    class: ConnectionClass,
-    lane: Lane,
+    (class, lane): Way,
+    secure: bool,
 ) -> Result<(), ClassifyError> {
     let rule_class = rule.map_or(ConnectionClass::Internal, |rule| rule.class);
     if rule_class != class {
@@ -308,7 +310,7 @@ pub fn inbound(
         });
     }
     let Some(rule) = rule else { return Ok(()) };
-    check_secure(rule)?;
+    check_secure(rule, secure)?;
     if rule.lane == lane {
         return Ok(());
     }
@@ -329,27 +331,28 @@ pub fn inbound(
 pub fn incoming(
     service: &str,
     target: Option<&Target>,
-    (class, lane): Way,
+    way: Way,
+    secure: bool,
     now: Instant,
 ) -> Result<(), ClassifyError> {
     let rule = target.and_then(Target::binding).map(|rule| &**rule);
-    let Err(refused) = inbound(service, rule, class, lane) else {
+    let Err(refused) = inbound(service, rule, way, secure) else {
         return Ok(());
     };
     let moved = target.and_then(|target| target.moved.as_ref());
     let lately = moved.filter(|moved| now.saturating_duration_since(moved.at) < OLD_WAY);
     if let Some(Moved { before, .. }) = lately
         && !rule.is_some_and(|rule| rule.secure)
-        && inbound(service, before.as_deref(), class, lane).is_ok()
+        && inbound(service, before.as_deref(), way, secure).is_ok()
     {
         return Ok(());
     }
     Err(refused)
 }
 
-/// Trust mode `disabled` is the only one until identity is built, so nothing is secure.
-fn check_secure(rule: &Rule) -> Result<(), ClassifyError> {
-    if rule.secure {
+/// What is to be secure does not go where links are in the clear.
+fn check_secure(rule: &Rule, secure: bool) -> Result<(), ClassifyError> {
+    if rule.secure && !secure {
         return Err(ClassifyError::NotSecure {
             service: rule.service.to_string(),
             origin: rule.origin.to_string(),
@@ -524,7 +527,7 @@ mod tests {
         for rule in RULES {
             for class in ConnectionClass::BUILT_IN {
                 for lane in Lane::BUILT_IN {
-                    let decided = inbound(&rule.service, Some(rule), class, lane);
+                    let decided = inbound(&rule.service, Some(rule), (class, lane), false);
                     let right = class == rule.class && lane == rule.lane;
                     assert_eq!(decided.is_ok(), right, "{} {class} {lane}", rule.service);
                     if rule.class == INTERNAL && class == EXTERNAL {
@@ -533,13 +536,19 @@ mod tests {
                 }
             }
         }
-        assert!(inbound("a.B", None, INTERNAL, Lane::GOSSIP).is_ok());
-        assert!(inbound("a.B", None, EXTERNAL, Lane::GENERAL).is_err());
+        assert!(inbound("a.B", None, (INTERNAL, Lane::GOSSIP), false).is_ok());
+        assert!(inbound("a.B", None, (EXTERNAL, Lane::GENERAL), false).is_err());
     }
 
     #[test]
     fn a_callers_other_lane_is_named_with_both_sides() {
-        let error = inbound("shop.v1.Log", Some(&RULES[1]), INTERNAL, Lane::GENERAL).unwrap_err();
+        let error = inbound(
+            "shop.v1.Log",
+            Some(&RULES[1]),
+            (INTERNAL, Lane::GENERAL),
+            false,
+        )
+        .unwrap_err();
         assert_eq!(
             error.to_string(),
             "shop.v1.Log: the caller sends it in lane `general`, the rule here (shop.rs:2) says \

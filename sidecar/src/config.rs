@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sidelane_identity::files::Files;
 use sidelane_process::address::{self, DialAddress, HostPort, ListenAddress};
 use sidelane_process::settings::{
     self, Environment, Listener, Settings, SettingsError, Start, Trust, value,
@@ -56,6 +57,8 @@ pub struct Config {
     pub advertise: Option<Advertise>,
     /// `--trust`.
     pub trust: Trust,
+    /// `--identity-chain`, `--identity-key`, `--identity-roots`; `None` in trust mode `disabled`.
+    pub identity: Option<Files>,
     /// `--data`. By default `$XDG_STATE_HOME/sidelane/NODE`, else
     /// `~/.local/state/sidelane/NODE`, else `sidelane/NODE` below `$TMPDIR` or `/tmp`. A sidecar
     /// without `--node` is known by its first outbound address there.
@@ -154,6 +157,7 @@ impl Config {
         environment: &Environment,
     ) -> Result<Loaded, SettingsError> {
         read::refuse_what_is_not_built(&settings)?;
+        let trust = settings::trust(&settings)?;
         let node = settings.optional(&NODE, read::node)?;
         let outbound = read::outbound(&settings)?;
         warnings.extend(read::derive_data(
@@ -173,7 +177,8 @@ impl Config {
             listen: read::listen(&settings)?,
             admin: settings.value(&ADMIN, address::listen_tcp)?,
             advertise: settings.optional(&ADVERTISE, read::advertise)?,
-            trust: settings::disabled_trust(&settings)?,
+            trust,
+            identity: read::identity(&settings, trust)?,
             data: settings.value(&DATA, str::parse::<PathBuf>)?,
             locality: settings
                 .optional(&LOCALITY, read::locality)?
@@ -195,7 +200,9 @@ impl Config {
         let listeners = config.listeners(&settings);
         settings::apart(&listeners)?;
         read::refuse_loops(&settings, &config, &listeners)?;
-        warnings.extend(settings::open_to_others(&listeners));
+        if trust != Trust::Strict {
+            warnings.extend(settings::open_to_others(&listeners));
+        }
         Ok(Loaded {
             config,
             settings,

@@ -12,12 +12,13 @@ use http::header::{HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri};
+use sidelane_identity::SpiffeId;
 use sidelane_proto::model::Retry;
 
 use crate::balance::{FAILURE, InFlight, Verdict};
 use crate::call::{
-    LANE_HEADER, PREVIOUS_ATTEMPTS_HEADER, PUSHBACK_HEADER, SOURCE_NODE_HEADER, STATUS_HEADER,
-    TIMEOUT_HEADER, strip_answer, write_timeout,
+    LANE_HEADER, PREVIOUS_ATTEMPTS_HEADER, PUSHBACK_HEADER, SOURCE_IDENTITY_HEADER,
+    SOURCE_NODE_HEADER, STATUS_HEADER, TIMEOUT_HEADER, strip_answer, write_timeout,
 };
 use crate::forward::{
     Answer, Clock, End, ForwardError, Replay, Runner, Upload, await_answer, stream_answer,
@@ -65,6 +66,8 @@ pub struct Delivery<'a> {
     pub lane: Option<&'a Arc<LaneCounters>>,
     /// Who calls, for the app.
     pub source: &'a str,
+    /// Whose certificate the caller's sidecar has shown, for the app.
+    pub identity: Option<&'a SpiffeId>,
     /// This node, for errors: they are read on the caller's.
     pub own: &'a str,
     /// The service, for errors.
@@ -246,6 +249,10 @@ impl<'a> Delivery<'a> {
             // A node id is made of characters that every header takes.
             if let Ok(source) = HeaderValue::from_str(self.source) {
                 headers.insert(SOURCE_NODE_HEADER, source);
+            }
+            // So is a SPIFFE id.
+            if let Some(Ok(id)) = self.identity.map(|id| HeaderValue::from_str(id.as_str())) {
+                headers.insert(SOURCE_IDENTITY_HEADER, id);
             }
             let lane = HeaderValue::from_static(seat.link().key.lane.name());
             headers.insert(LANE_HEADER, lane);

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sidelane_identity::SpiffeId;
 use sidelane_proto::model::{Generation, NodeId};
 
 use crate::kin::RulesDigest;
@@ -15,6 +16,8 @@ pub struct Own {
     pub node: NodeId,
     /// The rules that it was compiled with.
     pub rules: RulesDigest,
+    /// Whose certificate it shows; `None` in trust mode `disabled`.
+    pub identity: Option<SpiffeId>,
     generation: Arc<AtomicU64>,
 }
 
@@ -25,6 +28,7 @@ impl Own {
         Self {
             node,
             rules: RulesDigest::default(),
+            identity: None,
             generation: Arc::new(AtomicU64::new(generation.number())),
         }
     }
@@ -33,6 +37,12 @@ impl Own {
     #[must_use]
     pub fn compiled_with(self, rules: RulesDigest) -> Self {
         Self { rules, ..self }
+    }
+
+    /// The same, with a certificate of this identity.
+    #[must_use]
+    pub fn identified(self, identity: Option<SpiffeId>) -> Self {
+        Self { identity, ..self }
     }
 
     /// The generation's number.

@@ -98,7 +98,8 @@ impl Stack {
         let view = self.mesh.view();
         let target = view.target(local.name.as_str());
         let way = (peer.class, peer.lane);
-        classify::incoming(service, target.map(|it| &**it), way, Instant::now())?;
+        let secure = peer.identity.is_some();
+        classify::incoming(service, target.map(|it| &**it), way, secure, Instant::now())?;
         let counters = target.and_then(|target| target.inbound.clone());
         let counters =
             counters.unwrap_or_else(|| self.metrics.counters(&local.name, Direction::Inbound, way));

@@ -52,6 +52,7 @@ mod place;
 pub mod policy;
 pub mod pool;
 pub mod preamble;
+mod present;
 pub mod reason;
 pub mod repair;
 pub mod respond;
@@ -61,6 +62,7 @@ pub mod socket;
 pub mod stack;
 mod stock;
 pub mod telemetry;
+pub mod trust;
 pub mod turns;
 pub mod way;
 

@@ -148,6 +148,7 @@ impl Stack {
             arrived,
             lane: None,
             source: self.own.node.as_str(),
+            identity: self.own.identity.as_ref(),
             own: self.own.node.as_str(),
             service: &service,
             // No rule says that it may be made again.

@@ -125,7 +125,7 @@ impl Repair {
             let endpoint = hub.get(node.as_str())?;
             let same = endpoint.generation == generation;
             let address = endpoint.addresses.of(key.class).filter(|_| same)?;
-            Some(Address::Tcp(address.clone()))
+            Some(Address::Peer(address.clone(), endpoint.identity.clone()))
         })
     }
 }

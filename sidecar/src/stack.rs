@@ -38,6 +38,7 @@ use crate::repair::Repair;
 use crate::respond::{Failure, admission_failure};
 use crate::retries::{Further, Token};
 use crate::telemetry::{LaneCounters, Metrics};
+use crate::trust::Trust;
 use crate::way::{NoWay, local_key};
 
 /// What the stages need. One for the whole sidecar.
@@ -48,6 +49,8 @@ pub struct Stack {
     pub mesh: Arc<Mesh>,
     /// The services beside this sidecar.
     pub local: Arc<LocalServices>,
+    /// What links prove.
+    pub trust: Trust,
     /// The connections.
     pub pool: Arc<Pool>,
     /// Asks control about services.
@@ -158,6 +161,7 @@ impl Stack {
             arrived,
             lane: None,
             source: self.own.node.as_str(),
+            identity: self.own.identity.as_ref(),
             own: self.own.node.as_str(),
             service,
             retry: None,
@@ -376,6 +380,7 @@ impl Stack {
                 arrived,
                 lane: Some(&lane),
                 source: peer.node.as_str(),
+                identity: peer.identity.as_ref(),
                 own: self.own.node.as_str(),
                 service,
                 // The caller's sidecar knows best what to make again, and where.

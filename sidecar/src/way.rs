@@ -394,6 +394,16 @@ impl Stack {
             let in_flight = Some(pick.in_flight);
             return Ok(Way { in_flight, ..way });
         }
+        let secure = classified.agreement().is_some_and(|(.., secure)| secure);
+        let identity = pick.endpoint.identity.as_ref();
+        if secure && !self.trust.secures(identity) {
+            let error = ClassifyError::NotSecure {
+                service: service.to_owned(),
+                origin: target.rule.origin.to_string(),
+            };
+            return Err(none(error.into()));
+        }
+        let address = Address::Peer(address, identity.cloned());
         let node = pick.endpoint.node.clone();
         let generation = pick.endpoint.generation;
         let to = To::Peer {
@@ -423,10 +433,7 @@ impl Stack {
                 .peek(&wanted, fastrand::u64(..), Instant::now());
             other.is_err()
         };
-        match self
-            .seat(service, &key, &Address::Tcp(address), persistent, last)
-            .await
-        {
+        match self.seat(service, &key, &address, persistent, last).await {
             Ok(seat) => Ok(Way {
                 seat,
                 in_flight: Some(pick.in_flight),

@@ -121,7 +121,7 @@ fn a_peers_call_that_may_come_in_is_decided_without_allocating() {
             let service = found.split(path).service;
             for rule in [Some(&rule), None] {
                 assert_eq!(
-                    classify::inbound(service, rule, INTERNAL, Lane::GENERAL),
+                    classify::inbound(service, rule, (INTERNAL, Lane::GENERAL), false),
                     Ok(())
                 );
             }

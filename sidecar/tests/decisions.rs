@@ -263,7 +263,8 @@ fn every_call_of_a_peer_comes_in_by_its_services_class_or_not_at_all() {
         for class in CLASSES {
             for lane in lanes() {
                 let way = (class, lane);
-                let decide = || classify::incoming(&case.rule.service, Some(target), way, now);
+                let decide =
+                    || classify::incoming(&case.rule.service, Some(target), way, false, now);
                 let decision = decide();
                 let what = format!("{case:?} by {class} {lane}: {decision:?}");
                 assert_eq!(decision, decide(), "{what}");
@@ -288,7 +289,8 @@ fn every_call_of_a_peer_comes_in_by_its_services_class_or_not_at_all() {
             bound,
             outbound(&mesh, &case.path("Get"), None, Policy::default()),
         ) {
-            let taken = classify::incoming(&case.rule.service, Some(target), (class, lane), now);
+            let taken =
+                classify::incoming(&case.rule.service, Some(target), (class, lane), false, now);
             assert_eq!(taken, Ok(()), "{case:?}");
         }
     }
@@ -296,7 +298,7 @@ fn every_call_of_a_peer_comes_in_by_its_services_class_or_not_at_all() {
     // A service of which nothing at all is known.
     for class in CLASSES {
         for lane in lanes() {
-            let decision = classify::incoming("never.v1.Heard", None, (class, lane), now);
+            let decision = classify::incoming("never.v1.Heard", None, (class, lane), false, now);
             assert_eq!(decision.is_ok(), class == INTERNAL, "{class} {lane}");
         }
     }

@@ -30,6 +30,7 @@ pub mod app;
 pub mod applied;
 pub mod ask;
 pub mod cases;
+pub mod certificates;
 pub mod client;
 pub mod cluster;
 pub mod exclusive;

@@ -199,8 +199,8 @@ async fn a_secure_rule_is_refused_in_a_mesh_in_the_clear() {
         "NOT_SECURE",
         Code::FailedPrecondition,
         format!(
-            "sidelane.test.v1.Vault: its rule ({}) says secure, and this mesh runs in trust mode \
-             `disabled`; the call was not sent in the clear",
+            "sidelane.test.v1.Vault: its rule ({}) says secure, and this way is in the clear \
+             (--trust strict makes every way secure); the call did not go on",
             routes::origin(services::VAULT)
         ),
     );

@@ -131,8 +131,8 @@ async fn what_is_not_built_yet_is_refused_and_never_ignored() {
         (
             "--trust",
             "strict",
-            "identity is not built yet, so no peer could prove who it is; leave it at disabled, \
-             the default",
+            "this node has no certificate to show; name its files with --identity-chain, \
+             --identity-key and --identity-roots",
         ),
         (
             "--control",
@@ -142,13 +142,12 @@ async fn what_is_not_built_yet_is_refused_and_never_ignored() {
         (
             "--identity",
             "spiffe://mesh/ns/a/sa/b",
-            "not built yet: without identity, a node is what it says that it is; remove this \
-             setting",
+            "not built yet: a node is who its certificate says; remove this setting",
         ),
         (
             "--token-file",
             "orders.token",
-            "not built yet: trust mode disabled needs no token; remove this setting",
+            "not built yet: certificates come from files; remove this setting",
         ),
         (
             "--otlp",

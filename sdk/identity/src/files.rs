@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use crate::SpiffeId;
 use crate::bundle::{Bundle, BundleError};
 use crate::present::{Identity, IdentityError};
 use crate::refusal::Refusal;
@@ -86,6 +87,20 @@ pub enum FilesError {
     /// Certificate and roots do not fit.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The certificate is somebody else's than the one before.
+    #[error(
+        "{chain}: this program is {held}, and the certificate is of {found}; who is somebody else \
+         starts anew",
+        chain = chain.display()
+    )]
+    AnotherId {
+        /// The certificates' file.
+        chain: PathBuf,
+        /// Whose was held.
+        held: SpiffeId,
+        /// Whose it is.
+        found: SpiffeId,
+    },
     /// No peer would take the certificate.
     #[error("{chain}: no peer would take this certificate: {refusal}", chain = chain.display())]
     Unsound {
@@ -133,14 +148,11 @@ impl Files {
     ) {
         let mut wrong = None;
         while !present.is_closed() {
-            match self.read(SystemTime::now()) {
+            let held = present.borrow().clone();
+            match self.next(held.as_deref(), SystemTime::now()) {
                 Ok(found) => {
                     wrong = None;
-                    let is_new = !present
-                        .borrow()
-                        .as_ref()
-                        .is_some_and(|held| same(held, &found));
-                    if is_new {
+                    if !held.is_some_and(|held| same(&held, &found)) {
                         say(Ok(&found));
                         present.send_replace(Some(Arc::new(found)));
                     }
@@ -153,6 +165,21 @@ impl Files {
                 }
             }
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+impl Files {
+    /// What takes the place of what is held.
+    fn next(&self, held: Option<&Identity>, now: SystemTime) -> Result<Identity, FilesError> {
+        let found = self.read(now)?;
+        match held {
+            Some(held) if held.svid().id() != found.svid().id() => Err(FilesError::AnotherId {
+                chain: self.chain.clone(),
+                held: held.svid().id().clone(),
+                found: found.svid().id().clone(),
+            }),
+            _ => Ok(found),
         }
     }
 }

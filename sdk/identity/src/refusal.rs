@@ -93,7 +93,9 @@ pub enum Refusal {
     #[error("no root of the bundle that is still valid signed the certificate")]
     UnknownRoot,
     /// A signature is wrong.
-    #[error("a signature of the chain is wrong")]
+    #[error(
+        "a signature is wrong: it was changed, or an authority of the same name has another key"
+    )]
     Signature,
     /// A certificate between leaf and root may not sign.
     #[error("a certificate between the workload's and the root may not sign others: {what}")]

@@ -235,7 +235,7 @@ async fn a_change_is_followed_and_a_torn_one_is_not() {
     let first = present(&source);
 
     // The key of the next certificate is there, the certificate is not.
-    let next = root.pem(&workload(BILLING));
+    let next = root.pem(&workload(ORDERS));
     folder.key(&next.1);
     tokio::time::sleep(LOOK_EVERY * 3).await;
     assert_eq!(present(&source), first);
@@ -252,12 +252,18 @@ async fn a_change_is_followed_and_a_torn_one_is_not() {
     tokio::time::sleep(LOOK_EVERY * 3).await;
     assert_eq!(present(&source), second);
 
+    // Somebody else's.
+    folder.chain_and_key(&root.pem(&workload(BILLING)));
+    tokio::time::sleep(LOOK_EVERY * 3).await;
+    assert_eq!(present(&source), second);
+
     let said = said.lock().unwrap().clone();
-    assert_eq!(said.len(), 4, "{said:?}");
+    assert_eq!(said.len(), 5, "{said:?}");
     assert_eq!(said[0], ORDERS);
     assert!(said[1].contains("does not fit"), "{}", said[1]);
-    assert_eq!(said[2], BILLING);
+    assert_eq!(said[2], ORDERS);
     assert!(said[3].contains("no whole PEM"), "{}", said[3]);
+    assert!(said[4].contains("starts anew"), "{}", said[4]);
     let secret: String = next.1.lines().skip(1).take(1).collect();
     assert!(said.iter().all(|line| !line.contains(&secret)));
 

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use sidelane_proto::model::{ConnectionClass, FieldError, Generation, Lane, NodeId, ProtocolRange};
+use sidelane_identity::SpiffeId;
+use sidelane_proto::model::{
+    ConnectionClass, FieldError, Generation, Identity, Lane, NodeId, ProtocolRange,
+};
 use sidelane_proto::wire::peer::v1 as wire;
 use sidelane_proto::wire::peer::v1::peer_server::Peer as Service;
 use tokio::sync::Notify;
@@ -19,6 +22,35 @@ pub struct Welcome {
     pub own: Own,
     /// The versions of the peer protocol that it speaks.
     pub protocol: ProtocolRange,
+    /// Which identity control names for whom.
+    pub known: Known,
+}
+
+/// Which identity control names for a node, as far as this sidecar has heard of it. A certificate
+/// proves an identity, and a Hello says a node: where both are known, they must agree, so that
+/// nobody calls in another node's name.
+#[derive(Clone)]
+pub struct Known(pub Arc<Naming>);
+
+/// The identity of a node, where it is known.
+pub type Naming = dyn Fn(&NodeId) -> Option<Identity> + Send + Sync;
+
+impl std::fmt::Debug for Known {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Known")
+    }
+}
+
+impl Known {
+    fn agrees(&self, node: &NodeId, shown: Option<&SpiffeId>) -> Result<(), Status> {
+        let Some(shown) = shown else { return Ok(()) };
+        match (self.0)(node) {
+            Some(named) if named.as_str() != shown.as_str() => Err(Status::permission_denied(
+                format!("Hello says node {node}, which is {named}; the certificate is of {shown}"),
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// One link that waits for its Hello, or has had it.
@@ -26,6 +58,8 @@ pub struct Welcome {
 pub(super) struct Greeting {
     pub(super) welcome: Welcome,
     pub(super) preamble: Preamble,
+    /// Whose certificate was shown.
+    pub(super) identity: Option<SpiffeId>,
     pub(super) streams: u32,
     pub(super) peer: OnceLock<Arc<Peer>>,
     pub(super) said: Notify,
@@ -55,6 +89,7 @@ impl Greeting {
         let (own_node, own_generation) = (&own.node, own.generation());
         // Whoever means an earlier generation learns of this one from the answer; a later one is
         // alive somewhere else.
+        self.welcome.known.agrees(&node, self.identity.as_ref())?;
         if hello.expected_node_id != own_node.as_str() || hello.expected_generation > own_generation
         {
             return Err(Status::failed_precondition(format!(
@@ -75,6 +110,7 @@ impl Greeting {
                 generation,
                 class,
                 lane,
+                identity: self.identity.clone(),
             },
             protocol,
         ))
@@ -133,7 +169,12 @@ mod tests {
                     oldest: 1,
                     newest: 2,
                 },
+                known: Known(Arc::new(|node| {
+                    (node.as_str() == "store")
+                        .then(|| Identity::new("spiffe://mesh/ns/shop/sa/store").unwrap())
+                })),
             },
+            identity: None,
             preamble: Preamble {
                 class: ConnectionClass::Internal,
                 lane: Lane::GOSSIP,
@@ -207,6 +248,23 @@ mod tests {
             spoil(&mut hello);
             assert_eq!(greeting().check(&hello).unwrap_err().message(), expected);
         }
+    }
+
+    #[test]
+    fn a_certificate_of_another_node_is_refused() {
+        let with = |id: &str| Greeting {
+            identity: Some(SpiffeId::new(id).unwrap()),
+            ..greeting()
+        };
+        let peer = with("spiffe://mesh/ns/shop/sa/store").check(&hello());
+        let identity = peer.unwrap().0.identity.unwrap();
+        assert_eq!(identity.as_str(), "spiffe://mesh/ns/shop/sa/store");
+        let refused = with("spiffe://mesh/ns/shop/sa/other").check(&hello());
+        assert_eq!(
+            refused.unwrap_err().message(),
+            "Hello says node store, which is spiffe://mesh/ns/shop/sa/store; the certificate is of \
+             spiffe://mesh/ns/shop/sa/other"
+        );
     }
 
     #[test]

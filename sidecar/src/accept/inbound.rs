@@ -1,6 +1,6 @@
 //! The internal and external listeners: where peer sidecars call. A link says its class and lane
-//! before HTTP/2 begins, and who it is in a Hello before its first call. TLS, once there is
-//! identity, goes between the socket and the preamble.
+//! before HTTP/2 begins, and who it is in a Hello before its first call. TLS goes between the
+//! socket and the preamble.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,6 +9,8 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::Request;
+use sidelane_identity::Refusal;
+use sidelane_identity::verify::Leaf;
 use sidelane_proto::model::{ConnectionClass, Lane};
 use sidelane_proto::wire::peer::v1::peer_server::PeerServer;
 use tokio::io::AsyncWriteExt;
@@ -17,11 +19,11 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::hello::{Greeting, HelloService, Welcome};
 use super::outbound::ACCEPT_PAUSE;
-use super::server::{Connected, Handle, PREFACE_LIMIT, ServeError, Terms, serve};
+use super::server::{Connected, Distrusted, Handle, PREFACE_LIMIT, ServeError, Terms, serve};
 use super::sniff::{Prefixed, goaway};
 use crate::drain::{Draining, Phase};
 use crate::http2;
@@ -29,6 +31,7 @@ use crate::lane::{PEER_HEADER_LIST_LIMIT, settings};
 use crate::preamble::{self, Preamble, PreambleError};
 use crate::socket;
 use crate::telemetry::{Metrics, Side};
+use crate::trust::{Trust, Wire};
 use crate::turns::Turns;
 
 /// The longest wait for a link's Hello.
@@ -42,7 +45,7 @@ pub const LINKS_LIMIT: usize = 8192;
 const HELLO_PATH: &str = "/sidelane.peer.v1.Peer/Hello";
 
 /// What an inbound listener needs.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Inbound<Calls> {
     /// The class of every call on this listener.
     pub class: ConnectionClass,
@@ -50,6 +53,8 @@ pub struct Inbound<Calls> {
     pub welcome: Welcome,
     /// Takes the calls.
     pub calls: Calls,
+    /// What links must prove.
+    pub trust: Trust,
     /// Counts connections.
     pub metrics: Arc<Metrics>,
     /// The sidecar's end.
@@ -106,6 +111,9 @@ impl<Calls: Handle> Inbound<Calls> {
     }
 
     async fn link(self, stream: TcpStream, from: std::net::SocketAddr) {
+        let Some((stream, leaf)) = self.secured(stream, from).await else {
+            return;
+        };
         let mut stream = Prefixed::new(stream);
         let preamble = match self.open(&mut stream).await {
             Ok(preamble) => preamble,
@@ -123,6 +131,7 @@ impl<Calls: Handle> Inbound<Calls> {
         let greeting = Arc::new(Greeting {
             welcome: self.welcome.clone(),
             preamble,
+            identity: leaf.as_ref().map(|leaf| leaf.id.clone()),
             streams: lane.max_streams,
             peer: OnceLock::new(),
             said: Notify::new(),
@@ -140,6 +149,7 @@ impl<Calls: Handle> Inbound<Calls> {
                 }
                 super::server::no_limit().await
             },
+            distrusted: leaf.map(|leaf| self.distrusted(leaf)),
         };
         let counters = self
             .metrics
@@ -173,8 +183,46 @@ impl<Calls: Handle> Inbound<Calls> {
         }
     }
 
+    /// The link's stream, once its other end has proved what it must.
+    async fn secured(
+        &self,
+        stream: TcpStream,
+        from: std::net::SocketAddr,
+    ) -> Option<(Wire, Option<Leaf>)> {
+        let proofs = &self.metrics.trust;
+        match self.trust.accept(stream).await {
+            Ok((stream, leaf)) => {
+                match &leaf {
+                    Some(_) => proofs.proved(Side::Accepted),
+                    None if self.trust.is_certified() => proofs.plaintext(Side::Accepted),
+                    None => {}
+                }
+                Some((stream, leaf))
+            }
+            Err(refusal) => {
+                proofs.refused(Side::Accepted, &refusal);
+                // As above: a health check of TCP is not worth a line.
+                if refusal != Refusal::Ended {
+                    self.metrics.link_refused();
+                    let reason = refusal.label();
+                    warn!(%from, reason, error = %refusal, "a link was refused");
+                }
+                None
+            }
+        }
+    }
+
+    fn distrusted(&self, leaf: Leaf) -> Distrusted {
+        let trust = self.trust.clone();
+        Box::pin(async move {
+            let refusal = trust.distrusted(&leaf).await;
+            info!(id = %leaf.id, %refusal, "a link ends, its peer is not believed any more");
+            refusal
+        })
+    }
+
     /// Reads what the link is for, and marks its socket so.
-    async fn open(&self, stream: &mut Prefixed<TcpStream>) -> Result<Preamble, LinkError> {
+    async fn open(&self, stream: &mut Prefixed<Wire>) -> Result<Preamble, LinkError> {
         let seen = timeout(PREFACE_LIMIT, stream.peek(preamble::LENGTH))
             .await
             .map_err(|_| LinkError::TooSlow)??;
@@ -203,7 +251,7 @@ impl<Calls: Handle> Inbound<Calls> {
                 own: self.class,
             });
         }
-        let socket = stream.stream();
+        let socket = stream.stream().socket();
         let v6 = socket.local_addr()?.is_ipv6();
         socket::mark(socket, v6, &settings(preamble.lane))?;
         Ok(preamble)

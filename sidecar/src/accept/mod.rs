@@ -11,7 +11,7 @@ mod server;
 mod sniff;
 mod splice;
 
-pub use hello::Welcome;
+pub use hello::{Known, Naming, Welcome};
 pub use inbound::{Inbound, LINKS_LIMIT};
 pub use outbound::{CONNECTIONS_LIMIT, Outbound, OutboundListener};
 pub use server::{Answering, Connected, Handle};

@@ -302,6 +302,7 @@ impl<Calls: Handle> Outbound<Calls> {
             ..settings(Lane::GENERAL)
         };
         let terms = Terms {
+            distrusted: None,
             settings: &settings,
             headers: HEADER_LIST_LIMIT,
             pings: false,

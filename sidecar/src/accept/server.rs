@@ -12,6 +12,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::{Builder, SendResponse};
 use http::Request;
+use sidelane_identity::Refusal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
@@ -21,6 +22,7 @@ use crate::http2;
 use crate::lane::{ERROR_RESETS, LaneSettings, PENDING_RESETS, REMEMBER_RESETS, REMEMBERED_RESETS};
 use crate::onward::Origin;
 use crate::telemetry::LaneCounters;
+use crate::trust::DISTRUSTED_LIMIT;
 
 /// The longest wait for a connection's first bytes and its HTTP/2 preface: h2 has no limit.
 pub(super) const PREFACE_LIMIT: Duration = Duration::from_secs(10);
@@ -64,6 +66,9 @@ pub(super) enum ServeError {
     /// A PING was not answered.
     #[error("no answer to a PING within {} ms", .0.as_millis())]
     Silent(Duration),
+    /// The other end is not believed any more.
+    #[error("the other end is not believed any more: {0}")]
+    Distrusted(Refusal),
     /// A peer said no Hello in time.
     #[error("no Hello within {} s", .0.as_secs())]
     NoHello(Duration),
@@ -86,6 +91,9 @@ pub(super) fn builder(settings: &LaneSettings, headers: u32) -> Builder {
     builder
 }
 
+/// Waits until the other end is not believed any more.
+pub(super) type Distrusted = Pin<Box<dyn Future<Output = Refusal> + Send>>;
+
 /// What a connection's end waits for besides the other side.
 pub(super) struct Terms<'a, Limit> {
     pub(super) settings: &'a LaneSettings,
@@ -98,6 +106,8 @@ pub(super) struct Terms<'a, Limit> {
     pub(super) ends_at: Phase,
     /// Ends the connection when it is ready.
     pub(super) limit: Limit,
+    /// When it is ready, the connection takes no new calls, and those on it get a short time.
+    pub(super) distrusted: Option<Distrusted>,
 }
 
 /// Serves a connection to its end. `take` starts each call.
@@ -125,6 +135,7 @@ where
     let mut limit = std::pin::pin!(terms.limit);
     let mut forced = terms.draining.clone();
     let mut ending = false;
+    let mut cut = false;
     loop {
         tokio::select! {
             biased;
@@ -140,8 +151,26 @@ where
             }
             () = forced.reached(Phase::Forced) => return Ok(()),
             error = &mut limit => return Err(error),
+            refusal = ready(terms.distrusted.as_mut()), if terms.distrusted.is_some() => {
+                if cut {
+                    return Err(ServeError::Distrusted(refusal));
+                }
+                connection.graceful_shutdown();
+                (ending, cut) = (true, true);
+                terms.distrusted = Some(Box::pin(async move {
+                    tokio::time::sleep(DISTRUSTED_LIMIT).await;
+                    refusal
+                }));
+            }
             waited = &mut silence => return Err(ServeError::Silent(waited)),
         }
+    }
+}
+
+async fn ready(distrusted: Option<&mut Distrusted>) -> Refusal {
+    match distrusted {
+        Some(distrusted) => distrusted.await,
+        None => std::future::pending().await,
     }
 }
 

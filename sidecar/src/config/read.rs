@@ -6,15 +6,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sidelane_identity::files::Files;
 use sidelane_process::address::{self, AddressError, DialAddress, HostPort, ListenAddress};
 use sidelane_process::settings::{
-    self, Environment, InvalidSetting, Item, LOG, Listener, Origin, Settings, value,
+    self, Environment, Flag, InvalidSetting, Item, LOG, Listener, Origin, Settings, TRUST, Trust,
+    value,
 };
 use sidelane_proto::model::endpoint::{LABEL_LIMIT, LABELS_LIMIT, WEIGHT_LIMIT};
 use sidelane_proto::model::node::OFFERS_LIMIT;
 use sidelane_proto::model::{Locality, Network, NodeId, ServiceName};
 
-use super::table::{DATA, IDENTITY, LABEL, LISTEN, OTLP, OUTBOUND, SAMPLING, SERVE, TOKEN_FILE};
+use super::table::{
+    DATA, IDENTITY, IDENTITY_CHAIN, IDENTITY_KEY, IDENTITY_ROOTS, LABEL, LISTEN, OTLP, OUTBOUND,
+    SAMPLING, SERVE, TOKEN_FILE,
+};
 use super::{Advertise, Config, Serve, Unknown};
 use crate::health::CheckBy;
 
@@ -24,8 +29,8 @@ const INTERVALS: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs
 const LOOKS_LIMIT: u32 = 100;
 
 pub(super) fn refuse_what_is_not_built(settings: &Settings) -> Result<(), InvalidSetting> {
-    let identity = "without identity, a node is what it says that it is; remove this setting";
-    let token = "trust mode disabled needs no token; remove this setting";
+    let identity = "a node is who its certificate says; remove this setting";
+    let token = "certificates come from files; remove this setting";
     let traces = "no traces leave this program; remove this setting";
     let reasons = [
         (IDENTITY, identity),
@@ -36,6 +41,34 @@ pub(super) fn refuse_what_is_not_built(settings: &Settings) -> Result<(), Invali
     reasons
         .iter()
         .try_for_each(|(flag, reason)| settings::not_built(settings, flag, reason))
+}
+
+/// Where the certificate is: all three files, or none in trust mode `disabled`.
+pub(super) fn identity(settings: &Settings, trust: Trust) -> Result<Option<Files>, InvalidSetting> {
+    const FLAGS: [&Flag; 3] = [&IDENTITY_CHAIN, &IDENTITY_KEY, &IDENTITY_ROOTS];
+    const ALL: &str = "--identity-chain, --identity-key and --identity-roots";
+    let items = FLAGS.map(|flag| settings.item(flag));
+    let given = items.iter().flatten().next();
+    match (trust, given, items) {
+        (Trust::Disabled, None, _) => Ok(None),
+        (Trust::Disabled, Some(item), _) => Err(item.refuse(
+            "no certificate is shown in trust mode disabled; say --trust strict or permissive, or \
+             remove this setting",
+        )),
+        (_, _, [Some(chain), Some(key), Some(roots)]) => Ok(Some(Files {
+            chain: chain.text().into(),
+            key: key.text().into(),
+            roots: roots.text().into(),
+        })),
+        (_, Some(item), _) => Err(item.refuse(format!("{ALL} come together; name all three"))),
+        (_, None, _) => match settings.item(&TRUST) {
+            Some(item) => Err(item.refuse(format!(
+                "this node has no certificate to show; name its files with {ALL}"
+            ))),
+            // Its default is disabled.
+            None => Ok(None),
+        },
+    }
 }
 
 /// Only for a sidecar that is linked into a program.

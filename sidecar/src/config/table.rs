@@ -48,6 +48,21 @@ pub(super) const ADVERTISE: Flag = Flag::single(
 );
 pub(super) const IDENTITY: Flag =
     Flag::single("identity", "SPIFFE-ID", "Who this node is; not built yet");
+pub(super) const IDENTITY_CHAIN: Flag = Flag::single(
+    "identity-chain",
+    "FILE",
+    "This node's certificate and those between it and a root (PEM); read again when it changes",
+);
+pub(super) const IDENTITY_KEY: Flag = Flag::single(
+    "identity-key",
+    "FILE",
+    "Its private key (PEM), for its owner alone: mode 600",
+);
+pub(super) const IDENTITY_ROOTS: Flag = Flag::single(
+    "identity-roots",
+    "FILE",
+    "The roots by which peers' certificates are judged (PEM)",
+);
 pub(super) const TOKEN_FILE: Flag = Flag::single(
     "token-file",
     "FILE",
@@ -134,6 +149,9 @@ pub const PROGRAM: Program = Program {
         ADVERTISE,
         TRUST,
         IDENTITY,
+        IDENTITY_CHAIN,
+        IDENTITY_KEY,
+        IDENTITY_ROOTS,
         TOKEN_FILE,
         DATA,
         LOCALITY,

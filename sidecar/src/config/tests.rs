@@ -48,6 +48,7 @@ fn nothing_given_is_a_good_configuration() {
             admin: "127.0.0.1:15000".parse().unwrap(),
             advertise: None,
             trust: Trust::Disabled,
+            identity: None,
             data: "/home/me/.local/state/sidelane/sidecar-127.0.0.1-15001".into(),
             locality: Locality::default(),
             weight: 100,
@@ -63,7 +64,7 @@ fn nothing_given_is_a_good_configuration() {
 }
 
 /// Every flag that can be set to something: the flag, a text, and what the file says for it.
-const EVERY: [(&str, &str, &str); 23] = [
+const EVERY: [(&str, &str, &str); 26] = [
     ("node", "orders-1", "orders-1"),
     ("control", "c1:15010,c2:15010", "[c1:15010, c2:15010]"),
     ("network", "lab", "lab"),
@@ -82,7 +83,10 @@ const EVERY: [(&str, &str, &str); 23] = [
     ("listen", "partner=127.0.0.1:5", "{partner: 127.0.0.1:5}"),
     ("admin", "127.0.0.1:4", "127.0.0.1:4"),
     ("advertise", "orders.lab:15006", "orders.lab:15006"),
-    ("trust", "disabled", "disabled"),
+    ("trust", "strict", "strict"),
+    ("identity-chain", "/run/id/chain.pem", "/run/id/chain.pem"),
+    ("identity-key", "/run/id/key.pem", "/run/id/key.pem"),
+    ("identity-roots", "/run/id/roots.pem", "/run/id/roots.pem"),
     ("data", "/var/lib/sidelane", "/var/lib/sidelane"),
     (
         "locality",
@@ -130,7 +134,12 @@ fn every_flag_has_three_spellings() {
             host: "orders.lab".to_owned(),
             port: Some(15006),
         }),
-        trust: Trust::Disabled,
+        trust: Trust::Strict,
+        identity: Some(Files {
+            chain: "/run/id/chain.pem".into(),
+            key: "/run/id/key.pem".into(),
+            roots: "/run/id/roots.pem".into(),
+        }),
         data: "/var/lib/sidelane".into(),
         locality: Locality {
             region: "eu-central".into(),
@@ -202,6 +211,9 @@ fn the_table_is_the_contract() {
             "advertise",
             "trust",
             "identity",
+            "identity-chain",
+            "identity-key",
+            "identity-roots",
             "token-file",
             "data",
             "locality",
@@ -225,26 +237,34 @@ fn the_table_is_the_contract() {
 
 #[test]
 fn what_cannot_take_effect_is_refused_with_the_reason() {
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 9] = [
         (
             &["--control", "auto"],
             "--control \"auto\" (command line): not built yet: name the addresses of control, HOST:PORT,…",
         ),
         (
             &["--trust", "strict"],
-            "--trust \"strict\" (command line): identity is not built yet, so no peer could prove who it is; leave it at disabled, the default",
+            "--trust \"strict\" (command line): this node has no certificate to show; name its files with --identity-chain, --identity-key and --identity-roots",
         ),
         (
             &["--trust", "permissive"],
-            "--trust \"permissive\" (command line): identity is not built yet, so no peer could prove who it is; leave it at disabled, the default",
+            "--trust \"permissive\" (command line): this node has no certificate to show; name its files with --identity-chain, --identity-key and --identity-roots",
+        ),
+        (
+            &["--trust", "strict", "--identity-key", "key.pem"],
+            "--identity-key \"key.pem\" (command line): --identity-chain, --identity-key and --identity-roots come together; name all three",
+        ),
+        (
+            &["--identity-roots", "roots.pem"],
+            "--identity-roots \"roots.pem\" (command line): no certificate is shown in trust mode disabled; say --trust strict or permissive, or remove this setting",
         ),
         (
             &["--identity", "spiffe://a/ns/b/sa/c"],
-            "--identity \"spiffe://a/ns/b/sa/c\" (command line): not built yet: without identity, a node is what it says that it is; remove this setting",
+            "--identity \"spiffe://a/ns/b/sa/c\" (command line): not built yet: a node is who its certificate says; remove this setting",
         ),
         (
             &["--token-file", "orders-1.token"],
-            "--token-file \"orders-1.token\" (command line): not built yet: trust mode disabled needs no token; remove this setting",
+            "--token-file \"orders-1.token\" (command line): not built yet: certificates come from files; remove this setting",
         ),
         (
             &["--otlp", "http://127.0.0.1:4317"],

@@ -29,7 +29,8 @@ use super::{EmbedError, Ended, Mesh};
 use crate::admission::{Asked, Place};
 use crate::admit::admit;
 use crate::call::{
-    LANE_HEADER, NODE_HEADER, SOURCE_NODE_HEADER, TIMEOUT_HEADER, strip_answer, write_timeout,
+    LANE_HEADER, NODE_HEADER, SOURCE_IDENTITY_HEADER, SOURCE_NODE_HEADER, TIMEOUT_HEADER,
+    strip_answer, write_timeout,
 };
 use crate::drain::{Draining, Phase};
 use crate::mesh::RuleSource;
@@ -227,6 +228,11 @@ async fn here<Req, Resp>(
         if let Ok(value) = HeaderValue::from_str(value) {
             head.headers.insert(name, value);
         }
+    }
+    if let Some(id) = &stack.own.identity
+        && let Ok(value) = HeaderValue::from_str(id.as_str())
+    {
+        head.headers.insert(SOURCE_IDENTITY_HEADER, value);
     }
     if let Some(limit) = limit {
         let left = limit.saturating_duration_since(now);

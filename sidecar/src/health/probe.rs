@@ -62,16 +62,18 @@ pub(super) async fn look(
     let all = |outcome, why: &str| vec![Finding::new(outcome, why); services.len()];
     let late = format!("no answer within {} ms", limit.as_millis());
     match address {
-        Address::Tcp(address) => match timeout_at(end, dial::named(address.as_str())).await {
-            Ok(Ok(stream)) => {
-                // Should it be redirected back here, it is known by this.
-                let ends = stream.local_addr().ok().zip(stream.peer_addr().ok());
-                let _open = ends.map(|(local, remote)| onward.opened(local, remote));
-                ask(stream, services, by, (limit, end)).await
+        Address::Tcp(address) | Address::Peer(address, _) => {
+            match timeout_at(end, dial::named(address.as_str())).await {
+                Ok(Ok(stream)) => {
+                    // Should it be redirected back here, it is known by this.
+                    let ends = stream.local_addr().ok().zip(stream.peer_addr().ok());
+                    let _open = ends.map(|(local, remote)| onward.opened(local, remote));
+                    ask(stream, services, by, (limit, end)).await
+                }
+                Ok(Err(error)) => all(Outcome::Refused, &error.to_string()),
+                Err(_) => all(Outcome::Silent, &late),
             }
-            Ok(Err(error)) => all(Outcome::Refused, &error.to_string()),
-            Err(_) => all(Outcome::Silent, &late),
-        },
+        }
         Address::Unix(path) => match timeout_at(end, UnixStream::connect(path)).await {
             Ok(Ok(stream)) => ask(stream, services, by, (limit, end)).await,
             Ok(Err(error)) => all(Outcome::Refused, &error.to_string()),

@@ -50,7 +50,7 @@ fn target(mesh: &Mesh) -> Option<Arc<Target>> {
 }
 
 fn comes_in(mesh: &Mesh, way: Way, now: Instant) -> bool {
-    classify::incoming("shop.v1.Orders", target(mesh).as_deref(), way, now).is_ok()
+    classify::incoming("shop.v1.Orders", target(mesh).as_deref(), way, false, now).is_ok()
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Dials: a socket with its lane's marks, the preamble, HTTP/2 with its lane's settings, and the
-//! Hello. Whatever goes wrong on the way has a name. TLS, once there is identity, goes between
-//! the socket and the preamble: everything above takes any byte stream.
+//! Hello. Whatever goes wrong on the way has a name. TLS goes between the socket and the preamble:
+//! everything above takes any byte stream.
 
 use std::future::Future;
 use std::io;
@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
+use sidelane_identity::Refusal;
+use sidelane_identity::verify::Leaf;
 use sidelane_proto::model::{
     ConnectionClass, Generation, Lane, NodeId, PeerAddress, ProtocolRange,
 };
@@ -31,7 +33,8 @@ use crate::lane::{
 use crate::onward::{Onward, OnwardError, Open};
 use crate::preamble;
 use crate::socket;
-use crate::telemetry::LaneCounters;
+use crate::telemetry::{LaneCounters, Side, TrustCounters};
+use crate::trust::{self, Trust, Wire};
 use crate::turns::Turns;
 
 /// The longest time for a socket to connect.
@@ -57,6 +60,8 @@ pub(super) struct Opened {
     pub(super) driver: Driver,
     pub(super) local: Option<SocketAddr>,
     pub(super) remote: Option<SocketAddr>,
+    /// What the other end has proved.
+    pub(super) proved: Option<Leaf>,
     /// Where it is TCP: should it be redirected back here, it is known by this.
     pub(super) open: Option<Open>,
 }
@@ -98,6 +103,14 @@ pub enum ConnectError {
         address: String,
         /// What h2 said.
         source: h2::Error,
+    },
+    /// Who answered cannot prove to be who was meant.
+    #[error("{address} is not believed ({}): {refusal}", refusal.label())]
+    Distrusted {
+        /// What was dialled.
+        address: String,
+        /// Why not.
+        refusal: Refusal,
     },
     /// The peer refused the Hello.
     #[error("{address} refused the link: {text}")]
@@ -151,7 +164,7 @@ pub(super) async fn open(
     address: &Address,
     settings: &LaneSettings,
     onward: &Onward,
-    counters: Option<Arc<LaneCounters>>,
+    (counters, trust, proofs): (Option<Arc<LaneCounters>>, &Trust, &TrustCounters),
 ) -> Result<Opened, ConnectError> {
     let shown = address.to_string();
     let slow = || ConnectError::TooSlow {
@@ -159,6 +172,7 @@ pub(super) async fn open(
         limit: CONNECT_LIMIT,
     };
     let mut opened = None;
+    let mut proved = None;
     let (mut stream, local, remote): (Box<dyn Bidirectional>, _, _) = match address {
         Address::Tcp(destination) if matches!(key.to, To::Destination(_)) => {
             let (stream, open) = onward.dial(destination).await?;
@@ -166,7 +180,7 @@ pub(super) async fn open(
             let (local, remote) = (stream.local_addr().ok(), stream.peer_addr().ok());
             (Box::new(stream), local, remote)
         }
-        Address::Tcp(peer) => {
+        Address::Tcp(peer) | Address::Peer(peer, _) => {
             let marked = matches!(key.to, To::Peer { .. }).then_some(settings);
             let stream = timeout(CONNECT_LIMIT, dial_tcp(peer, marked))
                 .await
@@ -175,6 +189,19 @@ pub(super) async fn open(
             opened = local
                 .zip(remote)
                 .map(|(local, remote)| onward.opened(local, remote));
+            let stream = match address {
+                Address::Peer(_, identity) => {
+                    let secured = trust.connect(stream, identity.as_ref()).await;
+                    counted(proofs, trust, &secured);
+                    let (stream, leaf) = secured.map_err(|refusal| ConnectError::Distrusted {
+                        address: shown.clone(),
+                        refusal,
+                    })?;
+                    proved = leaf;
+                    stream
+                }
+                _ => Wire::Plain(stream),
+            };
             (Box::new(stream), local, remote)
         }
         Address::Unix(path) => {
@@ -222,8 +249,18 @@ pub(super) async fn open(
         driver,
         local,
         remote,
+        proved,
         open: opened,
     })
+}
+
+fn counted(proofs: &TrustCounters, trust: &Trust, secured: &Result<trust::Opened, Refusal>) {
+    match secured {
+        Ok((_, Some(_))) => proofs.proved(Side::Dialled),
+        Ok((_, None)) if trust.is_certified() => proofs.plaintext(Side::Dialled),
+        Ok(_) => {}
+        Err(refusal) => proofs.refused(Side::Dialled, refusal),
+    }
 }
 
 async fn dial_tcp(

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use sidelane_proto::model::{ConnectionClass, Generation, Lane, NodeId, PeerAddress};
+use sidelane_proto::model::{ConnectionClass, Generation, Identity, Lane, NodeId, PeerAddress};
 
 use crate::pipe::Opener;
 
@@ -40,6 +40,8 @@ pub enum To {
 pub enum Address {
     /// A host and a port.
     Tcp(PeerAddress),
+    /// A peer sidecar's, and the identity that control names for it.
+    Peer(PeerAddress, Option<Identity>),
     /// A unix socket.
     Unix(PathBuf),
     /// A service of this very process.
@@ -49,7 +51,7 @@ pub enum Address {
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => write!(formatter, "{address}"),
+            Self::Tcp(address) | Self::Peer(address, _) => write!(formatter, "{address}"),
             Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
             Self::Pipe(opener) => write!(formatter, "{opener}"),
         }

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use h2::SendStream;
 use h2::client::{ResponseFuture, SendRequest};
 use http::Request;
+use sidelane_identity::Refusal;
+use sidelane_identity::verify::Leaf;
 
 use super::connect::Driver;
 use super::key::Key;
@@ -35,6 +37,8 @@ pub struct Link {
     pub kinship: Option<Kinship>,
     /// Counts in its lane. `None` towards local services.
     pub counters: Option<Arc<LaneCounters>>,
+    /// What the other end has proved; `None` in the clear.
+    pub proved: Option<Leaf>,
     /// When it was opened.
     pub opened: Instant,
     /// It takes no new calls after this.
@@ -72,6 +76,9 @@ pub enum CloseCause {
     /// A PING was not answered.
     #[error("no answer to a PING within {} ms", .0.as_millis())]
     Silent(Duration),
+    /// The other side's certificate ended or was revoked, and its calls were not over in time.
+    #[error("the other side is not believed any more: {0}")]
+    Distrusted(Refusal),
 }
 
 impl Link {
@@ -81,6 +88,7 @@ impl Link {
         (local, remote): (Option<SocketAddr>, Option<SocketAddr>),
         (limit, kinship): (u32, Option<Kinship>),
         (counters, line): (Option<Arc<LaneCounters>>, Arc<Line<Seat>>),
+        proved: Option<Leaf>,
         (opened, expires): (Instant, Instant),
     ) -> Self {
         Self {
@@ -90,6 +98,7 @@ impl Link {
             limit,
             kinship,
             counters,
+            proved,
             opened,
             expires,
             sender: Mutex::new(Some(sender)),

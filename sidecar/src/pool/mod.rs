@@ -16,10 +16,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use sidelane_identity::Refusal;
+use sidelane_identity::verify::Leaf;
 use sidelane_proto::model::{Generation, NodeId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
+use tracing::info;
 
 use backoff::Backoff;
 pub use connect::{ConnectError, PEER_PROTOCOL};
@@ -33,6 +36,7 @@ use crate::lane::{MAX_AGE, settings};
 use crate::line::{InLine, Line};
 use crate::onward::Onward;
 use crate::telemetry::{Counted, LaneCounters, Metrics, Side};
+use crate::trust::{DISTRUSTED_LIMIT, Trust};
 
 /// Idle and old links are looked for this often.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -107,6 +111,7 @@ pub struct Pool {
     observer: Arc<dyn Observer>,
     onward: Arc<Onward>,
     metrics: Arc<Metrics>,
+    trust: Trust,
     slots: Mutex<HashMap<Key, Slot, QuickState>>,
     tasks: Mutex<JoinSet<()>>,
     this: Weak<Self>,
@@ -120,12 +125,14 @@ impl Pool {
         observer: Arc<dyn Observer>,
         onward: Arc<Onward>,
         metrics: Arc<Metrics>,
+        trust: Trust,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             own,
             observer,
             onward,
             metrics,
+            trust,
             slots: Mutex::default(),
             tasks: Mutex::default(),
             this: this.clone(),
@@ -376,6 +383,7 @@ impl Pool {
         let pool = self.this.clone();
         let own = self.own.clone();
         let onward = Arc::clone(&self.onward);
+        let (trust, metrics) = (self.trust.clone(), Arc::clone(&self.metrics));
         let counters = self.counters(&key);
         let mut tasks = self.tasks();
         while tasks.try_join_next().is_some() {}
@@ -386,7 +394,8 @@ impl Pool {
                 }
             };
             let lane = settings(key.lane);
-            let opened = connect::open(&key, &address, &lane, &onward, counters.clone()).await;
+            let opened = connect::open(&key, &address, &lane, &onward, (counters.clone(), &trust, &metrics.trust));
+            let opened = opened.await;
             let opened = match opened {
                 Ok(opened) => opened,
                 Err(error) => return report(Err(error)),
@@ -405,17 +414,27 @@ impl Pool {
                 Err(error) => return report(Err(error)),
             };
             let ends = (opened.local, opened.remote);
+            let (begins, ends_by_age) = lifetime();
+            let proved_until = trust.until(opened.proved.as_ref(), begins);
+            let lifetime = (begins, proved_until.map_or(ends_by_age, |at| at.min(ends_by_age)));
             let link = Arc::new(Link::new(
                 key.clone(),
                 opened.sender,
                 ends,
                 (limit, kinship),
                 (counters.clone(), line),
-                lifetime(),
+                opened.proved,
+                lifetime,
             ));
             let _standing = counters.as_ref().map(LaneCounters::connection);
             report(Ok(Arc::clone(&link)));
-            let cause = drive.await;
+            let cause = match &link.proved {
+                None => drive.await,
+                Some(leaf) => tokio::select! {
+                    cause = &mut drive => cause,
+                    refusal = distrusted(&trust, leaf, &link) => CloseCause::Distrusted(refusal),
+                },
+            };
             if let Some(pool) = pool.upgrade() {
                 pool.closed(&link, &cause);
             }
@@ -546,6 +565,16 @@ async fn greet(
         }
         To::Local(_) | To::Destination(_) => Ok((settings(key.lane).max_streams, None)),
     }
+}
+
+/// Waits until the other end is not believed any more, lets its calls finish, and says so when they
+/// had the time for it.
+async fn distrusted(trust: &Trust, leaf: &Leaf, link: &Link) -> Refusal {
+    let refusal = trust.distrusted(leaf).await;
+    info!(to = %link.key, %refusal, "a link ends, its peer is not believed any more");
+    link.retire();
+    tokio::time::sleep(DISTRUSTED_LIMIT).await;
+    refusal
 }
 
 /// From now, for as long as connections last, give or take a tenth.

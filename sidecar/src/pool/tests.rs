@@ -70,7 +70,13 @@ fn pool() -> (Arc<Pool>, mpsc::UnboundedReceiver<String>) {
     let node = NodeId::new("test").unwrap();
     let (sender, receiver) = mpsc::unbounded_channel();
     let own = Own::new(node, Generation::new(1).unwrap());
-    let pool = Pool::new(own, Arc::new(Told(sender)), Arc::default(), Arc::default());
+    let pool = Pool::new(
+        own,
+        Arc::new(Told(sender)),
+        Arc::default(),
+        Arc::default(),
+        Trust::Disabled,
+    );
     (pool, receiver)
 }
 

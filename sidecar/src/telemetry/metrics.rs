@@ -12,6 +12,7 @@ use super::admission::{self, AdmissionCounters};
 use super::guard::CallGuard;
 use super::lane::{self, LaneCounters, Side};
 use super::target::{BUCKETS, Direction, TargetCounters, add};
+use super::trust::TrustCounters;
 use crate::reason::Reason;
 
 /// The most (service, direction, class, lane) series. Beyond it calls are counted as `other`, so
@@ -43,6 +44,8 @@ pub struct Metrics {
     splices: AtomicU64,
     splices_failed: AtomicU64,
     links_refused: AtomicU64,
+    /// What links proved.
+    pub trust: TrustCounters,
     subscriptions_refused: AtomicU64,
 }
 
@@ -188,6 +191,7 @@ impl Metrics {
         let mut admissions: Vec<_> = each.collect();
         admissions.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         admission::render(&mut text, &admissions);
+        self.trust.render(&mut text);
         heading(
             &mut text,
             "sidelane_refused_total",

@@ -6,6 +6,7 @@ mod guard;
 mod lane;
 mod metrics;
 mod target;
+mod trust;
 
 pub use admission::AdmissionCounters;
 pub use guard::{CallGuard, Outcome};
@@ -13,3 +14,4 @@ pub use lane::{Counted, LaneCounters, Side, Stall};
 pub use metrics::Metrics;
 pub(crate) use metrics::{heading, line};
 pub use target::{Direction, TargetCounters};
+pub use trust::TrustCounters;

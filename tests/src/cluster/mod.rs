@@ -12,6 +12,7 @@ use tempfile::TempDir;
 pub use member::{Control, Member, Node, READY_LIMIT};
 
 use crate::admin::Answer;
+use crate::certificates::Certificate;
 use crate::ports::free_port;
 use crate::process::{Output, Process};
 use crate::routes::ROUTES;
@@ -114,6 +115,32 @@ impl ClusterBuilder {
         let plan = self.last_plan(flag);
         plan.flags.extend([flag.to_owned(), value.to_owned()]);
         self
+    }
+
+    /// What was named last shows its certificate, and takes links of peers that show theirs and no
+    /// others.
+    ///
+    /// # Panics
+    /// If nothing was named.
+    #[must_use]
+    pub fn strict(self, certificate: &Certificate) -> Self {
+        self.with("--trust", "strict").showing(certificate)
+    }
+
+    /// What was named last shows its certificate, and takes links in the clear, too.
+    ///
+    /// # Panics
+    /// If nothing was named.
+    #[must_use]
+    pub fn permissive(self, certificate: &Certificate) -> Self {
+        self.with("--trust", "permissive").showing(certificate)
+    }
+
+    fn showing(self, certificate: &Certificate) -> Self {
+        let path = |file: &Path| file.display().to_string();
+        self.with("--identity-chain", &path(&certificate.chain))
+            .with("--identity-key", &path(&certificate.key))
+            .with("--identity-roots", &path(&certificate.roots))
     }
 
     fn last_plan(&mut self, what: &str) -> &mut Plan {

@@ -62,23 +62,6 @@ pub fn trust(settings: &Settings) -> Result<Trust, SettingsError> {
     })
 }
 
-/// Reads [`TRUST`] for a program that has no certificates yet.
-///
-/// # Errors
-/// A mode that there is not, or that asks for certificates.
-pub fn disabled_trust(settings: &Settings) -> Result<Trust, SettingsError> {
-    let trust = trust(settings)?;
-    match settings.item(&TRUST) {
-        Some(item) if trust != Trust::Disabled => Err(item
-            .refuse(
-                "identity is not built yet, so no peer could prove who it is; leave it at \
-                 disabled, the default",
-            )
-            .into()),
-        _ => Ok(trust),
-    }
-}
-
 /// Refuses a setting that is part of the contract but cannot take effect yet.
 ///
 /// # Errors

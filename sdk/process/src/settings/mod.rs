@@ -27,8 +27,7 @@ mod yaml;
 mod tests;
 
 pub use common::{
-    CONFIG, LOG, Listener, TRUST, Trust, apart, disabled_trust, log, not_built, open_to_others,
-    trust,
+    CONFIG, LOG, Listener, TRUST, Trust, apart, log, not_built, open_to_others, trust,
 };
 pub use environment::Environment;
 pub use error::{
