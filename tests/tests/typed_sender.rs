@@ -117,8 +117,7 @@ fn slow(by: Duration) -> UnaryRequest {
 fn all_of(nodes: usize) -> impl Fn(&Answer) -> bool {
     move |answer| {
         let explained: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
-        let candidates = explained["candidates"].as_array().into_iter().flatten();
-        candidates.filter(|it| it["eligible"] == true).count() == nodes
+        explained["candidates"].as_array().map(Vec::len) == Some(nodes)
     }
 }
 

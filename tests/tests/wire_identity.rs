@@ -128,7 +128,10 @@ async fn the_log_has_what_was_asked_for() {
         .node("errors")
         .with("--log", "error")
         .node("some")
-        .with("--log", "error,sidelane_sidecar::app=info")
+        .with(
+            "--log",
+            "error,sidelane_sidecar::app=info,sidelane_sidecar::present=warn",
+        )
         .node("all")
         .with("--log", "debug")
         .start()

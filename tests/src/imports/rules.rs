@@ -274,6 +274,7 @@ fn may_name_wire(path: &str, names: &[&str]) -> bool {
         "sidecar/src/discover",
         "control/src/push",
         "control/src/admin",
+        "control/src/certificates",
     ];
     // The admin dump, as a page and as a gRPC service.
     let admin = [

@@ -275,12 +275,12 @@ fn what_others_say_of_a_field_gets_its_place() {
     let written = read(FILE, EXAMPLE).unwrap();
     for (field, place) in [
         ("rules[0].lane", "21:11"),
-        ("rules[0].methods[1].server_streaming", "51:27"),
-        ("rules[0].methods[1].timeout", "49:15"),
-        ("rules[1].lane", "52:14"),
-        ("rules[1].service", "52:14"),
-        ("rules[1].split.parts[1].percent", "59:33"),
-        ("rules[1].split.strict", "60:15"),
+        ("rules[0].methods[1].server_streaming", "52:27"),
+        ("rules[0].methods[1].timeout", "50:15"),
+        ("rules[1].lane", "53:14"),
+        ("rules[1].service", "53:14"),
+        ("rules[1].split.parts[1].percent", "60:33"),
+        ("rules[1].split.strict", "61:15"),
     ] {
         let text = written.at(field, "is wrong").text(FILE);
         assert_eq!(text, format!("rules.yaml:{place}: {field} is wrong"));
