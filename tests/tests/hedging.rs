@@ -175,7 +175,8 @@ async fn a_failure_brings_the_next_one_forward_and_an_answer_ends_the_call() {
 #[tokio::test]
 async fn what_a_server_says_of_further_attempts_is_obeyed() {
     let mesh = mesh(&[Way::Pushback("-1"), Way::Pushback("-1")]).await;
-    mesh.apply(|rule| rule.methods = vec![hedged("Unary", 20, 2)])
+    // Long after an answer has come, however busy the machine is.
+    mesh.apply(|rule| rule.methods = vec![hedged("Unary", 2_000, 2)])
         .await;
     assert_eq!(mesh.attempts_of_a_call().await, (1, Code::Unavailable));
     let withheld = mesh.figure("sidelane_hedges_withheld_total", &[("why", "pushback")]);
