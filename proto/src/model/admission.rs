@@ -601,7 +601,7 @@ const fn is_of_the_mesh(name: &[u8]) -> bool {
 
 /// What a `Cow` is otherwise read by is not for constants.
 #[allow(clippy::ptr_arg)]
-const fn text<'a>(text: &'a Cow<'static, str>) -> &'a str {
+pub(super) const fn text<'a>(text: &'a Cow<'static, str>) -> &'a str {
     match text {
         Cow::Borrowed(text) => text,
         Cow::Owned(text) => text.as_str(),

@@ -5,9 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::verify_tls13_signature;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -15,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::refusal::Refusal;
 use crate::revoked::Revoked;
-use crate::tls::{ALPN, provider};
+use crate::tls::{self, provider};
 use crate::token::Authority;
 use crate::verify::{self, Expected};
 use crate::{Bundle, SpiffeId, TrustDomain};
@@ -36,16 +34,12 @@ pub fn control(domain: &TrustDomain) -> SpiffeId {
 /// # Errors
 /// The provider has no TLS 1.3.
 pub fn client(authority: Authority) -> Result<Arc<ClientConfig>, Error> {
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(provider()))
+    let config = ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Pinned(authority)))
         .with_no_client_auth();
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config.resumption = Resumption::disabled();
-    config.enable_early_data = false;
-    config.enable_sni = false;
-    Ok(Arc::new(config))
+    Ok(Arc::new(tls::bounded(config)))
 }
 
 struct Pinned(Authority);
@@ -95,13 +89,10 @@ impl ServerCertVerifier for Pinned {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls13_signature(message, leaf, signature, algorithms)
+        tls::signature(message, leaf, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider()
-            .signature_verification_algorithms
-            .supported_schemes()
+        tls::schemes()
     }
 }

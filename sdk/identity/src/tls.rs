@@ -77,16 +77,38 @@ pub fn client(source: Source, expected: Expected) -> Result<Arc<ClientConfig>, E
         expected,
         mandatory: true,
     };
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(provider()))
+    let config = ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(present));
+    Ok(Arc::new(bounded(config)))
+}
+
+/// What every dialler of ours asks for, however it verifies: `h2`, no session of before, and no name.
+pub(crate) fn bounded(mut config: ClientConfig) -> ClientConfig {
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;
-    Ok(Arc::new(config))
+    config
+}
+
+/// Verifies what the holder of a certificate signed in a handshake.
+pub(crate) fn signature(
+    message: &[u8],
+    leaf: &CertificateDer<'_>,
+    signature: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let algorithms = &provider().signature_verification_algorithms;
+    verify_tls13_signature(message, leaf, signature, algorithms)
+}
+
+/// How a signature may be made.
+pub(crate) fn schemes() -> Vec<SignatureScheme> {
+    provider()
+        .signature_verification_algorithms
+        .supported_schemes()
 }
 
 /// The name that TLS wants of a server. Nobody looks at it: peers are known by SPIFFE id.
@@ -169,21 +191,6 @@ impl Verifier {
         verify::chain(&chain, &identity, &self.expected, now)?;
         Ok(())
     }
-
-    fn signature(
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &provider().signature_verification_algorithms;
-        verify_tls13_signature(message, leaf, signature, algorithms)
-    }
-
-    fn schemes() -> Vec<SignatureScheme> {
-        provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -214,11 +221,11 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Self::signature(message, leaf, signature)
+        self::signature(message, leaf, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        Self::schemes()
+        schemes()
     }
 }
 
@@ -256,10 +263,10 @@ impl ClientCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Self::signature(message, leaf, signature)
+        self::signature(message, leaf, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        Self::schemes()
+        schemes()
     }
 }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use super::{
     HEADER_NAME_LIMIT, HEADER_VALUE_LIMIT, HeaderMatch, LABEL_LIMIT, PARTS_LIMIT, Split, SplitPart,
 };
-use crate::model::admission::{Wrong, wrong};
+use crate::model::admission::{Wrong, text, wrong};
 use crate::model::class::same_text;
 
 impl Split {
@@ -106,13 +106,4 @@ const fn is_at(name: &[u8], part: &[u8], place: usize) -> bool {
         index += 1;
     }
     true
-}
-
-/// What a `Cow` is otherwise read by is not for constants.
-#[allow(clippy::ptr_arg)]
-const fn text<'a>(text: &'a Cow<'static, str>) -> &'a str {
-    match text {
-        Cow::Borrowed(text) => text,
-        Cow::Owned(text) => text.as_str(),
-    }
 }
