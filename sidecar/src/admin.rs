@@ -191,6 +191,7 @@ impl Admin {
             "rules": rules::held(&status),
             "picture_from": status.source.name(),
             "lanes": lanes(),
+            "external": stack.edge.describe(),
             "services": services,
             "links": self.links(),
         })

@@ -34,6 +34,7 @@ use crate::discover::{
     unix_ms,
 };
 use crate::drain::{Drain, Phase};
+use crate::edge::Edge;
 use crate::health::{LocalHealth, offers};
 use crate::host::{Host, Started};
 use crate::identity::Own;
@@ -125,6 +126,10 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
     let bound = bound(&listeners)?;
     info!(node = %identity.node, generation = %identity.generation, listeners = %bound, "starting");
     let present = present::start(&config)?;
+    let edge = Arc::new(Edge::new(
+        config.users.limits.clone(),
+        present::shown_to_users(&config)?,
+    ));
     let metrics = Arc::new(Metrics::default());
     let given = local_addresses(&config, &host)?;
     let beside = given.iter().map(|(service, _)| service.clone());
@@ -192,6 +197,7 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
             passthrough: config.unknown == Unknown::Passthrough,
             secure: config.trust != Trust::Disabled,
         },
+        edge,
         metrics: Arc::clone(&metrics),
     });
     let drain = Drain::default();
@@ -456,6 +462,7 @@ fn serve(
         calls: Arc::clone(stack),
         metrics: Arc::clone(&stack.metrics),
         draining: drain.subscribe(),
+        edge: (class == ConnectionClass::External).then(|| Arc::clone(&stack.edge)),
     };
     served.spawn(inbound(ConnectionClass::Internal).run(listeners.internal));
     if let Some(external) = listeners.external {

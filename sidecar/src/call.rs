@@ -1,6 +1,7 @@
 //! The typed facts of a call, read once from its headers. Every stage works with these; nobody
 //! parses twice, and nobody but this module knows how the headers are spelt.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,34 @@ pub struct Peer {
     pub identity: Option<SpiffeId>,
 }
 
+/// Who calls from outside the mesh, by the external listener. All that is known is an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct User(IpAddr);
+
+impl User {
+    /// Who connected from there. Of an IPv6 address the first 64 bits count: whoever has one
+    /// usually has all of those behind it.
+    #[must_use]
+    pub fn at(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let network = address.to_bits() & !u128::from(u64::MAX);
+                Ipv6Addr::from_bits(network).into()
+            }
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
+
+    /// The key of calls that bring no other.
+    #[must_use]
+    pub fn key(self) -> u64 {
+        match self.0 {
+            IpAddr::V4(address) => hash_key(&address.octets()),
+            IpAddr::V6(address) => hash_key(&address.octets()),
+        }
+    }
+}
+
 /// Who calls.
 #[derive(Debug, Clone)]
 pub enum Caller {
@@ -63,6 +92,8 @@ pub enum Caller {
     Local,
     /// Another sidecar.
     Peer(Arc<Peer>),
+    /// Somebody outside the mesh.
+    User(User),
 }
 
 /// What a call asks for, apart from its path.
@@ -168,9 +199,16 @@ impl Call {
             rule: None,
             service_end: found.service_end,
         };
+        let outside = call.is_from_outside();
         if parts.headers.keys().any(is_mesh_header) {
-            call.read_mesh_headers(&parts.headers)?;
+            // What the mesh says to itself nobody outside may say, nor is it looked at.
+            if !outside {
+                call.read_mesh_headers(&parts.headers)?;
+            }
             strip_mesh_headers(&mut parts.headers);
+        }
+        if outside {
+            strip_forwarded(&mut parts.headers);
         }
         Ok((call, found))
     }
@@ -185,12 +223,31 @@ impl Call {
         }
     }
 
-    /// Takes its key from this header, which its rule names, where it brings no other.
+    /// Takes its key from this header, which its rule names, where it brings no other; a user's,
+    /// from the address where there is no such header either.
     pub fn key_by(&mut self, parts: &Parts, header: Option<&str>) {
         if let (None, Some(header)) = (self.hash, header) {
             let value = values_of(&parts.headers, header).next();
             self.hash = value.map(|value| hash_key(value.as_bytes()));
         }
+        if let (None, Caller::User(user)) = (self.hash, &self.caller) {
+            self.hash = Some(user.key());
+        }
+    }
+
+    /// Whose it is, where it came from outside the mesh.
+    #[must_use]
+    pub fn user(&self) -> Option<User> {
+        match &self.caller {
+            Caller::User(user) => Some(*user),
+            Caller::Local | Caller::Peer(_) => None,
+        }
+    }
+
+    /// Is it a user's?
+    #[must_use]
+    pub fn is_from_outside(&self) -> bool {
+        matches!(self.caller, Caller::User(_))
     }
 
     fn read_mesh_headers(&mut self, headers: &HeaderMap) -> Result<(), CallError> {
@@ -261,6 +318,26 @@ pub fn strip_mesh_headers(headers: &mut HeaderMap) {
         .cloned()
         .collect();
     for name in names {
+        headers.remove(name);
+    }
+}
+
+/// What proxies say of the client before them: its certificate (Envoy's header, RFC 9440's, and
+/// Linkerd's) and its address (RFC 7239, and what came before it). From users these are claims that
+/// nobody has checked, and an app that reads them takes them for its own proxy's word.
+pub const FORWARDED: [&str; 7] = [
+    "x-forwarded-client-cert",
+    "client-cert",
+    "client-cert-chain",
+    "l5d-client-id",
+    "forwarded",
+    "x-forwarded-for",
+    "x-real-ip",
+];
+
+/// Takes out what a user says of its own identity in a proxy's name.
+fn strip_forwarded(headers: &mut HeaderMap) {
+    for name in FORWARDED {
         headers.remove(name);
     }
 }
@@ -477,6 +554,38 @@ mod tests {
         assert_eq!(keyed(&user, None), None);
         let both = [GRPC, ("x-user", "other"), ("sidelane-hash", "order-7")];
         assert_eq!(keyed(&both, Some("x-user")), said);
+    }
+
+    #[test]
+    fn nothing_that_a_user_says_of_the_mesh_or_of_itself_is_heard() {
+        let user = User::at("192.0.2.7".parse().unwrap());
+        let mut headers = vec![GRPC, ("sidelane-lane", "no lane"), ("sidelane-node", "a b")];
+        headers.extend([("sidelane-hash", "k"), ("sidelane-rule", "?")]);
+        headers.extend(FORWARDED.map(|name| (name, "forged")));
+        headers.push(("x-own", "stays"));
+        let mut parts = head("/a.B/C", &headers);
+        let caller = Caller::User(user);
+        let read = Call::read(&mut parts, caller, Instant::now(), Found::<()>::unknown);
+        let (mut call, _) = read.unwrap();
+        assert_eq!(
+            (call.hash, call.lane, call.node.as_ref()),
+            (None, None, None)
+        );
+        assert!(call.rule.is_none());
+        assert_eq!(parts.headers.len(), 2);
+        assert_eq!(parts.headers["x-own"], "stays");
+        call.key_by(&parts, Some("x-absent"));
+        assert_eq!(call.hash, Some(user.key()));
+    }
+
+    #[test]
+    fn a_user_is_an_address_or_the_network_of_one() {
+        let at = |text: &str| User::at(text.parse().unwrap());
+        assert_eq!(at("192.0.2.7"), at("::ffff:192.0.2.7"));
+        assert_ne!(at("192.0.2.7"), at("192.0.2.8"));
+        assert_eq!(at("2001:db8:0:1::1"), at("2001:db8:0:1:ffff::2"));
+        assert_ne!(at("2001:db8:0:1::1"), at("2001:db8:0:2::1"));
+        assert_ne!(at("192.0.2.7").key(), at("192.0.2.8").key());
     }
 
     #[test]

@@ -230,6 +230,31 @@ pub fn outbound(
     })
 }
 
+/// Decides a user's call. What is not meant for users is as if it did not exist: it is asked of the
+/// class before anything else, since every other answer would say that it does. Nor does it take
+/// longer to say so.
+///
+/// # Errors
+/// Why it may not go.
+pub fn from_outside(
+    view: &View,
+    path: &str,
+    found: Found<&Arc<Target>>,
+    policy: Policy,
+) -> Result<Classified, ClassifyError> {
+    let service = || found.split(path).service.to_owned();
+    match found.service.filter(|target| target.is_known()) {
+        Some(target) if target.rule.class == ConnectionClass::External => {
+            outbound(view, path, found, None, policy)
+        }
+        Some(_) => Err(ClassifyError::NotExposed { service: service() }),
+        None => Err(ClassifyError::UnknownService {
+            service: service(),
+            known: "nothing more is said to users".to_owned(),
+        }),
+    }
+}
+
 /// Decides a local app's call whose caller says which rule it was built with. Where this sidecar
 /// is bound by a rule of its own, the two must agree; where it would follow an offer or the
 /// default, it follows its caller.

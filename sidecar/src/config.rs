@@ -17,12 +17,16 @@ use sidelane_process::settings::{
 };
 use sidelane_proto::model::{Locality, Network, NodeId, ServiceName};
 
+use crate::edge::Limits;
+use crate::edge::files::Pair;
+use crate::edge::tls::Oldest;
 use crate::health::Checks;
 
 mod read;
 mod table;
 #[cfg(test)]
 mod tests;
+mod users;
 
 pub use table::PROGRAM;
 use table::{
@@ -48,6 +52,8 @@ pub struct Config {
     pub internal: SocketAddr,
     /// `--external`; `None` if it is off.
     pub external: Option<SocketAddr>,
+    /// `--tls-cert`, `--tls-key`, `--tls-min`, and the bounds of `--external-…`.
+    pub users: Users,
     /// `--listen`: classes by name, each at most once. Which classes there are is known to the
     /// rules with which the program was compiled, so the name is checked when they are.
     pub listen: Vec<(String, SocketAddr)>,
@@ -89,6 +95,17 @@ pub struct Serve {
     pub services: Vec<ServiceName>,
     /// Where they listen.
     pub address: DialAddress,
+}
+
+/// What users meet on the external listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Users {
+    /// The certificate that they are shown; `None`: there is none.
+    pub pair: Option<Pair>,
+    /// The oldest TLS that is taken from them.
+    pub oldest: Oldest,
+    /// What they are allowed.
+    pub limits: Limits,
 }
 
 /// What peers are told to dial.
@@ -174,6 +191,7 @@ impl Config {
             serve: read::serve(&settings)?,
             internal: settings.value(&INTERNAL, address::listen_tcp)?,
             external: settings.value(&EXTERNAL, read::external)?,
+            users: users::read(&settings)?,
             listen: read::listen(&settings)?,
             admin: settings.value(&ADMIN, address::listen_tcp)?,
             advertise: settings.optional(&ADVERTISE, read::advertise)?,

@@ -28,7 +28,7 @@ use crate::policy::retry::{self, Pushback};
 use crate::pool::{Seat, To};
 use crate::reason::Processed;
 use crate::respond::{
-    Callee, Failure, forward_failure, is_meant, is_peer_reset, is_unreached, peer_refusal,
+    Callee, Failure, forward_failure, is_meant, is_peer_reset, is_unreached, peer_refusal, users,
 };
 use crate::telemetry::{LaneCounters, Outcome, Stall};
 
@@ -64,10 +64,12 @@ pub struct Delivery<'a> {
     pub arrived: Instant,
     /// The lane of the link that the call came by, where it came by one.
     pub lane: Option<&'a Arc<LaneCounters>>,
-    /// Who calls, for the app.
-    pub source: &'a str,
+    /// Which node calls, for the app; `None` where it is no node.
+    pub source: Option<&'a str>,
     /// Whose certificate the caller's sidecar has shown, for the app.
     pub identity: Option<&'a SpiffeId>,
+    /// The caller is outside the mesh, and is told nothing of its inside.
+    pub outside: bool,
     /// This node, for errors: they are read on the caller's.
     pub own: &'a str,
     /// The service, for errors.
@@ -214,6 +216,10 @@ impl<'a> Delivery<'a> {
             Answer::Failed(ForwardError::Reset(h2::Reason::CANCEL)) if self.time_is_over() => {
                 Attempt::Failed(self.late())
             }
+            // It is the caller's own fault, wherever else it went.
+            Answer::Failed(error @ ForwardError::TooLarge(_)) => {
+                Attempt::Failed(forward_failure(self.service, callee, &error))
+            }
             Answer::Failed(error) => self.broke(callee, &error),
             Answer::CallerGone => Attempt::Ended(Outcome::Cancelled),
             Answer::DeadlineOver => Attempt::Failed(self.late()),
@@ -247,7 +253,7 @@ impl<'a> Delivery<'a> {
         }
         if let To::Local(_) = seat.link().key.to {
             // A node id is made of characters that every header takes.
-            if let Ok(source) = HeaderValue::from_str(self.source) {
+            if let Some(Ok(source)) = self.source.map(HeaderValue::from_str) {
                 headers.insert(SOURCE_NODE_HEADER, source);
             }
             // So is a SPIFFE id.
@@ -342,8 +348,9 @@ impl<'a> Delivery<'a> {
     }
 
     /// Sends an answer that has no body.
-    pub fn answer(&mut self, response: Response<()>) -> Outcome {
+    pub fn answer(&mut self, mut response: Response<()>) -> Outcome {
         let status = status(response.headers());
+        self.tell(response.headers_mut());
         match self.respond.send_response(response, true) {
             Ok(_) => Outcome::Answered(status),
             Err(_) => Outcome::Cancelled,
@@ -354,11 +361,12 @@ impl<'a> Delivery<'a> {
     pub(crate) async fn stream(
         &mut self,
         to: &mut h2::SendStream<Bytes>,
-        (response, early): (Response<()>, Option<u16>),
+        (mut response, early): (Response<()>, Option<u16>),
         body: RecvStream,
         (callee, to_app): (Callee<'_>, bool),
         watched: Option<(Watched<'_>, Instant)>,
     ) -> Attempt {
+        self.tell(response.headers_mut());
         let gone = Attempt::Ended(Outcome::Cancelled);
         let grpc = early.is_some() || is_grpc(response.headers());
         let Ok(mut caller) = self.respond.send_response(response, false) else {
@@ -384,6 +392,7 @@ impl<'a> Delivery<'a> {
                     if to_app {
                         strip_answer(&mut trailers);
                     }
+                    self.tell(&mut trailers);
                     let outcome = Outcome::Answered(status.unwrap_or(NO_STATUS));
                     return match caller.send_trailers(trailers) {
                         Ok(()) => Attempt::Ended(outcome),
@@ -412,9 +421,21 @@ impl<'a> Delivery<'a> {
             caller.send_reset(h2::Reason::INTERNAL_ERROR);
             return Attempt::Ended(Outcome::Failed(reason));
         }
-        match caller.send_trailers(failure.into_trailers()) {
+        match caller.send_trailers(self.told(failure).into_trailers()) {
             Ok(()) => Attempt::Ended(Outcome::Failed(reason)),
             Err(_) => gone,
+        }
+    }
+
+    /// A failure as its caller may hear of it.
+    pub(crate) fn told(&self, failure: Failure) -> Failure {
+        failure.told(self.outside, self.head.uri.path())
+    }
+
+    /// The headers or trailers of an answer as its caller may see them.
+    fn tell(&self, headers: &mut HeaderMap) {
+        if self.outside {
+            users::tell(headers, self.head.uri.path());
         }
     }
 
@@ -443,8 +464,11 @@ impl Watched<'_> {
                 // one: more than a failure it must not weigh.
                 Answer::Begun(_) => self.load.answered(took.min(FAILURE), now),
                 Answer::Failed(error) if error.processed() == Processed::No => {}
+                // Its own fault, and not the endpoint's.
+                Answer::CallerGone | Answer::Failed(ForwardError::TooLarge(_)) => {
+                    self.load.given_up(took, now);
+                }
                 Answer::Failed(_) | Answer::DeadlineOver => self.load.failed(took, now),
-                Answer::CallerGone => self.load.given_up(took, now),
             }
         }
         let verdict = match answer {
@@ -506,6 +530,7 @@ fn verdict_of_status(status: u16) -> Verdict {
 
 fn verdict_of_error(error: &ForwardError, sent: Instant) -> Option<Verdict> {
     match error {
+        ForwardError::TooLarge(_) => None,
         _ if error.processed() == Processed::No => None,
         _ if error.is_loss() => Some(Verdict::Lost { sent }),
         _ => Some(Verdict::Failure),

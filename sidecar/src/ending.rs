@@ -52,6 +52,7 @@ pub(crate) fn finish(
         GivenUp::DeadlineOver => {
             let path = delivery.head.uri.path();
             let failure = Failure::deadline(path, delivery.arrived.elapsed(), processed);
+            let failure = delivery.told(failure);
             end(guard, delivery.respond, failure);
         }
     }
@@ -60,7 +61,10 @@ pub(crate) fn finish(
 /// Ends a call with what the last attempt said.
 pub(crate) fn refuse_at_last(guard: &mut CallGuard, delivery: &mut Delivery<'_>, refusal: Refusal) {
     match refusal {
-        Refusal::Ours(failure) => end(guard, delivery.respond, failure),
+        Refusal::Ours(failure) => {
+            let failure = delivery.told(failure);
+            end(guard, delivery.respond, failure);
+        }
         Refusal::Peers(response) => guard.ended(delivery.answer(response)),
     }
 }

@@ -17,6 +17,7 @@ use crate::deliver::{Attempt, Delivery, Opened};
 use crate::forward::{Answer, Heard, Replay, Runner, race};
 use crate::policy::hedge::{Hedging, Never, Step, Unsent, Word};
 use crate::policy::retry::Pushback;
+use crate::respond::{Callee, forward_failure};
 use crate::retries::{Further, Retries, Token};
 use crate::stack::Stack;
 use crate::telemetry::Outcome;
@@ -239,11 +240,16 @@ impl<'a> Running<'a> {
     fn given_up(&self, delivery: &Delivery<'_>, answer: &Answer, after: Duration) -> Attempt {
         for flight in &self.flights {
             let slow = flight.began.elapsed() >= after;
+            let slow = slow && !matches!(answer, Answer::Failed(_));
             let answer = if slow { answer } else { &Answer::CallerGone };
             flight.tell(self.method, answer);
         }
         match answer {
             Answer::DeadlineOver => Attempt::Failed(delivery.late()),
+            Answer::Failed(error) => {
+                let callee = Callee::App(delivery.own);
+                Attempt::Failed(forward_failure(delivery.service, callee, error))
+            }
             _ => Attempt::Ended(Outcome::Cancelled),
         }
     }

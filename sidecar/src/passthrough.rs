@@ -147,8 +147,9 @@ impl Stack {
             deadline,
             arrived,
             lane: None,
-            source: self.own.node.as_str(),
+            source: Some(self.own.node.as_str()),
             identity: self.own.identity.as_ref(),
+            outside: false,
             own: self.own.node.as_str(),
             service: &service,
             // No rule says that it may be made again.

@@ -12,6 +12,8 @@ use tracing::{error, info, warn};
 
 use crate::app::StartError;
 use crate::config::Config;
+use crate::edge::files::PairError;
+use crate::edge::tls::Shown;
 use crate::trust::Trust;
 
 /// Who this node is from its start on, and what its links ask for.
@@ -47,6 +49,35 @@ pub(crate) fn start(config: &Config) -> Result<Present, StartError> {
         id: Some(id),
         trust: Trust::certified(source, strict)?,
     })
+}
+
+/// What users meet, and follows its files from now on; `None` where there is no certificate for them.
+///
+/// # Errors
+/// The files make none.
+pub(crate) fn shown_to_users(config: &Config) -> Result<Option<Shown>, StartError> {
+    let Some(pair) = &config.users.pair else {
+        let in_the_clear = config.trust == settings::Trust::Disabled;
+        if config.external.is_some() && in_the_clear {
+            warn!("users come in the clear to --external: --tls-cert and --tls-key name none");
+        }
+        return Ok(None);
+    };
+    if pair.is_open() {
+        let key = pair.key.display();
+        warn!(%key, "everybody on this machine may read the private key; chmod 600 it");
+    }
+    let (sender, present) = watch::channel(Arc::new(pair.read()?));
+    let say = |news: Result<(), &PairError>| match news {
+        Ok(()) => info!("users are shown another certificate"),
+        Err(error) => error!(%error, "users are shown the last good certificate"),
+    };
+    tokio::spawn(pair.clone().follow(sender, say));
+    Ok(Some(Shown::new(
+        present,
+        pair.clone(),
+        config.users.oldest,
+    )?))
 }
 
 /// Ends with the runtime: links read the source until then.

@@ -51,11 +51,13 @@ pub enum Reason {
     Overloaded,
     /// It fails on purpose.
     FaultInjected,
+    /// A message is larger than is taken there.
+    MessageTooLarge,
 }
 
 impl Reason {
     /// All reasons, for counters.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::UnknownService,
         Self::NoEndpoint,
         Self::UnknownNode,
@@ -74,6 +76,7 @@ impl Reason {
         Self::RateLimited,
         Self::Overloaded,
         Self::FaultInjected,
+        Self::MessageTooLarge,
     ];
 
     /// The reason as it stands in `sidelane-error`.
@@ -98,6 +101,7 @@ impl Reason {
             Self::RateLimited => "RATE_LIMITED",
             Self::Overloaded => "OVERLOADED",
             Self::FaultInjected => "FAULT_INJECTED",
+            Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
         }
     }
 
@@ -112,7 +116,9 @@ impl Reason {
             | Self::PeerReset
             | Self::BreakerOpen => Code::Unavailable,
             Self::UnknownNode => Code::NotFound,
-            Self::LaneFull | Self::RateLimited | Self::Overloaded => Code::ResourceExhausted,
+            Self::LaneFull | Self::RateLimited | Self::Overloaded | Self::MessageTooLarge => {
+                Code::ResourceExhausted
+            }
             Self::RulesMismatch | Self::NotSecure => Code::FailedPrecondition,
             Self::LaneRefused | Self::NotGrpc => Code::InvalidArgument,
             Self::Deadline => Code::DeadlineExceeded,

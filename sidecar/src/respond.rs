@@ -19,6 +19,8 @@ use crate::forward::ForwardError;
 use crate::pool::PoolError;
 use crate::reason::{Processed, Reason};
 
+pub mod users;
+
 /// The domain of every `google.rpc.ErrorInfo` that the mesh makes.
 pub const DOMAIN: &str = "sidelane.dev";
 
@@ -282,10 +284,14 @@ fn whole_milliseconds(time: Duration) -> Duration {
 #[must_use]
 pub fn forward_failure(service: &str, callee: Callee<'_>, error: &ForwardError) -> Failure {
     let text = format!("{service} on {callee}: {error}");
+    let reason = match error {
+        ForwardError::TooLarge(_) => Reason::MessageTooLarge,
+        _ => Reason::PeerReset,
+    };
     Failure {
         code: error.code(),
         processed: error.processed(),
-        ..Failure::refused(Reason::PeerReset, text)
+        ..Failure::refused(reason, text)
     }
 }
 

@@ -23,6 +23,7 @@ use crate::call::{Call, Caller, Peer};
 use crate::classify::{self, Classified};
 use crate::deliver::{Attempt, Delivery, Refusal, Refused};
 use crate::discover::Discovery;
+use crate::edge::Edge;
 use crate::ending::{end, finish, given_up, refuse_at_last, send_failure};
 use crate::forward::{Clock, Upload};
 use crate::health::LocalHealth;
@@ -61,6 +62,8 @@ pub struct Stack {
     pub repair: Arc<Repair>,
     /// What the operator decided.
     pub policy: classify::Policy,
+    /// What is allowed to users.
+    pub edge: Arc<Edge>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -78,6 +81,7 @@ impl Handle for Arc<Stack> {
             // What the mesh does not know has somewhere else to go: see `passthrough`.
             Connected::Local(Some(origin)) => Box::pin(stack.carried(origin, request, respond)),
             Connected::Peer(peer, lane) => Box::pin(stack.inbound(peer, lane, request, respond)),
+            Connected::User(user) => Box::pin(stack.of_user(user, request, respond)),
         }
     }
 }
@@ -124,6 +128,7 @@ impl Stack {
     ) {
         let arrived = call.arrived;
         let service = call.path(head).service;
+        let outside = call.is_from_outside();
         let retries = &classified.target.retries;
         retries.call();
         // From here on the call ends exactly once, whatever happens.
@@ -136,22 +141,26 @@ impl Stack {
         let limit = deadline::decide(asked, rule, written, method, Instant::now());
         let Ok(limit) = limit else {
             let failure = Failure::deadline(head.uri.path(), arrived.elapsed(), Processed::No);
-            return end(&mut guard, respond, failure);
+            return end(&mut guard, respond, failure.told(outside, head.uri.path()));
         };
         // Before anything is sent, and once: it is the call that is counted, not its attempts.
         if let Some(admitted) = &classified.target.admitted {
             let asked = Asked {
                 caller: &self.own.node,
+                user: call.user(),
                 lane: classified.lane,
                 method,
             };
             if let Err(error) = admitted.leaves(&asked, Instant::now()) {
                 let failure = admission_failure(service, &error);
-                return end(&mut guard, respond, failure);
+                return end(&mut guard, respond, failure.told(outside, head.uri.path()));
             }
         }
         let mut clock: Clock = limit.map(|at| Box::pin(sleep_until(at.into())));
         let mut upload = Upload::new(body);
+        if outside {
+            upload.bound_messages(self.edge.limits.message);
+        }
         let mut delivery = Delivery {
             head,
             upload: &mut upload,
@@ -160,8 +169,10 @@ impl Stack {
             deadline: limit,
             arrived,
             lane: None,
-            source: self.own.node.as_str(),
-            identity: self.own.identity.as_ref(),
+            // A user is no node, and has shown nothing.
+            source: (!outside).then(|| self.own.node.as_str()),
+            identity: self.own.identity.as_ref().filter(|_| !outside),
+            outside,
             own: self.own.node.as_str(),
             service,
             retry: None,
@@ -231,6 +242,7 @@ impl Stack {
                     match attempt {
                         Attempt::Ended(outcome) => return guard.ended(outcome),
                         Attempt::Failed(failure) => {
+                            let failure = delivery.told(failure);
                             return end(&mut guard, delivery.respond, failure);
                         }
                         Attempt::Unprocessed(refusal, refused) => {
@@ -379,8 +391,9 @@ impl Stack {
                 deadline: call.deadline,
                 arrived,
                 lane: Some(&lane),
-                source: peer.node.as_str(),
+                source: Some(peer.node.as_str()),
                 identity: peer.identity.as_ref(),
+                outside: false,
                 own: self.own.node.as_str(),
                 service,
                 // The caller's sidecar knows best what to make again, and where.
@@ -395,6 +408,7 @@ impl Stack {
                 Some(admitted) => {
                     let asked = Asked {
                         caller: &peer.node,
+                        user: None,
                         lane: peer.lane,
                         method: admitted.method(call.path(&head).method),
                     };

@@ -26,7 +26,7 @@ pub const DISTRUSTED_LIMIT: Duration = Duration::from_secs(2);
 /// looked at this often.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(30);
 /// How a TLS record of a handshake begins (RFC 8446 §5.1). No preamble and no HTTP/2 begins so.
-const HANDSHAKE_RECORD: u8 = 0x16;
+pub const HANDSHAKE_RECORD: u8 = 0x16;
 
 /// What this sidecar asks of links.
 #[derive(Clone, Default)]
@@ -70,6 +70,21 @@ impl Trust {
         matches!(self, Self::Certified(_))
     }
 
+    /// How peers' handshakes are answered; `None` where links are in the clear.
+    #[must_use]
+    pub fn server(&self) -> Option<&Arc<ServerConfig>> {
+        match self {
+            Self::Disabled => None,
+            Self::Certified(own) => Some(&own.server),
+        }
+    }
+
+    /// Is nothing taken in the clear?
+    #[must_use]
+    pub fn is_strict(&self) -> bool {
+        matches!(self, Self::Certified(own) if own.strict)
+    }
+
     /// Would a link to who is named so be TLS, or else be refused? One in the clear is not secure.
     #[must_use]
     pub fn secures(&self, identity: Option<&Identity>) -> bool {
@@ -99,7 +114,8 @@ impl Trust {
         };
         let meant = identity.ok_or(Refusal::NoIdentity)?;
         let expected = Expected::One(SpiffeId::new(meant.as_str())?);
-        let config = tls::client(own.source.clone(), expected).map_err(|e| Refusal::of_tls(&e))?;
+        let config = tls::peer_client(own.source.clone(), expected);
+        let config = config.map_err(|e| Refusal::of_tls(&e))?;
         let handshake = TlsConnector::from(config).connect(tls::name(), stream);
         let stream = in_time(handshake).await?;
         let leaf = tls::peer(stream.get_ref().1)?;

@@ -96,8 +96,18 @@ impl Stack {
         head: &mut Parts,
         arrived: Instant,
     ) -> Result<(Call, Option<Decided>), CallError> {
+        self.decide_of(Caller::Local, head, arrived)
+    }
+
+    /// The same, of a local app's call or a user's.
+    pub(crate) fn decide_of(
+        &self,
+        caller: Caller,
+        head: &mut Parts,
+        arrived: Instant,
+    ) -> Result<(Call, Option<Decided>), CallError> {
         self.mesh.look(|view| {
-            let (call, found) = Call::read(head, Caller::Local, arrived, |path| view.find(path))?;
+            let (call, found) = Call::read(head, caller, arrived, |path| view.find(path))?;
             let service = call.path(head).service;
             let decided = self.decided(view, head.uri.path(), service, found, &call);
             Ok((call, decided))
@@ -137,6 +147,9 @@ impl Stack {
         let Ok(name) = ServiceName::new(path.service) else {
             return decided;
         };
+        if call.is_from_outside() && !self.edge.asks(Instant::now()) {
+            return decided;
+        }
         if self.discovery.want(&name).is_err() {
             self.metrics.subscription_refused();
             return decided;
@@ -318,6 +331,7 @@ impl Stack {
             Some(admitted) => {
                 let asked = Asked {
                     caller: own,
+                    user: call.user(),
                     lane: classified.lane,
                     method: classified.method(),
                 };
@@ -466,6 +480,9 @@ impl Stack {
         call: &Call,
     ) -> Decided {
         let policy = self.policy;
+        if call.is_from_outside() {
+            return classify::from_outside(view, path, found, policy);
+        }
         let Some(rule) = &call.rule else {
             return classify::outbound(view, path, found, call.lane, policy);
         };

@@ -12,6 +12,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, StatusCode};
 use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -96,6 +97,17 @@ impl RawClient {
     pub async fn over(stream: TcpStream) -> Result<Self> {
         let address = stream.peer_addr()?;
         stream.set_nodelay(true)?;
+        Self::over_stream(stream, address).await
+    }
+
+    /// The same, on whatever carries bytes to this address.
+    ///
+    /// # Errors
+    /// The other side does not.
+    pub async fn over_stream<Stream>(stream: Stream, address: SocketAddr) -> Result<Self>
+    where
+        Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(WINDOW)
             .initial_connection_window_size(WINDOW * 4)

@@ -37,6 +37,7 @@ pub mod exclusive;
 pub mod executions;
 pub mod fake_control;
 pub mod fake_peer;
+pub mod flood;
 pub mod frames;
 pub mod hub;
 pub mod imports;
@@ -61,6 +62,7 @@ pub mod three;
 pub mod tunnel;
 pub mod unruled;
 pub mod upstream;
+pub mod users;
 pub mod wire;
 
 pub use cluster::Cluster;

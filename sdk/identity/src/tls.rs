@@ -25,6 +25,9 @@ use crate::verify::{self, Expected, Leaf};
 
 /// The one application protocol.
 pub const ALPN: &[u8] = b"h2";
+/// What a sidecar offers beside it to another one, which is how a listener that users come to as well
+/// tells its peers. It is never agreed on, and proves nothing: who offers it must show an X.509-SVID.
+pub const PEER: &[u8] = b"sidelane-peer";
 
 /// May a client come without a certificate?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +74,20 @@ pub fn server(source: Source, clients: Clients) -> Result<Arc<ServerConfig>, Err
 /// # Errors
 /// The provider has no TLS 1.3.
 pub fn client(source: Source, expected: Expected) -> Result<Arc<ClientConfig>, Error> {
+    Ok(Arc::new(dialler(source, expected)?))
+}
+
+/// How a sidecar dials another one: as [`client`], and it says that it is a peer.
+///
+/// # Errors
+/// The provider has no TLS 1.3.
+pub fn peer_client(source: Source, expected: Expected) -> Result<Arc<ClientConfig>, Error> {
+    let mut config = dialler(source, expected)?;
+    config.alpn_protocols.push(PEER.to_vec());
+    Ok(Arc::new(config))
+}
+
+fn dialler(source: Source, expected: Expected) -> Result<ClientConfig, Error> {
     let present = Present(source);
     let verifier = Verifier {
         present: present.clone(),
@@ -82,7 +99,7 @@ pub fn client(source: Source, expected: Expected) -> Result<Arc<ClientConfig>, E
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(present));
-    Ok(Arc::new(bounded(config)))
+    Ok(bounded(config))
 }
 
 /// What every dialler of ours asks for, however it verifies: `h2`, no session of before, and no name.

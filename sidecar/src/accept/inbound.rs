@@ -23,9 +23,12 @@ use tracing::{debug, info, warn};
 
 use super::hello::{Greeting, HelloService, Welcome};
 use super::outbound::ACCEPT_PAUSE;
-use super::server::{Connected, Distrusted, Handle, PREFACE_LIMIT, ServeError, Terms, serve};
+use super::server::{
+    Connected, Distrusted, Handle, PREFACE_LIMIT, Resets, ServeError, Terms, serve,
+};
 use super::sniff::{Prefixed, goaway};
 use crate::drain::{Draining, Phase};
+use crate::edge::Edge;
 use crate::http2;
 use crate::lane::{PEER_HEADER_LIST_LIMIT, settings};
 use crate::preamble::{self, Preamble, PreambleError};
@@ -59,6 +62,8 @@ pub struct Inbound<Calls> {
     pub metrics: Arc<Metrics>,
     /// The sidecar's end.
     pub draining: Draining,
+    /// What users are allowed, where they come to this listener, too.
+    pub edge: Option<Arc<Edge>>,
 }
 
 /// Why a link was refused before its first call.
@@ -92,9 +97,26 @@ impl<Calls: Handle> Inbound<Calls> {
             };
             match accepted {
                 Ok((stream, from)) if links.len() < LINKS_LIMIT => {
-                    self.metrics.connection();
-                    let this = self.clone();
-                    links.spawn(async move { this.link(stream, from).await });
+                    let Some(edge) = self.edge.clone() else {
+                        self.metrics.connection();
+                        let this = self.clone();
+                        links.spawn(async move { this.link(stream, from).await });
+                        continue;
+                    };
+                    // Before anything is read: a handshake is what costs most.
+                    match edge.doors.enter(from.ip(), std::time::Instant::now()) {
+                        Ok(place) => {
+                            self.metrics.connection();
+                            let this = self.clone();
+                            links.spawn(async move {
+                                this.enters(edge, (stream, from), place).await;
+                            });
+                        }
+                        Err(why) => {
+                            self.metrics.edge.turned(why);
+                            debug!(%from, reason = why.label(), "a connection was turned away");
+                        }
+                    }
                 }
                 Ok((_, from)) => {
                     self.metrics.link_refused();
@@ -114,7 +136,16 @@ impl<Calls: Handle> Inbound<Calls> {
         let Some((stream, leaf)) = self.secured(stream, from).await else {
             return;
         };
-        let mut stream = Prefixed::new(stream);
+        self.linked(Prefixed::new(stream), leaf, from).await;
+    }
+
+    /// A link whose other end has proved what it must.
+    pub(super) async fn linked(
+        self,
+        mut stream: Prefixed<Wire>,
+        leaf: Option<Leaf>,
+        from: std::net::SocketAddr,
+    ) {
         let preamble = match self.open(&mut stream).await {
             Ok(preamble) => preamble,
             // A health check of TCP, or a scanner: not worth a line.
@@ -140,6 +171,8 @@ impl<Calls: Handle> Inbound<Calls> {
         let terms = Terms {
             settings: &lane,
             headers: PEER_HEADER_LIST_LIMIT,
+            resets: Resets::TRUSTED,
+            leaves: None,
             pings: true,
             draining: self.draining.clone(),
             ends_at: Phase::Inbound,
@@ -189,26 +222,36 @@ impl<Calls: Handle> Inbound<Calls> {
         stream: TcpStream,
         from: std::net::SocketAddr,
     ) -> Option<(Wire, Option<Leaf>)> {
-        let proofs = &self.metrics.trust;
         match self.trust.accept(stream).await {
             Ok((stream, leaf)) => {
-                match &leaf {
-                    Some(_) => proofs.proved(Side::Accepted),
-                    None if self.trust.is_certified() => proofs.plaintext(Side::Accepted),
-                    None => {}
-                }
+                self.proved(leaf.as_ref());
                 Some((stream, leaf))
             }
             Err(refusal) => {
-                proofs.refused(Side::Accepted, &refusal);
-                // As above: a health check of TCP is not worth a line.
-                if refusal != Refusal::Ended {
-                    self.metrics.link_refused();
-                    let reason = refusal.label();
-                    warn!(%from, reason, error = %refusal, "a link was refused");
-                }
+                self.unproved(&refusal, from);
                 None
             }
+        }
+    }
+
+    /// Counts what a link has proved.
+    pub(super) fn proved(&self, leaf: Option<&Leaf>) {
+        let proofs = &self.metrics.trust;
+        match leaf {
+            Some(_) => proofs.proved(Side::Accepted),
+            None if self.trust.is_certified() => proofs.plaintext(Side::Accepted),
+            None => {}
+        }
+    }
+
+    /// Counts a link that has not proved what it must.
+    pub(super) fn unproved(&self, refusal: &Refusal, from: std::net::SocketAddr) {
+        self.metrics.trust.refused(Side::Accepted, refusal);
+        // A health check of TCP is not worth a line.
+        if *refusal != Refusal::Ended {
+            self.metrics.link_refused();
+            let reason = refusal.label();
+            warn!(%from, reason, error = %refusal, "a link was refused");
         }
     }
 

@@ -3,6 +3,7 @@
 //! by HTTP CONNECT or from a redirected connection and is no HTTP/2 ends here: it is spliced.
 
 mod connect;
+mod external;
 mod hello;
 mod inbound;
 mod origin;
@@ -10,6 +11,7 @@ mod outbound;
 mod server;
 mod sniff;
 mod splice;
+mod visit;
 
 pub use hello::{Known, Naming, Welcome};
 pub use inbound::{Inbound, LINKS_LIMIT};

@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::connect::{HEAD_LIMIT, HEAD_TIME, NoTunnel, OPENED, target};
 use super::origin::original_destination;
-use super::server::{Connected, Handle, PREFACE_LIMIT, Terms, no_limit, serve};
+use super::server::{Connected, Handle, PREFACE_LIMIT, Resets, Terms, no_limit, serve};
 use super::sniff::{Prefixed, Spoken, refuse};
 use super::splice::{Cut, SpliceError, splice};
 use crate::drain::{Draining, Phase};
@@ -305,6 +305,8 @@ impl<Calls: Handle> Outbound<Calls> {
             distrusted: None,
             settings: &settings,
             headers: HEADER_LIST_LIMIT,
+            resets: Resets::TRUSTED,
+            leaves: None,
             pings: false,
             draining: self.draining.clone(),
             ends_at: Phase::Outbound,

@@ -16,8 +16,10 @@ use sidelane_identity::Refusal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use crate::call::Peer;
+use crate::call::{Peer, User};
 use crate::drain::{Draining, Phase};
+use crate::edge;
+use crate::edge::calm::Flood;
 use crate::http2;
 use crate::lane::{ERROR_RESETS, LaneSettings, PENDING_RESETS, REMEMBER_RESETS, REMEMBERED_RESETS};
 use crate::onward::Origin;
@@ -27,6 +29,9 @@ use crate::trust::DISTRUSTED_LIMIT;
 /// The longest wait for a connection's first bytes and its HTTP/2 preface: h2 has no limit.
 pub(super) const PREFACE_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a connection that is ended for its own doing may take to be told so.
+const FAREWELL_LIMIT: Duration = Duration::from_millis(500);
+
 /// The other end of a connection.
 #[derive(Debug, Clone)]
 pub enum Connected {
@@ -34,6 +39,8 @@ pub enum Connected {
     Local(Option<Arc<Origin>>),
     /// A peer that said Hello, by a link that is counted there.
     Peer(Arc<Peer>, Arc<LaneCounters>),
+    /// Somebody outside the mesh.
+    User(User),
 }
 
 /// A call on its way. It is boxed where it is made, because a task moves what it is given about a
@@ -72,10 +79,52 @@ pub(super) enum ServeError {
     /// A peer said no Hello in time.
     #[error("no Hello within {} s", .0.as_secs())]
     NoHello(Duration),
+    /// A user made no request in time.
+    #[error("no request within {} s", .0.as_secs())]
+    NoRequest(Duration),
+    /// A user was told to go, and nothing was open any more.
+    #[error("it was told to go, and nothing is open on it")]
+    Left,
+    /// A user asks for work and for nothing else.
+    #[error("{0}")]
+    Flood(Flood),
+}
+
+impl ServeError {
+    /// What the other side is told of it, where it is told anything.
+    fn farewell(&self) -> Option<h2::Reason> {
+        match self {
+            Self::NoRequest(_) => Some(h2::Reason::NO_ERROR),
+            Self::Flood(_) => Some(h2::Reason::ENHANCE_YOUR_CALM),
+            _ => None,
+        }
+    }
+}
+
+/// How many streams of a connection may be reset by one side or the other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Resets {
+    /// By the other side, before they were looked at.
+    pub(super) pending: usize,
+    /// By us, for the other side's errors, over the connection's life.
+    pub(super) errors: usize,
+}
+
+impl Resets {
+    /// Of peers and local apps, which are trusted further.
+    pub(super) const TRUSTED: Self = Self {
+        pending: PENDING_RESETS,
+        errors: ERROR_RESETS,
+    };
+    /// Of users.
+    pub(super) const USERS: Self = Self {
+        pending: edge::PENDING_RESETS,
+        errors: edge::ERROR_RESETS,
+    };
 }
 
 /// The settings of a server connection in this lane that takes so many bytes of headers.
-pub(super) fn builder(settings: &LaneSettings, headers: u32) -> Builder {
+pub(super) fn builder(settings: &LaneSettings, headers: u32, resets: Resets) -> Builder {
     let mut builder = Builder::new();
     builder
         .initial_window_size(settings.stream_window)
@@ -86,19 +135,23 @@ pub(super) fn builder(settings: &LaneSettings, headers: u32) -> Builder {
         .max_send_buffer_size(settings.send_buffer)
         .max_concurrent_reset_streams(REMEMBERED_RESETS)
         .reset_stream_duration(REMEMBER_RESETS)
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(Some(ERROR_RESETS));
+        .max_pending_accept_reset_streams(resets.pending)
+        .max_local_error_reset_streams(Some(resets.errors));
     builder
 }
 
 /// Waits until the other end is not believed any more.
 pub(super) type Distrusted = Pin<Box<dyn Future<Output = Refusal> + Send>>;
 
+/// Waits until the connection has been there for long enough.
+pub(super) type Leaves = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What a connection's end waits for besides the other side.
 pub(super) struct Terms<'a, Limit> {
     pub(super) settings: &'a LaneSettings,
     /// The largest list of headers that is taken, in bytes.
     pub(super) headers: u32,
+    pub(super) resets: Resets,
     /// PINGs are sent: between sidecars only, idle apps answer `too_many_pings`.
     pub(super) pings: bool,
     pub(super) draining: Draining,
@@ -108,6 +161,8 @@ pub(super) struct Terms<'a, Limit> {
     pub(super) limit: Limit,
     /// When it is ready, the connection takes no new calls, and those on it get a short time.
     pub(super) distrusted: Option<Distrusted>,
+    /// When it is ready, the connection takes no new calls; those on it take their time.
+    pub(super) leaves: Option<Leaves>,
 }
 
 /// Serves a connection to its end. `take` starts each call.
@@ -120,7 +175,7 @@ where
     Stream: AsyncRead + AsyncWrite + Unpin,
     Limit: Future<Output = ServeError>,
 {
-    let handshake = builder(terms.settings, terms.headers).handshake(stream);
+    let handshake = builder(terms.settings, terms.headers, terms.resets).handshake(stream);
     let mut connection = timeout(PREFACE_LIMIT, handshake)
         .await
         .map_err(|_| ServeError::TooSlow)??;
@@ -150,7 +205,18 @@ where
                 ending = true;
             }
             () = forced.reached(Phase::Forced) => return Ok(()),
-            error = &mut limit => return Err(error),
+            error = &mut limit => {
+                if let Some(reason) = error.farewell() {
+                    connection.abrupt_shutdown(reason);
+                    let last = async { while connection.accept().await.is_some() {} };
+                    let _ = timeout(FAREWELL_LIMIT, last).await;
+                }
+                return Err(error);
+            }
+            () = left(terms.leaves.as_mut()), if terms.leaves.is_some() => {
+                connection.graceful_shutdown();
+                (ending, terms.leaves) = (true, None);
+            }
             refusal = ready(terms.distrusted.as_mut()), if terms.distrusted.is_some() => {
                 if cut {
                     return Err(ServeError::Distrusted(refusal));
@@ -164,6 +230,13 @@ where
             }
             waited = &mut silence => return Err(ServeError::Silent(waited)),
         }
+    }
+}
+
+async fn left(leaves: Option<&mut Leaves>) {
+    match leaves {
+        Some(leaves) => leaves.await,
+        None => std::future::pending().await,
     }
 }
 

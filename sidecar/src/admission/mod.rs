@@ -15,9 +15,9 @@ use sidelane_proto::model::{Concurrency, Fault, Lane, Limit, MethodRule, NodeId,
 
 pub use gate::{Entered, Gate, Place};
 pub use gradient::{End, Gradient, Sample, Seen};
-use rate::{Rate, Share};
+use rate::{Rate, Share, Who};
 
-use crate::call::{hash_key, values_of};
+use crate::call::{User, hash_key, values_of};
 use crate::rules::Said;
 use crate::telemetry::AdmissionCounters;
 
@@ -36,8 +36,10 @@ pub struct Admitted {
 /// A call, as far as it matters here.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
-    /// Who calls.
+    /// Which node calls.
     pub caller: &'a NodeId,
+    /// The user for whom it does, where it is the one that users came to.
+    pub user: Option<User>,
     /// In which lane.
     pub lane: Lane,
     /// What, where the rule knows the method.
@@ -187,7 +189,10 @@ impl Admitted {
         for rate in self.rates.iter().filter(bears) {
             let per = rate.limit.per;
             let share = || Share {
-                caller: per.caller.then(|| asked.caller.clone()),
+                caller: per.caller.then(|| match asked.user {
+                    Some(user) => Who::User(user),
+                    None => Who::Node(asked.caller.clone()),
+                }),
                 method: method.filter(|_| per.method),
                 lane: per.lane.then_some(asked.lane),
             };

@@ -14,6 +14,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use sidelane_proto::model::{Lane, Limit, NodeId};
 
+use crate::call::User;
 use crate::hash::QuickState;
 
 /// Shares of one limit that have a bucket of their own. Those beyond it share one more.
@@ -25,11 +26,18 @@ const SWEEP: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Share {
     /// Its caller.
-    pub(super) caller: Option<NodeId>,
+    pub(super) caller: Option<Who>,
     /// Its method, hashed; `None` also for those that the rule does not know.
     pub(super) method: Option<u64>,
     /// Its lane.
     pub(super) lane: Option<Lane>,
+}
+
+/// Who calls: users are told apart by their addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Who {
+    Node(NodeId),
+    User(User),
 }
 
 /// One limit, and what was used of it.
@@ -235,7 +243,7 @@ mod tests {
 
     fn from(caller: &str) -> Share {
         Share {
-            caller: Some(NodeId::new(caller).unwrap()),
+            caller: Some(Who::Node(NodeId::new(caller).unwrap())),
             ..nobody()
         }
     }

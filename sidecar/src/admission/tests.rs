@@ -55,6 +55,7 @@ fn through(
     let caller = NodeId::new(caller).unwrap();
     let asked = Asked {
         caller: &caller,
+        user: None,
         lane,
         method: Some(method),
     };
@@ -114,6 +115,7 @@ fn what_leaves_is_counted_apart_from_what_arrives() {
     let caller = NodeId::new("one").unwrap();
     let asked = Asked {
         caller: &caller,
+        user: None,
         lane: Lane::GENERAL,
         method: None,
     };
@@ -138,6 +140,7 @@ fn a_rule_that_changes_keeps_what_was_used_and_who_is_in() {
     let caller = NodeId::new("one").unwrap();
     let asked = Asked {
         caller: &caller,
+        user: None,
         lane: Lane::GENERAL,
         method: None,
     };

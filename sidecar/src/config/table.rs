@@ -31,9 +31,61 @@ pub(super) const INTERNAL: Flag =
 pub(super) const EXTERNAL: Flag = Flag::single(
     "external",
     "ADDRESS|off",
-    "Where peers call, class External",
+    "Where users call, over TLS, and peers, class External",
 )
 .or("off");
+pub(super) const TLS_CERT: Flag = Flag::single(
+    "tls-cert",
+    "FILE",
+    "The certificate that users are shown, and its chain (PEM); read again when it changes",
+);
+pub(super) const TLS_KEY: Flag = Flag::single(
+    "tls-key",
+    "FILE",
+    "Its private key (PEM: PKCS#8, SEC1 or PKCS#1)",
+);
+pub(super) const TLS_MIN: Flag = Flag::single(
+    "tls-min",
+    "1.2|1.3",
+    "The oldest TLS that is taken from users",
+)
+.or("1.2");
+pub(super) const EXTERNAL_STREAMS: Flag = Flag::single(
+    "external-streams",
+    "NUMBER",
+    "Calls that a user may have open at once on one connection",
+)
+.or("1024");
+pub(super) const EXTERNAL_MESSAGE: Flag = Flag::single(
+    "external-message",
+    "BYTES",
+    "The largest message that is taken from a user, such as 4MiB",
+)
+.or("4MiB");
+pub(super) const EXTERNAL_CONNECTIONS: Flag = Flag::single(
+    "external-connections",
+    "NUMBER",
+    "Connections of users at once",
+)
+.or("4096");
+pub(super) const EXTERNAL_PER_ADDRESS: Flag = Flag::single(
+    "external-per-address",
+    "NUMBER",
+    "Connections of users at once from one address, or from one /64 of IPv6",
+)
+.or("512");
+pub(super) const EXTERNAL_ACCEPT_RATE: Flag = Flag::single(
+    "external-accept-rate",
+    "NUMBER",
+    "Connections that are accepted in a second; from one address a quarter of it",
+)
+.or("1000");
+pub(super) const EXTERNAL_IDLE: Flag = Flag::single(
+    "external-idle",
+    "DURATION",
+    "A user's connection without calls is told to go after so long",
+)
+.or("5m");
 pub(super) const LISTEN: Flag = Flag::pairs(
     "listen",
     "CLASS=ADDRESS",
@@ -144,6 +196,15 @@ pub const PROGRAM: Program = Program {
         OUTBOUND,
         INTERNAL,
         EXTERNAL,
+        TLS_CERT,
+        TLS_KEY,
+        TLS_MIN,
+        EXTERNAL_STREAMS,
+        EXTERNAL_MESSAGE,
+        EXTERNAL_CONNECTIONS,
+        EXTERNAL_PER_ADDRESS,
+        EXTERNAL_ACCEPT_RATE,
+        EXTERNAL_IDLE,
         LISTEN,
         ADMIN,
         ADVERTISE,

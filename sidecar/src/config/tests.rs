@@ -44,6 +44,11 @@ fn nothing_given_is_a_good_configuration() {
             outbound: vec!["127.0.0.1:15001".parse().unwrap()],
             internal: "127.0.0.1:15006".parse().unwrap(),
             external: None,
+            users: Users {
+                pair: None,
+                oldest: Oldest::Tls12,
+                limits: Limits::default(),
+            },
             listen: Vec::new(),
             admin: "127.0.0.1:15000".parse().unwrap(),
             advertise: None,
@@ -64,7 +69,7 @@ fn nothing_given_is_a_good_configuration() {
 }
 
 /// Every flag that can be set to something: the flag, a text, and what the file says for it.
-const EVERY: [(&str, &str, &str); 26] = [
+const EVERY: [(&str, &str, &str); 35] = [
     ("node", "orders-1", "orders-1"),
     ("control", "c1:15010,c2:15010", "[c1:15010, c2:15010]"),
     ("network", "lab", "lab"),
@@ -80,6 +85,15 @@ const EVERY: [(&str, &str, &str); 26] = [
     ),
     ("internal", "127.0.0.1:2", "127.0.0.1:2"),
     ("external", "127.0.0.1:3", "127.0.0.1:3"),
+    ("tls-cert", "/run/tls/tls.crt", "/run/tls/tls.crt"),
+    ("tls-key", "/run/tls/tls.key", "/run/tls/tls.key"),
+    ("tls-min", "1.3", "'1.3'"),
+    ("external-streams", "7", "7"),
+    ("external-message", "16KiB", "16KiB"),
+    ("external-connections", "90", "90"),
+    ("external-per-address", "9", "9"),
+    ("external-accept-rate", "30", "30"),
+    ("external-idle", "2m", "2m"),
     ("listen", "partner=127.0.0.1:5", "{partner: 127.0.0.1:5}"),
     ("admin", "127.0.0.1:4", "127.0.0.1:4"),
     ("advertise", "orders.lab:15006", "orders.lab:15006"),
@@ -128,6 +142,21 @@ fn every_flag_has_three_spellings() {
         ],
         internal: "127.0.0.1:2".parse().unwrap(),
         external: Some("127.0.0.1:3".parse().unwrap()),
+        users: Users {
+            pair: Some(Pair {
+                certificate: "/run/tls/tls.crt".into(),
+                key: "/run/tls/tls.key".into(),
+            }),
+            oldest: Oldest::Tls13,
+            limits: Limits {
+                streams: 7,
+                message: 16 * 1024,
+                connections: 90,
+                per_address: 9,
+                accept_rate: 30,
+                idle: Duration::from_secs(120),
+            },
+        },
         listen: vec![("partner".to_owned(), "127.0.0.1:5".parse().unwrap())],
         admin: "127.0.0.1:4".parse().unwrap(),
         advertise: Some(Advertise {
@@ -206,6 +235,15 @@ fn the_table_is_the_contract() {
             "outbound",
             "internal",
             "external",
+            "tls-cert",
+            "tls-key",
+            "tls-min",
+            "external-streams",
+            "external-message",
+            "external-connections",
+            "external-per-address",
+            "external-accept-rate",
+            "external-idle",
             "listen",
             "admin",
             "advertise",

@@ -200,6 +200,7 @@ async fn here<Req, Resp>(
     if let Some(admitted) = &target.admitted {
         let asked = Asked {
             caller: &stack.own.node,
+            user: None,
             lane: classified.lane,
             method,
         };

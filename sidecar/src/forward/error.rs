@@ -4,6 +4,7 @@ use h2::Reason;
 use http::StatusCode;
 use tonic::Code;
 
+use super::messages::TooLarge;
 use crate::reason::Processed;
 
 /// The callee's stream ended in the wrong way.
@@ -24,6 +25,9 @@ pub enum ForwardError {
          64 KiB of headers; the call may have run"
     )]
     Unreadable(Reason),
+    /// A message of the request is larger than is taken from its caller.
+    #[error("{0}; the call may have run with what came before")]
+    TooLarge(TooLarge),
     /// The answer ended without a status.
     #[error("the answer ended without a status; it may have run")]
     Unfinished,
@@ -53,7 +57,7 @@ impl ForwardError {
     pub fn code(&self) -> Code {
         match self {
             Self::Reset(Reason::CANCEL) => Code::Cancelled,
-            Self::Reset(Reason::ENHANCE_YOUR_CALM) => Code::ResourceExhausted,
+            Self::Reset(Reason::ENHANCE_YOUR_CALM) | Self::TooLarge(_) => Code::ResourceExhausted,
             Self::Reset(Reason::INADEQUATE_SECURITY) => Code::PermissionDenied,
             Self::Reset(Reason::REFUSED_STREAM) | Self::GoingAway | Self::Broken(_) => {
                 Code::Unavailable

@@ -63,6 +63,9 @@ pub async fn await_answer(
                 // A callee that takes no more has answered already, or its error is on its way.
                 Ok(()) | Err(UploadError::Callee) => uploading = false,
                 Err(UploadError::Caller) => return Poll::Ready(Answer::CallerGone),
+                Err(UploadError::TooLarge(error)) => {
+                    return Poll::Ready(Answer::Failed(ForwardError::TooLarge(error)));
+                }
             }
         }
         if let Poll::Ready(answer) = Pin::new(&mut response).poll(context) {
@@ -103,6 +106,9 @@ pub async fn stream_answer(
             match sent {
                 Ok(()) | Err(UploadError::Callee) => uploading = false,
                 Err(UploadError::Caller) => return Poll::Ready(End::CallerGone),
+                Err(UploadError::TooLarge(error)) => {
+                    return Poll::Ready(End::Failed(ForwardError::TooLarge(error)));
+                }
             }
         }
         if let Poll::Ready(ended) = download.poll(caller, context) {

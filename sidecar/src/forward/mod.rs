@@ -7,12 +7,14 @@
 mod download;
 mod error;
 mod exchange;
+mod messages;
 mod race;
 mod replay;
 mod upload;
 
 pub use error::ForwardError;
 pub use exchange::{Answer, Clock, End, await_answer, stream_answer};
+pub use messages::TooLarge;
 pub use race::{Heard, Runner, race};
 pub use replay::Replay;
 pub use upload::{REPLAY_LIMIT, Upload};

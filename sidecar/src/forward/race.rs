@@ -12,7 +12,7 @@ use h2::server::SendResponse;
 
 use super::replay::Replay;
 use super::upload::{Upload, UploadError};
-use super::{Answer, Clock};
+use super::{Answer, Clock, ForwardError};
 
 /// One attempt that is under way. Dropped, it is cancelled.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Runner {
 pub enum Heard {
     /// This of the attempt at this place.
     Of(usize, Answer),
-    /// The caller left, or its time is over.
+    /// The caller left, its time is over, or it sends what is not taken.
     GivenUp(Answer),
 }
 
@@ -76,6 +76,10 @@ pub async fn race(
                     Poll::Ready(Ok(()) | Err(UploadError::Callee)) => runner.sent = true,
                     Poll::Ready(Err(UploadError::Caller)) => {
                         return Poll::Ready(Heard::GivenUp(Answer::CallerGone));
+                    }
+                    Poll::Ready(Err(UploadError::TooLarge(error))) => {
+                        let error = ForwardError::TooLarge(error);
+                        return Poll::Ready(Heard::GivenUp(Answer::Failed(error)));
                     }
                     Poll::Pending => {}
                 }

@@ -10,6 +10,7 @@ use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 
 use super::FRAMES_A_POLL;
+use super::messages::{Messages, TooLarge};
 use super::replay::Replay;
 use crate::telemetry::{LaneCounters, Stall};
 use crate::turns::give_way;
@@ -47,6 +48,8 @@ pub struct Upload {
     ahead: usize,
     /// Whether this attempt waits for room, for its lane's figures.
     stall: Stall,
+    /// Where its messages have a bound; in a box, since few do.
+    messages: Option<Box<Messages>>,
 }
 
 /// Where an upload broke.
@@ -56,6 +59,8 @@ pub(super) enum UploadError {
     Caller,
     /// The callee's side: it takes no more. Its answer says why.
     Callee,
+    /// The caller sends a message that is not taken.
+    TooLarge(TooLarge),
 }
 
 impl Upload {
@@ -76,7 +81,13 @@ impl Upload {
             finished: false,
             ahead: AHEAD_LIMIT,
             stall: Stall::default(),
+            messages: None,
         }
+    }
+
+    /// Takes no message of more than so many bytes.
+    pub fn bound_messages(&mut self, limit: u32) {
+        self.messages = Some(Box::new(Messages::up_to(limit)));
     }
 
     /// Goes out in this lane, where it goes to a peer.
@@ -172,6 +183,10 @@ impl Upload {
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
         match ready!(self.from.poll_data(context)) {
             Some(Ok(data)) => {
+                if let Some(messages) = &mut self.messages {
+                    // Before anything of this is kept or sent.
+                    messages.read(&data).map_err(UploadError::TooLarge)?;
+                }
                 if self.from.is_end_stream() {
                     self.read = Some(None);
                 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 use sidelane_proto::model::{ConnectionClass, Lane, Rule, ServiceName};
 
 use super::admission::{self, AdmissionCounters};
+use super::edge::EdgeCounters;
 use super::guard::CallGuard;
 use super::lane::{self, LaneCounters, Side};
 use super::target::{BUCKETS, Direction, TargetCounters, add};
@@ -46,6 +47,8 @@ pub struct Metrics {
     links_refused: AtomicU64,
     /// What links proved.
     pub trust: TrustCounters,
+    /// Users' connections.
+    pub edge: Arc<EdgeCounters>,
     subscriptions_refused: AtomicU64,
 }
 
@@ -192,6 +195,7 @@ impl Metrics {
         admissions.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         admission::render(&mut text, &admissions);
         self.trust.render(&mut text);
+        self.edge.render(&mut text);
         heading(
             &mut text,
             "sidelane_refused_total",

@@ -2,6 +2,7 @@
 //! them; labels come from closed sets. Nothing here knows a stage.
 
 mod admission;
+mod edge;
 mod guard;
 mod lane;
 mod metrics;
@@ -9,6 +10,7 @@ mod target;
 mod trust;
 
 pub use admission::AdmissionCounters;
+pub use edge::{EdgeCounters, Standing, Turned};
 pub use guard::{CallGuard, Outcome};
 pub use lane::{Counted, LaneCounters, Side, Stall};
 pub use metrics::Metrics;

