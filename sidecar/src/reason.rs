@@ -128,10 +128,14 @@ impl Reason {
         }
     }
 
-    /// Is it the rule's word on the call itself, which no other node is asked to overrule? It is
-    /// made again only where its rule says so, as if the callee had said it.
+    /// The words on the call itself, which no other node is asked to overrule: what its rule means,
+    /// and that its time is over, which it is everywhere.
+    pub const MEANT: [Self; 3] = [Self::RateLimited, Self::FaultInjected, Self::Deadline];
+
+    /// Is it one of [`Reason::MEANT`]? The call is made again only where its rule says so, as if the
+    /// callee had said it.
     #[must_use]
-    pub const fn is_meant(self) -> bool {
-        matches!(self, Self::RateLimited | Self::FaultInjected)
+    pub fn is_meant(self) -> bool {
+        Self::MEANT.contains(&self)
     }
 }

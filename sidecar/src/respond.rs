@@ -134,11 +134,11 @@ pub fn peer_refusal(headers: &HeaderMap) -> Option<Processed> {
     )
 }
 
-/// Says a peer sidecar that its rule meant the call to fail: see [`Reason::is_meant`].
+/// Says a peer sidecar that the call is meant to fail: see [`Reason::is_meant`].
 #[must_use]
 pub fn is_meant(headers: &HeaderMap) -> bool {
     let reason = headers.get(ERROR_HEADER).map(HeaderValue::as_bytes);
-    [Reason::RateLimited, Reason::FaultInjected]
+    Reason::MEANT
         .iter()
         .any(|meant| reason == Some(meant.name().as_bytes()))
 }
@@ -319,6 +319,18 @@ mod tests {
             ("LANE_FULL", "sidelane.dev")
         );
         assert_eq!(peer_refusal(headers), Some(Processed::No));
+    }
+
+    #[test]
+    fn a_call_whose_time_is_over_is_asked_nowhere_else() {
+        for reason in Reason::ALL {
+            let response = Failure::refused(reason, "so").into_response();
+            let meant = is_meant(response.headers());
+            assert_eq!(meant, reason.is_meant(), "{reason:?}");
+        }
+        let path = "/shop.v1.Orders/Get";
+        let late = Failure::deadline(path, Duration::from_secs(1), Processed::No);
+        assert!(is_meant(late.into_response().headers()));
     }
 
     #[test]
