@@ -383,7 +383,7 @@ impl Stack {
         if matches!(
             pick,
             Err(PickError::Empty | PickError::UnknownNode { count: 0, .. })
-        ) && self.heard_of(&target.name).await
+        ) && Box::pin(self.heard_of(&target.name)).await
         {
             pick = target
                 .hub()
@@ -404,7 +404,8 @@ impl Stack {
         if pick.endpoint.node == *own
             && let Some(local) = self.local.get(service)
         {
-            let way = self.express(classified, local, (call, head)).await?;
+            // In a box: calls to peers are no larger for it.
+            let way = Box::pin(self.express(classified, local, (call, head))).await?;
             let in_flight = Some(pick.in_flight);
             return Ok(Way { in_flight, ..way });
         }

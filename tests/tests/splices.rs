@@ -7,7 +7,10 @@
 )]
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 
 use sidelane_tests::cluster::Node;
 use sidelane_tests::{Cluster, RawUpstream, cluster, tunnel};
@@ -15,6 +18,10 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// What takes longer than this has gone wrong.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -101,6 +108,79 @@ async fn bytes_go_both_ways_and_each_half_ends_alone() {
     let metrics = node.metrics().await;
     assert_eq!(metrics.sum("sidelane_splices_total", &[]), 5.0);
     assert_eq!(metrics.sum("sidelane_splices_failed_total", &[]), 0.0);
+}
+
+/// A server and its user who trust nobody between them: the certificate is the server's own, and
+/// its user knows no other.
+fn tls(name: &str) -> (TlsAcceptor, TlsConnector, CertificateDer<'static>) {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed([name.to_owned()]).unwrap();
+    let provider = Arc::new(default_provider());
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let server = server.with_safe_default_protocol_versions().unwrap();
+    let server = server.with_no_client_auth();
+    let mut server = server
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    server.alpn_protocols = vec![b"h2".to_vec()];
+    let mut roots = RootCertStore::empty();
+    roots.add(cert.der().clone()).unwrap();
+    let client = ClientConfig::builder_with_provider(provider);
+    let client = client.with_safe_default_protocol_versions().unwrap();
+    let mut client = client.with_root_certificates(roots).with_no_client_auth();
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    let (server, client) = (Arc::new(server), Arc::new(client));
+    (server.into(), client.into(), cert.der().clone())
+}
+
+#[tokio::test]
+async fn tls_is_between_the_app_and_its_server_alone() {
+    const NAME: &str = "orders.example";
+    let mesh = mesh().await;
+    let node = mesh.node("caller");
+    let (acceptor, connector, certificate) = tls(NAME);
+    let server = RawUpstream::connections(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            // A stranger ends the handshake.
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).await.unwrap();
+            stream.write_all(&all).await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+    })
+    .await;
+    let name = ServerName::try_from(NAME).unwrap();
+    let stream = open(node, &server).await;
+    let mut stream = connector.connect(name, stream).await.unwrap();
+    // It is the server that the app shook hands with, and they agreed on what they speak.
+    let (_, session) = stream.get_ref();
+    assert_eq!(session.peer_certificates(), Some(&[certificate][..]));
+    assert_eq!(session.alpn_protocol(), Some(&b"h2"[..]));
+    let body: Vec<u8> = (0..1_000_000_u32)
+        .map(|at| u8::try_from(at % 251).unwrap())
+        .collect();
+    stream.write_all(&body).await.unwrap();
+    // Ends its half by a word of TLS, which the server hears; so does the server.
+    stream.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    let read = timeout(LIMIT, stream.read_to_end(&mut answer)).await;
+    read.expect("the tunnel was not closed").unwrap();
+    assert!(answer == body);
+
+    // Somebody else's server: the app finds out as it would without the mesh.
+    let stream = open(node, &server).await;
+    let stranger = tls(NAME)
+        .1
+        .connect(ServerName::try_from(NAME).unwrap(), stream);
+    let error = stranger.await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+    let metrics = node.metrics().await;
+    assert_eq!(metrics.sum("sidelane_splices_total", &[]), 2.0);
 }
 
 #[tokio::test]

@@ -277,9 +277,22 @@ impl Rotation {
         tried: &[usize],
         random: u64,
     ) -> Option<(usize, usize)> {
+        if let Some(only) = self.only(&open).filter(|slot| !tried.contains(slot)) {
+            return Some((only, only));
+        }
         let one = self.draw(&open, tried, None, random)?;
         let other = self.draw(&open, tried, Some(one), scatter(random, 0));
         Some((one, other.unwrap_or(one)))
+    }
+
+    /// The slot of the `open` kinds where they have no more than one: nothing is left to chance.
+    fn only(&self, open: impl Fn(&Kind) -> bool) -> Option<usize> {
+        let mut groups = self.groups.iter().filter(|(kind, _)| open(kind));
+        let (first, others) = (groups.next(), groups.next());
+        match (first, others) {
+            (Some((_, group)), None) if group.members.len() == 1 => group.members.first().copied(),
+            _ => None,
+        }
     }
 
     /// Lays all that may be drawn end to end, each as long as it is heavy, and finds the point that

@@ -250,10 +250,9 @@ impl Pool {
                 Found::Standing(wanted) => return Ok(wanted),
                 Found::Dialing(dialled, waiting) => (dialled, waiting),
             };
-            let result = dialled
-                .wait_for(Option::is_some)
-                .await
-                .map_err(|_| PoolError::Closed)?;
+            // In a box: a call that finds a link is no larger for it.
+            let result = Box::pin(dialled.wait_for(Option::is_some)).await;
+            let result = result.map_err(|_| PoolError::Closed)?;
             if let Some(Err(error)) = &*result {
                 return Err(PoolError::Connect {
                     error: Arc::clone(error),

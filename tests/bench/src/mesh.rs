@@ -54,10 +54,11 @@ const WEIGHT: u32 = 200;
 /// instruction by instruction.
 const APPLY_LIMIT: Duration = Duration::from_secs(30);
 
-/// Starts the three, each into `members`, with logs and state in `directory`, and applies `rules`
+/// Starts the three, control by the first program, the sidecars by the second where there is one,
+/// each into `members`, with logs and state in `directory`, and applies `rules`
 /// where there are any; returns the address of the caller's outbound listener.
 pub(crate) async fn start(
-    program: &Path,
+    (program, sidecars): (&Path, Option<&Path>),
     directory: &Path,
     echo: SocketAddr,
     rules: Option<&str>,
@@ -84,7 +85,14 @@ pub(crate) async fn start(
         ("callee's sidecar", &callee, Some(echo)),
         ("caller's sidecar", &caller, None),
     ] {
-        let arguments = sidecar.arguments(control, directory, serves);
+        let mut arguments = sidecar.arguments(control, directory, serves);
+        let program = match sidecars {
+            Some(program) => program,
+            None => {
+                arguments.insert(0, "sidecar".to_owned());
+                program
+            }
+        };
         let log = directory.join(format!("{}.log", sidecar.node));
         let process = Process::other(name, program, &arguments, log)?;
         add(
@@ -155,7 +163,7 @@ impl Sidecar {
         directory: &Path,
         serves: Option<SocketAddr>,
     ) -> Vec<String> {
-        let mut arguments = words(&["sidecar"]);
+        let mut arguments = Vec::new();
         flag(
             &mut arguments,
             "--node",
@@ -231,7 +239,7 @@ mod tests {
             .join(" ");
         assert_eq!(
             serving,
-            "sidecar --node bench-callee --control 127.0.0.1:4 --outbound 127.0.0.1:1 \
+            "--node bench-callee --control 127.0.0.1:4 --outbound 127.0.0.1:1 \
              --internal 127.0.0.1:2 --admin 127.0.0.1:3 --trust disabled --data /d/callee \
              --serve sidelane.test.v1.Echo=127.0.0.1:5"
         );

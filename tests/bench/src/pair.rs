@@ -47,6 +47,8 @@ pub(crate) enum Kind {
 pub(crate) struct Programs {
     /// `sidelane`.
     pub(crate) sidelane: Option<PathBuf>,
+    /// `sidelane-sidecar`; where there is none, sidecars are `sidelane sidecar`.
+    pub(crate) sidecar: Option<PathBuf>,
     /// `envoy`.
     pub(crate) envoy: Option<PathBuf>,
 }
@@ -129,7 +131,8 @@ impl Pair {
                 let program = program.context("the sidelane program is not known")?;
                 let directory = directory(&mut self.directory)?;
                 let rules = (self.kind == Kind::Policies).then_some(mesh::POLICIES);
-                mesh::start(program, directory, echo, rules, &mut self.members).await
+                let programs = (program, programs.sidecar.as_deref());
+                mesh::start(programs, directory, echo, rules, &mut self.members).await
             }
         }
     }

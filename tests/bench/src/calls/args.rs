@@ -1,7 +1,7 @@
 //! What the command line of `calls` says, and what it means where it says nothing.
 
 use anyhow::{Context as _, Result, bail};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::http2::CONCURRENT_STREAMS;
@@ -21,8 +21,9 @@ const LARGE: u32 = 16 * 1024;
 /// Calls in a round with one at a time.
 const SINGLE_CALLS: u64 = 2_000;
 
-/// Calls in a round of 64 KiB, beside those of `--payload`.
-const LARGE_CALLS_BESIDE: u64 = 3_000;
+/// Calls in a round of 64 KiB, beside those of `--payload`: more than a second of them. In a fifth
+/// of a second the same pair differed by a fifth from round to round.
+const LARGE_CALLS_BESIDE: u64 = 20_000;
 
 /// Messages in a round of streams, each way.
 const STREAM_MESSAGES: u64 = 200_000;
@@ -51,7 +52,7 @@ pub(crate) struct Args {
     /// Seconds at each rate; 0 leaves the open loop out [default: 3]
     #[arg(long)]
     open_seconds: Option<f64>,
-    /// Calls of 64 KiB in each round and pair; 0 leaves them out [default: 3000]
+    /// Calls of 64 KiB in each round and pair; 0 leaves them out [default: 20000]
     #[arg(long)]
     large_calls: Option<u64>,
     /// Messages in each round and pair of server streams, and of streams both ways; 0 leaves them
@@ -84,6 +85,11 @@ pub(crate) struct Args {
     /// The `sidelane` program [default: variable SIDELANE, else `sidelane` beside this program]
     #[arg(long, value_name = "PATH")]
     sidelane: Option<PathBuf>,
+    /// The program of the sidecars [default: `sidelane-sidecar` beside this program where there is
+    /// one, which is the smaller one; else, or where `--sidelane` or SIDELANE is given, `sidelane
+    /// sidecar`]
+    #[arg(long, value_name = "PATH")]
+    sidecar: Option<PathBuf>,
     /// The `envoy` program [default: variable ENVOY, else `envoy` of the PATH]
     #[arg(long, value_name = "PATH")]
     envoy: Option<PathBuf>,
@@ -159,6 +165,7 @@ impl Args {
         let mut programs = Programs::default();
         if kinds.contains(&Kind::Sidelane) || kinds.contains(&Kind::Policies) {
             programs.sidelane = Some(self.sidelane()?);
+            programs.sidecar = self.sidecar()?;
         }
         if kinds.contains(&Kind::Envoy) {
             programs.envoy = Some(self.envoy()?);
@@ -188,13 +195,34 @@ impl Args {
         Ok(named)
     }
 
+    fn named_sidelane(&self) -> Option<PathBuf> {
+        let variable = std::env::var_os("SIDELANE").map(PathBuf::from);
+        self.sidelane.clone().or(variable)
+    }
+
+    /// Where the program of the sidecars is, if it is one of its own.
+    fn sidecar(&self) -> Result<Option<PathBuf>> {
+        if let Some(path) = &self.sidecar {
+            if !path.is_file() {
+                bail!(
+                    "no sidecar program at {}: build it (`cargo build --release -p \
+                     sidelane-sidecar`), or leave --sidecar out",
+                    path.display()
+                );
+            }
+            return Ok(Some(path.clone()));
+        }
+        if self.named_sidelane().is_some() {
+            return Ok(None);
+        }
+        Ok(Some(beside("sidelane-sidecar")?).filter(|path| path.is_file()))
+    }
+
     /// Where the `sidelane` program is; an error if nothing is there.
     fn sidelane(&self) -> Result<PathBuf> {
-        let variable = std::env::var_os("SIDELANE").map(PathBuf::from);
-        let named = self.sidelane.clone().or(variable);
-        let path = match named {
+        let path = match self.named_sidelane() {
             Some(path) => path,
-            None => beside(&std::env::current_exe().context("cannot tell where this program is")?),
+            None => beside("sidelane")?,
         };
         if !path.is_file() {
             bail!(
@@ -214,13 +242,16 @@ fn on_path(program: &str) -> Option<PathBuf> {
     programs.find(|path| path.is_file())
 }
 
-fn beside(program: &Path) -> PathBuf {
-    program.with_file_name("sidelane")
+fn beside(program: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    Ok(own.with_file_name(program))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
+
     use clap::Parser as _;
 
     fn run(arguments: &[&str]) -> Result<Args, clap::Error> {
@@ -239,7 +270,10 @@ mod tests {
             (run.payload, run.rounds(), run.single_calls()),
             (128, 5, 2_000)
         );
-        assert_eq!((run.large_calls(), run.stream_messages()), (3_000, 200_000));
+        assert_eq!(
+            (run.large_calls(), run.stream_messages()),
+            (20_000, 200_000)
+        );
         assert_eq!(run.rates, [500, 2_000]);
         assert_eq!(run.open_time().unwrap(), Some(Duration::from_secs(3)));
     }
@@ -318,9 +352,37 @@ mod tests {
 
     #[test]
     fn by_default_sidelane_stands_beside() {
+        let own = std::env::current_exe().unwrap();
+        let path = beside("sidelane").unwrap();
+        assert_eq!(path.parent(), own.parent());
+        assert_eq!(path.file_name().unwrap(), "sidelane");
+    }
+
+    #[test]
+    fn sidecars_are_the_sidelane_that_was_named_or_a_program_of_their_own() {
+        let here = std::env::current_exe().unwrap();
+        let here = here.to_str().unwrap();
+        let of = |arguments: &[&str]| run(arguments).unwrap().pairs();
+        let (_, programs) = of(&["--only", "sidelane", "--sidelane", here]).unwrap();
+        assert_eq!(programs.sidelane.as_deref(), Some(Path::new(here)));
+        assert_eq!(programs.sidecar, None);
+        let both = ["--only", "sidelane", "--sidelane", here, "--sidecar", here];
         assert_eq!(
-            beside(Path::new("/a/sidelane-bench")),
-            Path::new("/a/sidelane")
+            of(&both).unwrap().1.sidecar.as_deref(),
+            Some(Path::new(here))
+        );
+        let gone = [
+            "--only",
+            "sidelane",
+            "--sidelane",
+            here,
+            "--sidecar",
+            "/nowhere/it",
+        ];
+        let text = of(&gone).unwrap_err().to_string();
+        assert!(
+            text.contains("/nowhere/it") && text.contains("sidelane-sidecar"),
+            "{text}"
         );
     }
 }

@@ -80,6 +80,11 @@ fn order(round: u32, pairs: usize) -> impl Iterator<Item = usize> {
 /// Starts all pairs, so that each is there, idle, while another is measured.
 async fn start(args: &Args, pairs: &mut Vec<Pair>) -> Result<Vec<Course>> {
     let (kinds, programs) = args.pairs()?;
+    for program in [&programs.sidelane, &programs.sidecar, &programs.envoy] {
+        program
+            .iter()
+            .for_each(|path| eprintln!("measures {}", path.display()));
+    }
     let frame = message::frame(args.payload);
     let mut courses = Vec::new();
     for kind in kinds {
