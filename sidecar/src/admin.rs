@@ -78,7 +78,7 @@ impl Admin {
         let text = |name: &str| request.parameter(name).map(str::to_owned);
         let Some(path) = text("path") else {
             let usage = "ask with /explain?path=/package.Service/Method, and &node=, &lane=, \
-                         &hash=, &rule= or &header=\n";
+                         &hash=, &rule=, &header= or &as=\n";
             return AdminResponse::text(usage).with_status(StatusCode::BAD_REQUEST);
         };
         let question = Question {
@@ -88,6 +88,7 @@ impl Admin {
             hash: text("hash"),
             rule: text("rule"),
             header: text("header"),
+            as_identity: text("as"),
         };
         AdminResponse::json(&explain::explain(&self.stack, &question).await)
     }

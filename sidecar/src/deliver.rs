@@ -28,7 +28,8 @@ use crate::policy::retry::{self, Pushback};
 use crate::pool::{Seat, To};
 use crate::reason::Processed;
 use crate::respond::{
-    Callee, Failure, forward_failure, is_meant, is_peer_reset, is_unreached, peer_refusal, users,
+    Callee, Failure, forward_failure, is_denied, is_meant, is_peer_reset, is_unreached,
+    peer_refusal, users,
 };
 use crate::telemetry::{LaneCounters, Outcome, Stall};
 
@@ -282,7 +283,12 @@ impl<'a> Delivery<'a> {
             refused: peer_refusal(headers).filter(refused),
             lost: !to_app && is_peer_reset(headers),
         };
-        let step = commit::step(event, self.leave());
+        let mut leave = self.leave();
+        // Whoever may not make it may not make it again, whatever its rule says of that status.
+        if leave.retry.is_some() && !to_app && is_denied(headers) {
+            leave.retry = None;
+        }
+        let step = commit::step(event, leave);
         if step == Step::Elsewhere {
             let refused = if is_unreached(headers) {
                 Refused::Unreached

@@ -2,6 +2,7 @@
 //! same order, without making one. The rotation stays where it is; but control is asked about a
 //! service that was never heard of, as a call would ask.
 
+mod authorized;
 mod policy;
 
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub struct Question {
     pub rule: Option<String>,
     /// One more header of it, `name: value`.
     pub header: Option<String>,
+    /// Who calls, instead of this sidecar's own identity.
+    pub as_identity: Option<String>,
 }
 
 /// The answer, with the fields of `sidelane.admin.v1.ExplainResponse`.
@@ -48,6 +51,7 @@ pub struct Explanation {
     rule: Option<RuleText>,
     rule_source: &'static str,
     policy: Vec<policy::Value>,
+    authorized: Option<authorized::Authorized>,
     steps: Vec<String>,
     candidates: Vec<CandidateText>,
     pick: String,
@@ -200,7 +204,10 @@ fn steps(stack: &Stack, question: &Question, answer: &mut Explanation) -> Result
         Some(_) => format!("{} is streaming", path.method),
         None => format!("{} is not in the rule: taken as streaming", path.method),
     });
-    pick(stack, &call, classified, &head, answer)
+    // The callee's sidecar decides it, before all else; here it is told last of what is not picked.
+    let authorized = authorized::judge(stack, &classified, path, question, answer)?;
+    pick(stack, &call, classified, &head, answer)?;
+    authorized
 }
 
 fn pick(
@@ -440,6 +447,10 @@ impl Explanation {
                 })
                 .collect(),
             pick: self.pick.clone(),
+            authorized: self
+                .authorized
+                .as_ref()
+                .map(authorized::Authorized::to_wire),
             error: self.error.to_owned(),
             message: self.message.clone(),
         }

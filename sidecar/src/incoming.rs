@@ -6,17 +6,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sidelane_proto::model::CallPath;
 use tokio::time::timeout_at;
 
 use crate::admission::Admitted;
+use crate::audit;
+use crate::authorization::{Asked, Permitted};
 use crate::call::{Call, Peer};
-use crate::classify::{self, ClassifyError};
+use crate::classify::{self, Classified, ClassifyError};
 use crate::discover::State;
 use crate::local::LocalService;
 use crate::mesh::Target;
 use crate::own;
 use crate::reason::Reason;
-use crate::respond::Failure;
+use crate::respond::{Failure, authorization_failure};
 use crate::stack::Stack;
 use crate::telemetry::{Direction, TargetCounters};
 
@@ -24,8 +27,15 @@ use crate::telemetry::{Direction, TargetCounters};
 /// sidecars within milliseconds.
 const NEWS_LIMIT: Duration = Duration::from_secs(2);
 
-/// What counts a call that may come in, and what its service admits.
-type LetIn = (Arc<TargetCounters>, Option<Arc<Admitted>>);
+/// A call that may come in, as far as its rule minds the way by which it comes.
+pub(crate) struct LetIn {
+    /// What counts it.
+    pub(crate) counters: Arc<TargetCounters>,
+    /// Who may call its service.
+    permitted: Option<Arc<Permitted>>,
+    /// What its service admits.
+    pub(crate) admitted: Option<Arc<Admitted>>,
+}
 
 impl Stack {
     /// The service that a peer's call is for.
@@ -103,7 +113,62 @@ impl Stack {
         let counters = target.and_then(|target| target.inbound.clone());
         let counters =
             counters.unwrap_or_else(|| self.metrics.counters(&local.name, Direction::Inbound, way));
-        Ok((counters, target.and_then(|target| target.admitted.clone())))
+        Ok(LetIn {
+            counters,
+            permitted: target.and_then(|target| target.permitted.clone()),
+            admitted: target.and_then(|target| target.admitted.clone()),
+        })
+    }
+
+    /// May who calls call it? By the rule as it is now, whenever the link was made.
+    pub(crate) fn permitted(
+        &self,
+        let_in: &LetIn,
+        path: CallPath<'_>,
+        peer: &Peer,
+    ) -> Result<(), Failure> {
+        match &let_in.permitted {
+            // Health and reflection are of the whole node, and not of the service that shows the
+            // way to them.
+            Some(permitted) if !own::every_node_serves(path.service) => {
+                let asked = Asked {
+                    identity: peer.identity.as_ref(),
+                    node: &peer.node,
+                    callee: self.own.identity.as_ref(),
+                    service: path.service,
+                    method: path.method,
+                    class: peer.class,
+                    lane: peer.lane,
+                };
+                audit::enter(permitted, &asked).map_err(|error| authorization_failure(&error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// May who calls by this sidecar call a service beside it? The app is who this node is; a user is
+    /// nobody that is known.
+    pub(crate) fn own_call(
+        &self,
+        classified: &Classified,
+        (call, path): (&Call, CallPath<'_>),
+    ) -> Result<(), Failure> {
+        let identity = self.own.identity.as_ref();
+        match &classified.target.permitted {
+            Some(permitted) if !own::every_node_serves(path.service) => {
+                let asked = Asked {
+                    identity: identity.filter(|_| !call.is_from_outside()),
+                    node: &self.own.node,
+                    callee: self.own.identity.as_ref(),
+                    service: path.service,
+                    method: path.method,
+                    class: classified.class,
+                    lane: classified.lane,
+                };
+                audit::enter(permitted, &asked).map_err(|error| authorization_failure(&error))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn is_compiled(&self, local: &LocalService) -> bool {

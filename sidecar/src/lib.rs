@@ -17,6 +17,8 @@ pub mod admin;
 pub mod admission;
 mod admit;
 pub mod app;
+mod audit;
+pub mod authorization;
 pub mod balance;
 pub mod builder;
 pub mod call;

@@ -17,6 +17,7 @@ use sidelane_proto::model::{
 };
 
 use crate::admission::Admitted;
+use crate::authorization::Permitted;
 use crate::balance::{Hub, Strategies};
 use crate::retries::Retries;
 pub use crate::rules::RuleSource;
@@ -47,6 +48,8 @@ pub struct Target {
     pub retries: Arc<Retries>,
     /// What is admitted of its calls; `None` where its rule says nothing of it.
     pub admitted: Option<Arc<Admitted>>,
+    /// Who may call it, where it is beside this sidecar; `None` where nobody said anything of it.
+    pub permitted: Option<Arc<Permitted>>,
     /// What is counted about its calls.
     pub counters: Arc<TargetCounters>,
     /// What is counted about the calls that peers send, where it is beside this sidecar.
@@ -327,6 +330,11 @@ impl Mesh {
             },
             |target| Arc::clone(&target.hub),
         );
+        let here = self.local.contains(name);
+        let permitted = match known {
+            Some(known) if known.said == said => known.permitted.clone(),
+            _ => Permitted::under(&said, here, || self.metrics.authorization(name)),
+        };
         let before = known.and_then(|known| known.admitted.as_ref());
         let admitted = Admitted::under(&rule, &said, before, || self.metrics.admission(name), now);
         let same = known.filter(|known| known.rule.agreement() == rule.agreement());
@@ -334,7 +342,7 @@ impl Mesh {
             Some(known) => Arc::clone(&known.counters),
             None => self.metrics.target(name, &rule),
         };
-        let inbound = self.local.contains(name).then(|| {
+        let inbound = here.then(|| {
             let way = (rule.class, rule.lane);
             self.metrics.counters(name, Direction::Inbound, way)
         });
@@ -352,6 +360,7 @@ impl Mesh {
                 |known| Arc::clone(&known.retries),
             ),
             admitted,
+            permitted,
             counters,
             inbound,
         };

@@ -82,6 +82,7 @@ impl Sidecar for Own {
             hash: some(request.hash),
             rule: some(request.rule),
             header: some(request.header),
+            as_identity: some(request.as_identity),
         };
         let explanation = explain::explain(&self.0, &question).await;
         Ok(Response::new(explanation.to_wire()))

@@ -53,11 +53,13 @@ pub enum Reason {
     FaultInjected,
     /// A message is larger than is taken there.
     MessageTooLarge,
+    /// Its caller may not call it.
+    NotAuthorized,
 }
 
 impl Reason {
     /// All reasons, for counters.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::UnknownService,
         Self::NoEndpoint,
         Self::UnknownNode,
@@ -77,6 +79,7 @@ impl Reason {
         Self::Overloaded,
         Self::FaultInjected,
         Self::MessageTooLarge,
+        Self::NotAuthorized,
     ];
 
     /// The reason as it stands in `sidelane-error`.
@@ -102,6 +105,7 @@ impl Reason {
             Self::Overloaded => "OVERLOADED",
             Self::FaultInjected => "FAULT_INJECTED",
             Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
+            Self::NotAuthorized => "NOT_AUTHORIZED",
         }
     }
 
@@ -125,15 +129,21 @@ impl Reason {
             Self::Loop => Code::Internal,
             // Its rule says which; this is what it is where nobody does.
             Self::FaultInjected => Code::Unknown,
+            Self::NotAuthorized => Code::PermissionDenied,
         }
     }
 
     /// The words on the call itself, which no other node is asked to overrule: what its rule means,
-    /// and that its time is over, which it is everywhere.
-    pub const MEANT: [Self; 3] = [Self::RateLimited, Self::FaultInjected, Self::Deadline];
+    /// that its time is over, which it is everywhere, and that its caller may not make it.
+    pub const MEANT: [Self; 4] = [
+        Self::RateLimited,
+        Self::FaultInjected,
+        Self::Deadline,
+        Self::NotAuthorized,
+    ];
 
     /// Is it one of [`Reason::MEANT`]? The call is made again only where its rule says so, as if the
-    /// callee had said it.
+    /// callee had said it; and one that its caller may not make never is.
     #[must_use]
     pub fn is_meant(self) -> bool {
         Self::MEANT.contains(&self)

@@ -12,6 +12,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::admission::NotAdmitted;
+use crate::authorization::NotAuthorized;
 use crate::balance::PickError;
 use crate::call::{CallError, ERROR_HEADER, PUSHBACK_HEADER};
 use crate::classify::ClassifyError;
@@ -143,6 +144,13 @@ pub fn is_meant(headers: &HeaderMap) -> bool {
         .any(|meant| reason == Some(meant.name().as_bytes()))
 }
 
+/// Says a peer sidecar that the caller may not make the call?
+#[must_use]
+pub fn is_denied(headers: &HeaderMap) -> bool {
+    let reason = headers.get(ERROR_HEADER).map(HeaderValue::as_bytes);
+    reason == Some(Reason::NotAuthorized.name().as_bytes())
+}
+
 /// Says a peer sidecar that it lost the callee while the call was open?
 #[must_use]
 pub fn is_peer_reset(headers: &HeaderMap) -> bool {
@@ -272,6 +280,12 @@ pub fn admission_failure(service: &str, error: &NotAdmitted) -> Failure {
             ..Failure::refused(Reason::FaultInjected, text)
         },
     }
+}
+
+/// A call that its caller may not make.
+#[must_use]
+pub fn authorization_failure(error: &NotAuthorized) -> Failure {
+    Failure::refused(Reason::NotAuthorized, error.to_string())
 }
 
 /// Rounded up: who comes back a little too early is refused once more.

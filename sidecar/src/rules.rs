@@ -116,6 +116,18 @@ impl Said {
         })
     }
 
+    /// All that was said, the word that counts most first; what is `offered` only where it is asked
+    /// for.
+    pub fn words(&self, offered: bool) -> impl Iterator<Item = (&Rule, Origin<'_>)> {
+        let pushed = self.pushed.as_ref();
+        let pushed = pushed.map(|pushed| (&*pushed.rule, Origin::pushed(pushed)));
+        let compiled = self.compiled.as_deref();
+        let compiled = compiled.map(|rule| (rule, Origin::of(RuleSource::Compiled, rule)));
+        let offered = self.offered().filter(|_| offered).map(|rule| &**rule);
+        let offered = offered.map(|rule| (rule, Origin::of(RuleSource::Offered, rule)));
+        pushed.into_iter().chain(compiled).chain(offered)
+    }
+
     /// The pushed rule, where it says more than tuning.
     fn pushed_fixed(&self) -> Option<&PushedRule> {
         self.pushed.as_ref().filter(|pushed| !pushed.tuning_only)

@@ -372,11 +372,15 @@ impl Stack {
                 Err(failure) => return self.refuse(&mut respond, failure),
             };
             // Before the app: what the rule forbids must not reach it.
-            let (counters, admitted) = match self.admitted(service, &local, &peer, &call).await {
+            let let_in = match self.admitted(service, &local, &peer, &call).await {
                 Ok(let_in) => let_in,
                 Err(error) => return self.refuse(&mut respond, error.into()),
             };
-            let mut guard = self.metrics.call(&counters, arrived);
+            let mut guard = self.metrics.call(&let_in.counters, arrived);
+            // Before all that takes time or uses up what others are to have.
+            if let Err(failure) = self.permitted(&let_in, call.path(&head), &peer) {
+                return end(&mut guard, &mut respond, failure);
+            }
             if call.deadline.is_some_and(|at| at <= Instant::now()) {
                 let failure = Failure::deadline(head.uri.path(), arrived.elapsed(), Processed::No);
                 return end(&mut guard, &mut respond, failure);
@@ -403,7 +407,7 @@ impl Stack {
                 plain: false,
             };
             // After the deadline, which bounds the wait for a place; before a seat, which is the lane's.
-            let entered = match &admitted {
+            let entered = match &let_in.admitted {
                 None => None,
                 Some(admitted) => {
                     let asked = Asked {
@@ -436,7 +440,7 @@ impl Stack {
                 address: &local.address,
                 persistent: true,
             };
-            self.to_place(&place, &mut delivery, &mut guard, &counters)
+            self.to_place(&place, &mut delivery, &mut guard, &let_in.counters)
                 .await;
             if let Some(entered) = entered {
                 entered.ended(guard.outcome().into());

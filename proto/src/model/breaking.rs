@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use super::authorization::Holds;
 use super::class::{ClassDefinition, OwnClass};
 use super::lane::{Lane, LaneDefinition};
 use super::rule::Rule;
@@ -65,6 +66,9 @@ pub enum What {
     SecureAdded,
     /// This method may not run twice any more.
     IdempotentWithdrawn(String),
+    /// Callers may come in whom it refused: to this method, or to all that have no list of their own;
+    /// and who, in words.
+    LetsMoreIn(Option<String>, String),
     /// The lane promises something else.
     LaneRedefined(String),
     /// The class is something else.
@@ -174,6 +178,21 @@ fn service(before: &DescribedService<'_>, after: &DescribedService<'_>, breaks: 
             found(What::IdempotentWithdrawn(method.name.to_string()));
         }
     }
+    let holds = |method: &str| Holds::of(new, method).widens(Holds::of(old, method));
+    if let Some(who) = holds("") {
+        found(What::LetsMoreIn(None, who));
+    }
+    for method in &after.methods {
+        let has_list = |rule: &Rule| {
+            rule.method(method)
+                .is_some_and(|it| it.authorization.is_some())
+        };
+        if (has_list(old) || has_list(new))
+            && let Some(who) = holds(method)
+        {
+            found(What::LetsMoreIn(Some((*method).to_owned()), who));
+        }
+    }
 }
 
 fn redefine(
@@ -278,6 +297,13 @@ impl fmt::Display for What {
                 formatter,
                 "has `{method}` no more as idempotent: old callers may still try it a second time"
             ),
+            Self::LetsMoreIn(method, who) => {
+                formatter.write_str("lets callers in whom it refused")?;
+                if let Some(method) = method {
+                    write!(formatter, ", to `{method}`")?;
+                }
+                write!(formatter, ": {who}")
+            }
             Self::LaneRedefined(how) => write!(
                 formatter,
                 "is a lane that becomes another one ({how}), and sidecars that run keep the old one: \
@@ -305,6 +331,7 @@ impl What {
             Self::SecureDropped => "SECURE_DROPPED",
             Self::SecureAdded => "SECURE_ADDED",
             Self::IdempotentWithdrawn(_) => "IDEMPOTENT_WITHDRAWN",
+            Self::LetsMoreIn(..) => "LETS_MORE_IN",
             Self::LaneRedefined(_) => "LANE_REDEFINED",
             Self::ClassRedefined(_) => "CLASS_REDEFINED",
         }

@@ -159,6 +159,9 @@ impl Rule {
         {
             return Some(flaw);
         }
+        if let Some(authorization) = &self.authorization {
+            return authorization.flaw();
+        }
         None
     }
 
@@ -261,8 +264,13 @@ impl MethodRule {
         {
             return Some(flaw);
         }
-        if let Some(hedge) = &self.hedge {
-            return hedge.flaw(self.idempotent, self.is_unary());
+        if let Some(hedge) = &self.hedge
+            && let Some(flaw) = hedge.flaw(self.idempotent, self.is_unary())
+        {
+            return Some(flaw);
+        }
+        if let Some(authorization) = &self.authorization {
+            return authorization.flaw();
         }
         None
     }

@@ -5,6 +5,7 @@
 
 pub mod adaptive;
 pub mod admission;
+pub mod authorization;
 pub mod balancing;
 pub mod breaker;
 pub mod breaking;
@@ -33,6 +34,7 @@ pub mod written;
 
 pub use adaptive::Adaptive;
 pub use admission::{Abort, Admission, Bound, Concurrency, Delay, Fault, Limit, Per};
+pub use authorization::{Allow, Approach, Authorization, Holds};
 pub use balancing::{Balancing, LocalityPreference};
 pub use breaker::Breaker;
 pub use class::{ClassDefinition, ConnectionClass, OwnClass};

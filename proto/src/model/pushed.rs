@@ -1,6 +1,6 @@
 //! Rules that the control plane hands out. They hold for services that a program was not compiled
-//! with; of a compiled rule they tune time limits, retries, balancing, breakers, splits and what is
-//! admitted, and nothing else.
+//! with; of a compiled rule they tune time limits, retries, balancing, breakers, splits, what is
+//! admitted and who may call, and nothing else.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -124,6 +124,7 @@ impl PushedRule {
                 outlier: base.outlier,
                 split: base.split.clone(),
                 admission: base.admission.clone(),
+                authorization: base.authorization.clone(),
                 ..pushed.clone()
             }
         };
@@ -141,6 +142,9 @@ impl PushedRule {
             rule.split.clone_from(&pushed.split);
         }
         rule.admission = pushed.admission.or(&rule.admission);
+        if pushed.authorization.is_some() {
+            rule.authorization.clone_from(&pushed.authorization);
+        }
         if !pushed.methods.is_empty() {
             rule.methods = Cow::Owned(methods(&rule.methods, &pushed.methods, compiled));
         }
@@ -178,8 +182,8 @@ fn moved(
     let text = format!(
         "is compiled in as {from} ({}) and cannot become {to} at run time: change the .proto and \
          build again; a rule that is applied tunes load_balancing, hash_header, locality, slow_start, \
-         timeout, max_timeout, retry, breaker, outlier, split, limits, concurrency, fault and, of \
-         methods, hash_on and hedge",
+         timeout, max_timeout, retry, breaker, outlier, split, limits, concurrency, fault, \
+         authorization and, of methods, hash_on and hedge",
         fixed.origin
     );
     FieldError::new(path, Problem::Refused(text))
@@ -201,6 +205,9 @@ fn methods(base: &[MethodRule], pushed: &[MethodRule], compiled: bool) -> Vec<Me
         known.retry = method.retry.or(known.retry);
         known.hedge = method.hedge.or(known.hedge);
         known.admission = method.admission.or(&known.admission);
+        if method.authorization.is_some() {
+            known.authorization.clone_from(&method.authorization);
+        }
         if method.hash_on.is_some() {
             known.hash_on.clone_from(&method.hash_on);
         }

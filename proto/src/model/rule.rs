@@ -7,6 +7,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::admission::{Admission, Concurrency, Fault};
+use super::authorization::Authorization;
 use super::balancing::Balancing;
 use super::breaker::Breaker;
 use super::class::ConnectionClass;
@@ -64,6 +65,8 @@ pub struct Rule {
     pub split: Option<Split>,
     /// What is admitted of its calls.
     pub admission: Admission,
+    /// Who may call it; `None` where the rule says nothing.
+    pub authorization: Option<Authorization>,
     /// The methods that are known. Others count as streaming and as not idempotent.
     pub methods: Cow<'static, [MethodRule]>,
     /// Where the rule was written: `file:line`, or the constant's name.
@@ -91,6 +94,8 @@ pub struct MethodRule {
     pub hedge: Option<Hedge>,
     /// What is admitted of its calls: limits beside its service's, a fault instead.
     pub admission: Admission,
+    /// Who may call it, instead of its service's.
+    pub authorization: Option<Authorization>,
 }
 
 /// What kind of service it is.
@@ -184,6 +189,7 @@ impl MethodRule {
             retry: None,
             hedge: None,
             admission: Admission::NONE,
+            authorization: None,
         }
     }
 
@@ -200,6 +206,7 @@ impl MethodRule {
             retry: None,
             hedge: None,
             admission: Admission::NONE,
+            authorization: None,
         }
     }
 
@@ -246,6 +253,14 @@ impl MethodRule {
     pub const fn with_admission(mut self, admission: Admission) -> Self {
         // See `with_hash_on`.
         std::mem::forget(std::mem::replace(&mut self.admission, admission));
+        self
+    }
+
+    /// The same method, which these may call and nobody else.
+    #[must_use]
+    pub const fn with_authorization(mut self, authorization: Authorization) -> Self {
+        // See `with_hash_on`.
+        std::mem::forget(self.authorization.replace(authorization));
         self
     }
 
@@ -299,6 +314,7 @@ impl Rule {
             outlier: None,
             split: None,
             admission: Admission::NONE,
+            authorization: None,
             methods: Cow::Borrowed(methods),
             origin: Cow::Borrowed(origin),
         }
@@ -404,7 +420,7 @@ impl Rule {
         let mut methods = Vec::with_capacity(rule.methods.len());
         let mut names = std::collections::HashSet::new();
         for (index, method) in rule.methods.into_iter().enumerate() {
-            let method = MethodRule::try_from(method)
+            let method = MethodRule::from_wire(method, (class, lane))
                 .map_err(|error| error.within(format_args!("methods[{index}]")))?;
             if !names.insert(method.name.clone()) {
                 let problem = Problem::Duplicate {
@@ -446,6 +462,7 @@ impl Rule {
             outlier: Outlier::from_wire(rule.outlier),
             split: rule.split.map(Split::from_wire),
             admission: Admission::from_wire(&rule.limits, rule.concurrency.as_ref(), rule.fault)?,
+            authorization: Authorization::from_wire(rule.authorization, (class, lane))?,
             methods: Cow::Owned(methods),
             origin: Cow::Owned(rule.origin),
         };
@@ -454,10 +471,9 @@ impl Rule {
     }
 }
 
-impl TryFrom<wire::Method> for MethodRule {
-    type Error = FieldError;
-
-    fn try_from(method: wire::Method) -> Result<Self, FieldError> {
+impl MethodRule {
+    /// A method of a rule of this class and lane.
+    fn from_wire(method: wire::Method, way: (ConnectionClass, Lane)) -> Result<Self, FieldError> {
         if method.name.len() > METHOD_NAME_LIMIT {
             let problem = Problem::TooLong {
                 length: method.name.len(),
@@ -492,6 +508,7 @@ impl TryFrom<wire::Method> for MethodRule {
             retry: Retry::from_wire(method.retry, "retry")?,
             hedge: Hedge::from_wire(method.hedge, "hedge")?,
             admission: Admission::from_wire(&method.limits, None, method.fault)?,
+            authorization: Authorization::from_wire(method.authorization, way)?,
         })
     }
 }
@@ -545,6 +562,7 @@ impl From<&Rule> for wire::Rule {
             limits: rule.admission.limits_to_wire(),
             concurrency: rule.admission.concurrency.map(Concurrency::to_wire),
             fault: rule.admission.fault.as_ref().map(Fault::to_wire),
+            authorization: rule.authorization.as_ref().map(Authorization::to_wire),
             methods: rule
                 .methods
                 .iter()
@@ -559,6 +577,7 @@ impl From<&Rule> for wire::Rule {
                     hedge: method.hedge.map(Hedge::to_wire),
                     limits: method.admission.limits_to_wire(),
                     fault: method.admission.fault.as_ref().map(Fault::to_wire),
+                    authorization: method.authorization.as_ref().map(Authorization::to_wire),
                 })
                 .collect(),
             origin: rule.origin.clone().into_owned(),

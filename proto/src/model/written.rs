@@ -86,6 +86,7 @@ impl WrittenRule {
                 hedge: method.options.hedge.clone(),
                 limits: method.options.limits.clone(),
                 fault: method.options.fault.clone(),
+                authorization: method.options.authorization.clone(),
             });
         }
         Ok(wire::Rule {
@@ -112,6 +113,7 @@ impl WrittenRule {
             limits: options.limits.clone(),
             concurrency: options.concurrency.clone(),
             fault: options.fault.clone(),
+            authorization: options.authorization.clone(),
             methods,
             origin: self.origin.clone(),
         })

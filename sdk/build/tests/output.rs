@@ -49,8 +49,11 @@ service Audit {
     connection_custom: "partners"  lane: "general"  load_balancing_custom: "nearest"
     limits { requests_per_second: 500  per: CALLER }  concurrency { max_in_flight: 64 }
     fault { abort_percent: 5  abort_status: "ABORTED"  header: "x-drill" }
+    authorization { allow { prefix: "spiffe://a/ns/shop/"  connection_custom: "partners" } dry_run: true }
   };
-  rpc Look(Entry) returns (stream Entry);
+  rpc Look(Entry) returns (stream Entry) {
+    option (sidelane.routing.v1.method) = { authorization { allow { anyone: true  lane: "general" } } };
+  }
 }
 service Ledger {
   option (sidelane.routing.v1.service) = {
@@ -173,6 +176,19 @@ impl ::sidelane::routing::ServiceRouting for OrdersServiceRouting {
          ::core::option::Option::Some(::sidelane::routing::Abort { percent: 5, status: 10 }), \
          header: ::core::option::Option::Some(::std::borrow::Cow::Borrowed(\"x-drill\")), \
          header_value: ::core::option::Option::None }) };",
+        "const AUTHORIZATION: ::core::option::Option<::sidelane::routing::Authorization> = \
+         ::core::option::Option::Some({
+        const ALLOW: &[::sidelane::routing::Allow] = &[::sidelane::routing::Allow { anyone: false, \
+         identity: ::core::option::Option::None, namespace: ::core::option::Option::None, \
+         trust_domain: ::core::option::Option::None, prefix: \
+         ::core::option::Option::Some(::std::borrow::Cow::Borrowed(\"spiffe://a/ns/shop/\")), class: \
+         ::core::option::Option::Some(<PartnersClass as \
+         ::sidelane::routing::ConnectionMarker>::CLASS), lane: ::core::option::Option::None }];
+        ::sidelane::routing::Authorization { allow: ::std::borrow::Cow::Borrowed(ALLOW), dry_run: \
+         true }
+    });",
+        "lane: ::core::option::Option::Some(<::sidelane::routing::General as \
+         ::sidelane::routing::LaneMarker>::LANE) }];",
         "::core::option::Option::Some(::sidelane::routing::Concurrency { bound: \
          ::sidelane::routing::Bound::Adaptive(::sidelane::routing::Adaptive { min: 2, max: 200, \
          tolerance_percent: 25, remeasure: ::core::time::Duration::from_millis(30000) }), queue: 8, \

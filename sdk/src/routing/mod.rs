@@ -66,10 +66,10 @@ pub use services::{
 };
 pub use sidelane_proto::model::error::Problem;
 pub use sidelane_proto::model::{
-    Abort, Adaptive, Admission, Balancing, Bound, Breaker, CallPath, Category, Concurrency,
-    ConnectionClass, Delay, Fault, FieldError, HeaderMatch, Hedge, Lane, LaneBounds, Limit,
-    LoadBalancing, LocalityPreference, MethodRule, Outlier, PathError, Per, Retry, RetryBudget,
-    Rule, Split, SplitPart, Statuses, Validation,
+    Abort, Adaptive, Admission, Allow, Authorization, Balancing, Bound, Breaker, CallPath,
+    Category, Concurrency, ConnectionClass, Delay, Fault, FieldError, HeaderMatch, Hedge, Lane,
+    LaneBounds, Limit, LoadBalancing, LocalityPreference, MethodRule, Outlier, PathError, Per,
+    Retry, RetryBudget, Rule, Split, SplitPart, Statuses, Validation,
 };
 
 pub use crate::sender as typed_sender;

@@ -49,6 +49,18 @@ pub(super) fn values(target: &Target, method: Option<&MethodRule>, balancing: &s
     for (name, value, from) in admitted(rule, said, method) {
         add(name, value, from);
     }
+    if let Some(permitted) = &target.permitted {
+        let (list, from, own) = permitted.list(method.map_or("", |method| &method.name));
+        let name = match own {
+            true => "authorization of the method",
+            false => "authorization",
+        };
+        let value = list.map_or_else(
+            || "nobody: other methods say who may call them, and this one does not".to_owned(),
+            ToString::to_string,
+        );
+        add(name, value, from.to_owned());
+    }
     // Where its calls arrive it is known what the bound follows.
     let gate = target.admitted.as_ref().and_then(|it| it.gate());
     if let Some(seen) = gate.and_then(|gate| gate.seen())

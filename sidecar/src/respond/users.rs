@@ -36,6 +36,7 @@ impl Failure {
                 };
             }
             Reason::Deadline => format!("{path}: the call's time was over; give it more"),
+            Reason::NotAuthorized => format!("{path}: not authorized"),
             Reason::RateLimited | Reason::Overloaded | Reason::LaneFull => {
                 format!("{service}: there are too many calls; try again later")
             }

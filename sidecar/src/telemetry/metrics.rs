@@ -9,6 +9,7 @@ use std::time::Instant;
 use sidelane_proto::model::{ConnectionClass, Lane, Rule, ServiceName};
 
 use super::admission::{self, AdmissionCounters};
+use super::authorization::{self, AuditLines, AuthorizationCounters};
 use super::edge::EdgeCounters;
 use super::guard::CallGuard;
 use super::lane::{self, LaneCounters, Side};
@@ -34,6 +35,8 @@ pub struct Metrics {
     targets: Mutex<HashMap<TargetKey, Arc<TargetCounters>>>,
     lanes: Mutex<HashMap<LaneKey, Arc<LaneCounters>>>,
     admissions: Mutex<HashMap<ServiceName, Arc<AdmissionCounters>>>,
+    authorizations: Mutex<HashMap<ServiceName, Arc<AuthorizationCounters>>>,
+    audit: Arc<AuditLines>,
     open: Arc<AtomicU64>,
     passed_on: OnceLock<Arc<TargetCounters>>,
     refused: [AtomicU64; Reason::ALL.len()],
@@ -96,6 +99,14 @@ impl Metrics {
         let admissions = self.admissions.lock();
         let mut admissions = admissions.unwrap_or_else(PoisonError::into_inner);
         Arc::clone(admissions.entry(service.clone()).or_default())
+    }
+
+    /// The counters of who may call a service. As many as there are rules that say so.
+    pub fn authorization(&self, service: &ServiceName) -> Arc<AuthorizationCounters> {
+        let known = self.authorizations.lock();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        let fresh = || Arc::new(AuthorizationCounters::new(Arc::clone(&self.audit)));
+        Arc::clone(known.entry(service.clone()).or_insert_with(fresh))
     }
 
     /// The counters of a lane's links on one side. Asked for once a link, not once a call.
@@ -194,6 +205,14 @@ impl Metrics {
         let mut admissions: Vec<_> = each.collect();
         admissions.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         admission::render(&mut text, &admissions);
+        let known = self.authorizations.lock();
+        let known = known.unwrap_or_else(PoisonError::into_inner);
+        let each = known
+            .iter()
+            .map(|(name, it)| (name.clone(), Arc::clone(it)));
+        let mut known: Vec<_> = each.collect();
+        known.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        authorization::render(&mut text, &self.audit, &known);
         self.trust.render(&mut text);
         self.edge.render(&mut text);
         heading(

@@ -2,6 +2,7 @@
 //! them; labels come from closed sets. Nothing here knows a stage.
 
 mod admission;
+mod authorization;
 mod edge;
 mod guard;
 mod lane;
@@ -10,6 +11,7 @@ mod target;
 mod trust;
 
 pub use admission::AdmissionCounters;
+pub use authorization::{AUDIT_BURST, AuditLines, AuthorizationCounters};
 pub use edge::{EdgeCounters, Standing, Turned};
 pub use guard::{CallGuard, Outcome};
 pub use lane::{Counted, LaneCounters, Side, Stall};

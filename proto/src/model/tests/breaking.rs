@@ -8,7 +8,9 @@ use proptest::prelude::*;
 
 use super::super::breaking::{Break, Described, DescribedService, What, breaking};
 use super::super::lane::{LaneBounds, LaneDefinition};
-use super::super::{ClassDefinition, ConnectionClass, Lane, MethodRule, OwnClass, Rule};
+use super::super::{
+    Allow, Authorization, ClassDefinition, ConnectionClass, Lane, MethodRule, OwnClass, Rule,
+};
 
 fn service<'a>(name: &'a str, methods: &[&'a str], rule: Option<&'a Rule>) -> DescribedService<'a> {
     DescribedService {
@@ -74,6 +76,49 @@ fn what_two_nodes_must_agree_on_breaks() {
         withdrawn,
         "a method without a rule is not idempotent"
     );
+}
+
+#[test]
+fn who_comes_in_beside_those_before_is_told() {
+    const SHOP: &[Allow] = &[Allow::namespace("shop")];
+    const CART: &[Allow] = &[Allow::identity("spiffe://mesh.example/ns/shop/sa/cart")];
+    const BOTH: &[Allow] = &[Allow::namespace("shop"), Allow::trust_domain("other")];
+    let list = |allow| Some(Authorization::of(allow));
+    let told =
+        |old: Option<Authorization>, new: Option<Authorization>, put: Option<Authorization>| {
+            let old = rule(|rule| rule.authorization = old);
+            let new = rule(|rule| {
+                rule.authorization = new;
+                rule.methods.to_mut()[1].authorization = put;
+            });
+            let methods = ["Get", "Put"];
+            let old = alone(service("a.A", &methods, Some(&old)));
+            let new = alone(service("a.A", &methods, Some(&new)));
+            let breaks = breaking(&old, &new).into_iter();
+            breaks.map(|found| found.what).collect::<Vec<_>>()
+        };
+    let more = |method: Option<&str>, who: &str| {
+        What::LetsMoreIn(method.map(str::to_owned), who.to_owned())
+    };
+    assert_eq!(told(list(SHOP), list(SHOP), None), []);
+    assert_eq!(told(list(BOTH), list(SHOP), None), []);
+    assert_eq!(told(None, list(SHOP), None), []);
+    assert_eq!(
+        told(list(SHOP), list(BOTH), None),
+        [more(None, "trust domain other")]
+    );
+    assert_eq!(told(list(SHOP), None, None), [more(None, "everybody")]);
+    let dry = list(SHOP).map(Authorization::dry_run);
+    assert_eq!(told(list(SHOP), dry, None), [more(None, "everybody")]);
+    // The trust domain of `shop` is not written here.
+    let cart = "identity spiffe://mesh.example/ns/shop/sa/cart";
+    assert_eq!(
+        told(list(SHOP), list(SHOP), list(CART)),
+        [more(Some("Put"), cart)]
+    );
+    assert_eq!(told(list(BOTH), list(BOTH), list(SHOP)), []);
+    let text = more(Some("Put"), "everybody").to_string();
+    assert_eq!(text, "lets callers in whom it refused, to `Put`: everybody");
 }
 
 #[test]

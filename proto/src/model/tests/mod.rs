@@ -2,6 +2,7 @@
 //! round trip.
 
 mod admission;
+mod authorization;
 mod breaking;
 mod pushed;
 mod pushed_set;
@@ -228,6 +229,7 @@ prop_compose! {
         budget in prop::option::of(0_u32..100),
         breaker in prop::option::of((1_u32..1_000, any::<bool>())),
         admission in admission::any_admission(),
+        authorization in prop::option::of(authorization::any_authorization()),
         slow_start in prop::option::of(1_u64..3_600_000),
     ) -> Rule {
         let retry = retry.filter(|_| idempotent);
@@ -271,9 +273,11 @@ prop_compose! {
                 strict: persistent,
             }),
             admission: admission.clone(),
+            authorization: authorization.clone(),
             methods: Cow::Owned(vec![MethodRule {
                 idempotent,
                 admission: Admission { concurrency: None, ..admission },
+                authorization: authorization.filter(|_| idempotent),
                 hash_on: Some(Cow::Borrowed("order.id")),
                 retry: retry.map(|attempts| Retry { attempts, ..Retry::DEFAULT }),
                 hedge: retry.map(|max_attempts| Hedge {

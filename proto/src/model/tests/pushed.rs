@@ -122,7 +122,7 @@ fn what_is_compiled_in_does_not_move_and_the_refusal_names_all_that_may() {
         "secure is compiled in as false (a.proto:1) and cannot become true at run time: change \
          the .proto and build again; a rule that is applied tunes load_balancing, hash_header, \
          locality, slow_start, timeout, max_timeout, retry, breaker, outlier, split, limits, \
-         concurrency, fault and, of methods, hash_on and hedge"
+         concurrency, fault, authorization and, of methods, hash_on and hedge"
     );
 }
 

@@ -2,6 +2,7 @@
 //! module, in this order.
 
 mod admission;
+mod authorization;
 mod clients;
 mod diagnose;
 mod load;

@@ -53,6 +53,7 @@ fn repair(rule: &mut WrittenRule, path: &str, vocabulary: &Vocabulary) -> bool {
             "hedge" => options.hedge = None,
             "limits" => options.limits.clear(),
             "fault" => options.fault = None,
+            "authorization" => options.authorization = None,
             _ => return false,
         }
         return true;
@@ -111,6 +112,7 @@ fn repair(rule: &mut WrittenRule, path: &str, vocabulary: &Vocabulary) -> bool {
         "limits" => options.limits.clear(),
         "concurrency" => options.concurrency = None,
         "fault" => options.fault = None,
+        "authorization" => options.authorization = None,
         _ => return false,
     }
     true

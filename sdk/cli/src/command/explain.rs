@@ -41,13 +41,20 @@ const HEADER: Flag = Flag::single(
     "One more header of the call, such as one that forces a part of a traffic split",
 );
 
+const AS: Flag = Flag::single(
+    "as",
+    "IDENTITY",
+    "Who calls, such as spiffe://mesh.example/ns/shop/sa/cart: may it? (the sidecar's own \
+     identity if absent)",
+);
+
 /// The command as people see it.
 pub(super) const USAGE: Usage = Usage {
     program: Program {
         name: "sidelane explain",
         version: env!("CARGO_PKG_VERSION"),
         about: "Tells where a call would go, and why",
-        flags: &[NODE, LANE, HASH, RULE, HEADER, SIDECAR, OUTPUT],
+        flags: &[NODE, LANE, HASH, RULE, HEADER, AS, SIDECAR, OUTPUT],
     },
     operand: Some("PATH"),
 };
@@ -103,7 +110,7 @@ fn page(arguments: &Arguments) -> Result<String, Failure> {
         });
     };
     let mut page = format!("/explain?path={}", escaped(path));
-    for flag in [NODE, LANE, HASH, RULE, HEADER] {
+    for flag in [NODE, LANE, HASH, RULE, HEADER, AS] {
         if let Some(item) = arguments.settings.item(&flag) {
             // Writing into a String cannot fail.
             let _ = write!(page, "&{}={}", flag.name, escaped(item.text()));
@@ -164,6 +171,9 @@ fn text(explained: &Value) -> String {
             let _ = writeln!(text, "  {}. {}", index + 1, word(step));
         }
     }
+    if explained["authorized"].is_object() {
+        text.push_str(&authorized(&explained["authorized"]));
+    }
     let candidates = explained["candidates"].as_array();
     if let Some(candidates) = candidates.filter(|candidates| !candidates.is_empty()) {
         text.push_str("\ncandidates\n");
@@ -212,6 +222,21 @@ fn values(policy: &[Value]) -> String {
         table.row(["name", "value", "from"].map(|column| or_dash(&value[column])));
     }
     table.text()
+}
+
+/// Who calls, whether that is allowed, and by whose word.
+fn authorized(authorized: &Value) -> String {
+    let [identity, verdict, by, from] =
+        ["identity", "verdict", "by", "from"].map(|field| word(&authorized[field]));
+    let identity = match identity.as_str() {
+        "" => "a caller that is not known",
+        identity => identity,
+    };
+    let by = match by.as_str() {
+        "" => "no entry fits".to_owned(),
+        by => format!("by {by}"),
+    };
+    format!("\ncaller      {identity}: {verdict}, {by} ({from})\n")
 }
 
 fn table(candidates: &[Value]) -> String {

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use sidelane_process::settings::{Program, nearest};
 use sidelane_proto::model::{
-    Abort, Admission, Balancing, Bound, Breaker, Concurrency, Fault, Hedge, LocalityPreference,
-    MethodRule, Outlier, PushedRule, Retry, Rule, Split, SplitPart, Statuses,
+    Abort, Admission, Authorization, Balancing, Bound, Breaker, Concurrency, ConnectionClass,
+    Fault, Hedge, Lane, LocalityPreference, MethodRule, Outlier, PushedRule, Retry, Rule, Split,
+    SplitPart, Statuses,
 };
 use sidelane_proto::wire::admin::v1::ListRulesResponse;
 
@@ -182,6 +183,7 @@ fn says(pushed: &PushedRule) -> Vec<String> {
     says.extend(rule.outlier.map(outlier_text));
     says.extend(rule.split.as_ref().map(|split| format!("split {split}")));
     says.extend(admitted(&rule.admission));
+    says.extend(rule.authorization.as_ref().map(ToString::to_string));
     match rule.methods.len() {
         0 => {}
         1 => says.push("1 method".to_owned()),
@@ -291,6 +293,7 @@ fn method_line(method: &MethodRule) -> String {
     says.extend(method.retry.map(retry_text));
     says.extend(method.hedge.map(hedge_text));
     says.extend(admitted(&method.admission));
+    says.extend(method.authorization.as_ref().map(ToString::to_string));
     if says.is_empty() {
         return format!("    {}\n", method.name);
     }
@@ -337,6 +340,7 @@ fn json(rules: &[Applied], revision: u64) -> Value {
             "limits": limits_json(&rule.admission),
             "concurrency": rule.admission.concurrency.map(concurrency_json),
             "fault": rule.admission.fault.as_ref().map(fault_json),
+            "authorization": rule.authorization.as_ref().map(authorization_json),
             "methods": rule.methods.iter().map(method_json).collect::<Vec<_>>(),
         })
     });
@@ -355,6 +359,7 @@ fn method_json(method: &MethodRule) -> Value {
         "hedge": method.hedge.map(hedge_json),
         "limits": limits_json(&method.admission),
         "fault": method.admission.fault.as_ref().map(fault_json),
+        "authorization": method.authorization.as_ref().map(authorization_json),
     })
 }
 
@@ -458,6 +463,24 @@ fn split_json(split: &Split) -> Value {
         "label": split.label,
         "parts": split.parts.iter().map(part).collect::<Vec<_>>(),
         "strict": split.strict,
+    })
+}
+
+fn authorization_json(authorization: &Authorization) -> Value {
+    let allow = authorization.allow.iter().map(|allow| {
+        json!({
+            "anyone": allow.anyone,
+            "identity": allow.identity,
+            "namespace": allow.namespace,
+            "trust_domain": allow.trust_domain,
+            "prefix": allow.prefix,
+            "class": allow.class.map(ConnectionClass::name),
+            "lane": allow.lane.map(Lane::name),
+        })
+    });
+    json!({
+        "allow": allow.collect::<Vec<_>>(),
+        "dry_run": authorization.dry_run,
     })
 }
 

@@ -62,13 +62,14 @@
 /// | `breaker` | when an endpoint that fails is left alone: [`Breaker::DEFAULT`](crate::routing::Breaker::DEFAULT) |
 /// | `outlier` | when one that fails more than the others is: [`Outlier::DEFAULT`](crate::routing::Outlier::DEFAULT) |
 /// | `admission` | what is admitted of its calls, an [`Admission`](crate::routing::Admission): all |
+/// | `authorization` | who may call it, an [`Authorization`](crate::routing::Authorization): everybody |
 /// | `balancing` | what decides beside the strategy, a [`Balancing`](crate::routing::Balancing): nothing |
 /// | `split` | how calls are split between versions, a [`Split`](crate::routing::Split): not at all |
 ///
 /// Whatever the options of a `.proto` can say of a service, a field says too; what they say of a
 /// method is said by its [`MethodRule`](crate::routing::MethodRule).
 ///
-/// The fields come in any order. The last ten may be left out, and one of the two before them
+/// The fields come in any order. The last eleven may be left out, and one of the two before them
 /// must be.
 ///
 /// ```compile_fail
@@ -171,6 +172,13 @@ macro_rules! define_service_routing {
         $a $b $c $d $e $f $g $h $i $j $k $l; $($rest)*
     } };
     (@read [$n:tt [$($x:tt)*]] $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt $k:tt $l:tt;
+        authorization = $v:expr, $($rest:tt)*) => { $crate::define_service_routing! {
+        @read [$n [$($x)* (AUTHORIZATION:
+            $crate::routing::__private::Option<$crate::routing::Authorization> =
+            $crate::routing::__private::Option::Some($v))]]
+        $a $b $c $d $e $f $g $h $i $j $k $l; $($rest)*
+    } };
+    (@read [$n:tt [$($x:tt)*]] $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt $k:tt $l:tt;
         balancing = $v:expr, $($rest:tt)*) => { $crate::define_service_routing! {
         @read [$n [$($x)* (BALANCING: $crate::routing::Balancing = $v)]]
         $a $b $c $d $e $f $g $h $i $j $k $l; $($rest)*
@@ -199,7 +207,7 @@ macro_rules! define_service_routing {
         "define_service_routing!: `", ::core::stringify!($field), "` is no field; fields are \
          category, connection, swimlane, secure, persistent, load_balancing, \
          load_balancing_custom, service, timeout, max_timeout, retry, methods, admission, \
-         breaker, outlier, balancing, split"
+         breaker, outlier, balancing, split, authorization"
     )); };
     (@read $n:tt $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt $h:tt $i:tt $j:tt $k:tt $l:tt;
         $first:tt $($rest:tt)*) => { ::core::compile_error!(::core::concat!(

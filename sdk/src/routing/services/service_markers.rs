@@ -7,7 +7,7 @@ use std::time::Duration;
 
 pub use sidelane_proto::model::LoadBalancing as LoadBalancingStrategy;
 use sidelane_proto::model::{
-    Admission, Balancing, Breaker, Category, MethodRule, Outlier, Retry, Rule, Split,
+    Admission, Authorization, Balancing, Breaker, Category, MethodRule, Outlier, Retry, Rule, Split,
 };
 
 use super::matrix::ValidRoutingMatrix;
@@ -87,6 +87,8 @@ pub trait ServiceRouting: 'static {
     const SPLIT: Option<Split> = None;
     /// What is admitted of its calls: so many a second, so many at once.
     const ADMISSION: Admission = Admission::NONE;
+    /// Who may call it; `None` for everybody.
+    const AUTHORIZATION: Option<Authorization> = None;
     /// Its methods: which stream, which are idempotent, and what each changes in the rule. Methods
     /// that are not here count as streaming and as not idempotent.
     const METHODS: &'static [MethodRule] = &[];
@@ -128,6 +130,7 @@ pub const fn rule_of<S: ServiceRouting + ?Sized>() -> Rule {
         outlier: S::OUTLIER,
         split: S::SPLIT,
         admission: S::ADMISSION,
+        authorization: S::AUTHORIZATION,
         methods: Cow::Borrowed(S::METHODS),
         origin: Cow::Borrowed(S::ORIGIN),
     };

@@ -3,6 +3,7 @@
 //! is remembered with its place, so that whoever refuses it, the error names line and column.
 
 mod admission;
+mod authorization;
 
 use std::collections::HashMap;
 use std::fmt::{self, Display, Write as _};
@@ -57,6 +58,12 @@ rules:
       - { requests_per_second: 500, burst: 100, per: [CALLER] }
     concurrency: { max_in_flight: 64, queue: 32, longest_wait: 50ms }
     fault: { abort_percent: 5, abort_status: UNAVAILABLE, header: x-test, header_value: drill }
+    authorization:             # who may call; nobody else may
+      allow:                   # one entry that fits is enough, and all its fields must fit
+        - { identity: \"spiffe://mesh.example/ns/shop/sa/cart\" }
+        - { namespace: billing, trust_domain: mesh.example }
+        - { prefix: \"spiffe://mesh.example/ns/shop/sa/worker-\", connection: INTERNAL, lane: telemetry }
+      dry_run: true            # nobody is refused: counted, and noted in the log
     methods:
       - name: Get
         idempotent: true
@@ -64,6 +71,7 @@ rules:
         hash_on: order_id
         retry: { attempts: 2, pause: 10ms, max_pause: 200ms }
         hedge: { after: 50ms, max_attempts: 2 }     # or off: true
+        authorization: { allow: [{ anyone: true }] }  # instead of the service's
       - name: Watch
         client_streaming: false
         server_streaming: true
@@ -184,6 +192,7 @@ struct Rule {
     limits: Vec<admission::Limit>,
     concurrency: Option<admission::Concurrency>,
     fault: Option<admission::Fault>,
+    authorization: Option<authorization::Authorization>,
     #[serde(default)]
     methods: Vec<Method>,
 }
@@ -259,6 +268,7 @@ struct Method {
     #[serde(default)]
     limits: Vec<admission::Limit>,
     fault: Option<admission::Fault>,
+    authorization: Option<authorization::Authorization>,
     client_streaming: Flag,
     server_streaming: Flag,
 }
@@ -491,6 +501,7 @@ impl Reader {
             limits: self.limits(path, rule.limits),
             concurrency: rule.concurrency.map(|it| self.concurrency(path, it)),
             fault: rule.fault.map(|fault| self.fault(path, fault)),
+            authorization: rule.authorization.map(|it| self.authorization(path, it)),
         };
         if tuning_only {
             // It stands for nothing: a rule that only tunes leaves it as it is.
@@ -522,6 +533,7 @@ impl Reader {
                 hedge: method.hedge.map(|hedge| self.hedge(path, hedge)),
                 limits: self.limits(path, method.limits),
                 fault: method.fault.map(|fault| self.fault(path, fault)),
+                authorization: method.authorization.map(|it| self.authorization(path, it)),
             },
         }
     }

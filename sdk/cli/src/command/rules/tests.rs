@@ -119,5 +119,5 @@ fn programs_see_every_field() {
     assert_eq!(whole["limits"][0]["burst"], 20);
     assert_eq!(whole["methods"][0]["idempotent"], true);
     assert_eq!(whole["origin"], "rules.yaml:3");
-    assert_eq!(whole.as_object().unwrap().len(), 25);
+    assert_eq!(whole.as_object().unwrap().len(), 26);
 }

@@ -101,12 +101,21 @@ fn the_example_is_right_and_says_everything() {
     assert_eq!(admission.concurrency.unwrap().queue, 32);
     let fault = admission.fault.as_ref().unwrap();
     assert_eq!(fault.header_value.as_deref(), Some("drill"));
+    let authorization = rule.authorization.as_ref().unwrap();
+    assert_eq!(
+        authorization.to_string(),
+        "dry run, allow identity spiffe://mesh.example/ns/shop/sa/cart; or namespace billing, trust \
+         domain mesh.example; or prefix spiffe://mesh.example/ns/shop/sa/worker-, class Internal, \
+         lane telemetry"
+    );
+    let own = get.authorization.as_ref().unwrap();
+    assert_eq!(own.to_string(), "allow anyone");
     let billing = &rules[1];
     assert!(billing.tuning_only);
     let budget = billing.rule.retry_budget();
     assert_eq!((budget.percent, budget.per_second), (10, 5));
     assert_eq!(billing.rule.timeout, Some(Duration::from_secs(5)));
-    assert_eq!(billing.rule.origin, "rules.yaml:53");
+    assert_eq!(billing.rule.origin, "rules.yaml:60");
 }
 
 #[test]
@@ -275,12 +284,12 @@ fn what_others_say_of_a_field_gets_its_place() {
     let written = read(FILE, EXAMPLE).unwrap();
     for (field, place) in [
         ("rules[0].lane", "21:11"),
-        ("rules[0].methods[1].server_streaming", "52:27"),
-        ("rules[0].methods[1].timeout", "50:15"),
-        ("rules[1].lane", "53:14"),
-        ("rules[1].service", "53:14"),
-        ("rules[1].split.parts[1].percent", "60:33"),
-        ("rules[1].split.strict", "61:15"),
+        ("rules[0].methods[1].server_streaming", "59:27"),
+        ("rules[0].methods[1].timeout", "57:15"),
+        ("rules[1].lane", "60:14"),
+        ("rules[1].service", "60:14"),
+        ("rules[1].split.parts[1].percent", "67:33"),
+        ("rules[1].split.strict", "68:15"),
     ] {
         let text = written.at(field, "is wrong").text(FILE);
         assert_eq!(text, format!("rules.yaml:{place}: {field} is wrong"));
