@@ -65,6 +65,8 @@ pub struct IdentityParameters {
     pub trust_domain: TrustDomain,
     /// How long certificates hold.
     pub leaf_life: Duration,
+    /// How long after its end a certificate can still be renewed.
+    pub renewal_grace: Duration,
     /// Where the join file is left.
     pub runtime: RuntimeFolder,
 }
@@ -77,6 +79,7 @@ impl IdentityParameters {
             trust: Trust::Disabled,
             trust_domain: TrustDomain::default(),
             leaf_life: Duration::from_secs(3_600),
+            renewal_grace: Duration::ZERO,
             runtime: RuntimeFolder::of(&Environment::default()),
         }
     }
@@ -95,6 +98,7 @@ impl From<&Config> for Parameters {
                 trust: config.trust,
                 trust_domain: config.trust_domain.clone(),
                 leaf_life: config.leaf_life,
+                renewal_grace: config.renewal_grace,
                 runtime: config.runtime.clone(),
             },
         }
@@ -404,6 +408,7 @@ impl Identity {
             trust,
             trust_domain: domain,
             leaf_life,
+            renewal_grace,
             runtime,
         } = parameters;
         if trust == Trust::Disabled {
@@ -425,7 +430,7 @@ impl Identity {
         let gate = Gate::new(trust, Some(join.hash()));
         let keeper = Keeper::start(Arc::clone(&authority), domain, join).await;
         let keeper = keeper.map_err(StartError::Identity)?;
-        let tls = sidelane_identity::tls::server(keeper.source(), Clients::Anybody);
+        let tls = sidelane_identity::tls::server(keeper.source(), Clients::Late(renewal_grace));
         let tls = tls.map_err(|error| StartError::Identity(error.into()))?;
         Ok(Self {
             authority: Some(authority),

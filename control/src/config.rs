@@ -27,6 +27,10 @@ pub const LEASE_MINIMUM: Duration = Duration::from_secs(1);
 /// The longest lease. Above it, nodes that died stay in everybody's hubs for no use.
 pub const LEASE_MAXIMUM: Duration = Duration::from_secs(60 * 60);
 
+/// The longest time after its end in which a certificate can be renewed: a revocation is known for
+/// no longer than the longest certificate lives.
+pub const RENEWAL_GRACE_MAXIMUM: Duration = LEAF_LIFE_MAXIMUM;
+
 const LISTEN: Flag =
     Flag::single("listen", "ADDRESS", "gRPC: membership and admin").or("127.0.0.1:15010");
 const ADMIN: Flag = Flag::single("admin", "ADDRESS", "Admin pages over HTTP").or("127.0.0.1:15014");
@@ -59,6 +63,12 @@ const LEAF_LIFE: Flag = Flag::single(
     "How long a certificate holds; it is renewed after two thirds",
 )
 .or("1h");
+const RENEWAL_GRACE: Flag = Flag::single(
+    "renewal-grace",
+    "DURATION",
+    "How long after its end a certificate can still be renewed, and nothing else; 0s for never",
+)
+.or("24h");
 const GRACE: Flag = Flag::single(
     "grace",
     "DURATION",
@@ -80,6 +90,7 @@ pub const PROGRAM: Program = Program {
         TRUST,
         TRUST_DOMAIN,
         LEAF_LIFE,
+        RENEWAL_GRACE,
         GRACE,
         settings::CONFIG,
         LOG,
@@ -106,6 +117,8 @@ pub struct Config {
     pub trust_domain: TrustDomain,
     /// `--leaf-life`, from [`LEAF_LIFE_MINIMUM`] to [`LEAF_LIFE_MAXIMUM`].
     pub leaf_life: Duration,
+    /// `--renewal-grace`, at most [`RENEWAL_GRACE_MAXIMUM`].
+    pub renewal_grace: Duration,
     /// Where the join file is left.
     pub runtime: RuntimeFolder,
     /// `--grace`.
@@ -146,6 +159,7 @@ impl Config {
             trust: settings::trust(&settings)?,
             trust_domain: settings.value(&TRUST_DOMAIN, str::parse::<TrustDomain>)?,
             leaf_life: settings.value(&LEAF_LIFE, leaf_life)?,
+            renewal_grace: settings.value(&RENEWAL_GRACE, renewal_grace)?,
             runtime: RuntimeFolder::of(environment),
             grace: settings.value(&GRACE, value::duration)?,
             log: settings::log(&settings)?,
@@ -200,6 +214,14 @@ fn leaf_life(text: &str) -> Result<Duration, String> {
         return Ok(life);
     }
     Err("a certificate holds for 2s to 168h; 1h is usual".to_owned())
+}
+
+fn renewal_grace(text: &str) -> Result<Duration, String> {
+    let grace = value::duration(text).map_err(|error| error.to_string())?;
+    if grace <= RENEWAL_GRACE_MAXIMUM {
+        return Ok(grace);
+    }
+    Err("at most 168h, since revocations are remembered no longer; 24h is usual".to_owned())
 }
 
 fn lease(text: &str) -> Result<Duration, String> {

@@ -1,6 +1,7 @@
 //! Who is at the other end of a connection to the gRPC port, as far as the connection proves it.
 
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use sidelane_identity::verify::Leaf;
 use sidelane_proto::model::{Identity, NodeId};
@@ -29,6 +30,8 @@ pub struct Shown {
     pub node: Option<NodeId>,
     /// Its number, if it has the form of ours.
     pub serial: Option<Serial>,
+    /// Its end. Connections live longer than certificates, and one that has just ended may renew.
+    pub until: SystemTime,
 }
 
 impl Peer {
@@ -61,6 +64,13 @@ impl Shown {
             identity,
             node,
             serial,
+            until: leaf.not_after,
         })
+    }
+
+    /// Does it hold still?
+    #[must_use]
+    pub fn holds(&self, now: SystemTime) -> bool {
+        now <= self.until
     }
 }

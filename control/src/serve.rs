@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -266,7 +266,12 @@ async fn connection(
     let called = Arc::new(Notify::new());
     let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
         called.notify_one();
-        let admitted = gate.admit(&peer, request.uri().path(), request.headers());
+        let admitted = gate.admit(
+            &peer,
+            request.uri().path(),
+            request.headers(),
+            SystemTime::now(),
+        );
         request.extensions_mut().insert(peer.clone());
         let answer = admitted.map(|()| routes.clone().call(request));
         async move {

@@ -2,6 +2,7 @@
 //! why would a call go there, and the drain.
 
 mod balance;
+mod certificate;
 mod failure;
 mod rules;
 
@@ -13,7 +14,7 @@ use sidelane_process::admin::{AdminRequest, AdminResponse, Pages};
 use sidelane_proto::model::Lane;
 use tokio::sync::Notify;
 
-use crate::discover::{Source, State, Status};
+use crate::discover::{Holder, Source, State, Status};
 use crate::drain::{Draining, Phase};
 use crate::explain::{self, Question};
 use crate::health::LocalHealth;
@@ -30,6 +31,8 @@ pub struct Admin {
     pub stack: Arc<Stack>,
     /// The local services.
     pub health: Arc<LocalHealth>,
+    /// What control signs, where it does.
+    pub holder: Option<Arc<Holder>>,
     /// The settings and where they came from.
     pub settings: Value,
     /// The addresses that were bound.
@@ -95,8 +98,9 @@ impl Admin {
 
     fn readyz(&self, request: &AdminRequest) -> AdminResponse {
         let status = self.stack.discovery.status().borrow().clone();
-        let outbound = outbound_ready(&status);
-        let inbound = self.inbound_ready(&status);
+        let believed = certificate::complaint(&self.stack.trust).map_or(Ok(()), Err);
+        let outbound = believed.clone().and_then(|()| outbound_ready(&status));
+        let inbound = believed.and_then(|()| self.inbound_ready(&status));
         let lines = match request.parameter("for") {
             None | Some("all") => vec![("outbound", outbound), ("inbound", inbound)],
             Some("outbound") => vec![("outbound", outbound)],
@@ -188,6 +192,7 @@ impl Admin {
             "bound": self.bound,
             "local": self.health.describe(),
             "control": state_text(&status),
+            "certificate": certificate::describe(&stack.trust),
             "version": status.version.as_ref().map(ToString::to_string),
             "rules": rules::held(&status),
             "picture_from": status.source.name(),
@@ -233,6 +238,7 @@ impl Admin {
         let view = stack.mesh.view();
         let mut targets: Vec<&Arc<Target>> = view.targets().collect();
         targets.sort_by(|one, other| one.name.cmp(&other.name));
+        certificate::render(&mut text, &stack.trust, self.holder.as_deref());
         failure::render(&mut text, &targets);
         render_splits(&mut text, &targets);
         let links = stack.pool.links();

@@ -122,10 +122,16 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
     for warning in warnings {
         warn!("{warning}");
     }
-    let listeners = bind(&config, host.calls.take())?;
+    // Before anything else listens: who waits for a certificate can serve nobody, and refuses
+    // connections instead of letting them wait.
+    let admin = listen::tcp(config.admin, "admin")?;
+    let present = present::start(&config, &identity.node, &folder, &admin, &mut host.stops);
+    let Some(present) = Box::pin(present).await? else {
+        return Ok(());
+    };
+    let listeners = bind(&config, admin, host.calls.take())?;
     let bound = bound(&listeners)?;
     info!(node = %identity.node, generation = %identity.generation, listeners = %bound, "starting");
-    let present = present::start(&config)?;
     let edge = Arc::new(Edge::new(
         config.users.limits.clone(),
         present::shown_to_users(&config)?,
@@ -173,6 +179,7 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
         hello,
         advertise,
         judge: Arc::new(move |pushed| check.check(pushed)),
+        holder: present.holder.clone(),
         data: Some(Arc::clone(&folder)),
         timing: Timing::default(),
     };
@@ -206,6 +213,7 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
     let pages = Arc::new(Admin {
         stack: Arc::clone(&stack),
         health: Arc::clone(&health),
+        holder: present.holder,
         settings: settings.describe(),
         bound: bound.clone(),
         draining: drain.subscribe(),
@@ -335,7 +343,11 @@ impl Sink for MeshSink {
     }
 }
 
-fn bind(config: &Config, calls: Option<Acceptor>) -> Result<Listeners, StartError> {
+fn bind(
+    config: &Config,
+    admin: TcpListener,
+    calls: Option<Acceptor>,
+) -> Result<Listeners, StartError> {
     let mut outbound: Vec<_> = calls.map(OutboundListener::Pipe).into_iter().collect();
     for address in &config.outbound {
         match address {
@@ -355,7 +367,7 @@ fn bind(config: &Config, calls: Option<Acceptor>) -> Result<Listeners, StartErro
             .map(|address| listen::tcp(address, "external"))
             .transpose()?,
         own: own_listeners(config)?,
-        admin: listen::tcp(config.admin, "admin")?,
+        admin,
     })
 }
 

@@ -10,8 +10,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sidelane_identity::SpiffeId;
 use sidelane_identity::files::Files;
+use sidelane_identity::token::TokenText;
 use sidelane_process::address::{self, DialAddress, HostPort, ListenAddress};
+use sidelane_process::runtime::RuntimeFolder;
 use sidelane_process::settings::{
     self, Environment, Listener, Settings, SettingsError, Start, Trust, value,
 };
@@ -63,8 +66,11 @@ pub struct Config {
     pub advertise: Option<Advertise>,
     /// `--trust`.
     pub trust: Trust,
-    /// `--identity-chain`, `--identity-key`, `--identity-roots`; `None` in trust mode `disabled`.
+    /// `--identity-chain`, `--identity-key`, `--identity-roots`; `None` in trust mode `disabled`, and
+    /// where control signs.
     pub identity: Option<Files>,
+    /// How control is asked for certificates; `None` in trust mode `disabled`, and with files.
+    pub joins: Option<Joins>,
     /// `--data`. By default `$XDG_STATE_HOME/sidelane/NODE`, else
     /// `~/.local/state/sidelane/NODE`, else `sidelane/NODE` below `$TMPDIR` or `/tmp`. A sidecar
     /// without `--node` is known by its first outbound address there.
@@ -86,6 +92,21 @@ pub struct Config {
     pub grace: Duration,
     /// `--log`, as [`sidelane_process::logs::init`] takes it.
     pub log: String,
+}
+
+/// By what right control is asked for certificates, and for whose.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Joins {
+    /// `--token-file`.
+    pub token_file: Option<PathBuf>,
+    /// `SIDELANE_TOKEN`: a variable and no flag, since other users see what a command line says.
+    pub token: Option<TokenText>,
+    /// Where join files are.
+    pub runtime: RuntimeFolder,
+    /// `--identity`.
+    pub identity: Option<SpiffeId>,
+    /// `--keep-identity`.
+    pub keep: bool,
 }
 
 /// Local services that listen at one address.
@@ -197,6 +218,7 @@ impl Config {
             advertise: settings.optional(&ADVERTISE, read::advertise)?,
             trust,
             identity: read::identity(&settings, trust)?,
+            joins: read::joins(&settings, trust, environment)?,
             data: settings.value(&DATA, str::parse::<PathBuf>)?,
             locality: settings
                 .optional(&LOCALITY, read::locality)?

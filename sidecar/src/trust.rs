@@ -85,6 +85,15 @@ impl Trust {
         matches!(self, Self::Certified(own) if own.strict)
     }
 
+    /// Who this sidecar is at the moment.
+    #[must_use]
+    pub fn present(&self) -> Option<Arc<sidelane_identity::Identity>> {
+        match self {
+            Self::Disabled => None,
+            Self::Certified(own) => own.source.borrow().clone(),
+        }
+    }
+
     /// Would a link to who is named so be TLS, or else be refused? One in the clear is not secure.
     #[must_use]
     pub fn secures(&self, identity: Option<&Identity>) -> bool {

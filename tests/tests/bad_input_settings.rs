@@ -126,14 +126,8 @@ async fn the_flag_beats_the_variable_and_the_variable_beats_the_file() {
 }
 
 #[tokio::test]
-async fn what_is_not_built_yet_is_refused_and_never_ignored() {
+async fn what_is_not_built_yet_or_not_to_be_read_is_refused_and_never_ignored() {
     let cases = [
-        (
-            "--trust",
-            "strict",
-            "this node has no certificate to show; name its files with --identity-chain, \
-             --identity-key and --identity-roots",
-        ),
         (
             "--control",
             "auto",
@@ -141,13 +135,9 @@ async fn what_is_not_built_yet_is_refused_and_never_ignored() {
         ),
         (
             "--identity",
-            "spiffe://mesh/ns/a/sa/b",
-            "not built yet: a node is who its certificate says; remove this setting",
-        ),
-        (
-            "--token-file",
-            "orders.token",
-            "not built yet: certificates come from files; remove this setting",
+            "orders",
+            "\"orders\" is no SPIFFE id: it must begin with spiffe://, as \
+             spiffe://mesh.example/ns/shop/sa/orders does",
         ),
         (
             "--otlp",

@@ -21,6 +21,7 @@ fn sidecar(data: &Path, taken: &[(&str, &str)]) -> Run {
     let any = "127.0.0.1:0";
     let data = data.display().to_string();
     let mut flags = vec![("--node", "second"), ("--data", &data)];
+    flags.push(("--trust", "disabled"));
     for flag in ["--outbound", "--internal", "--admin"] {
         flags.push((flag, any));
     }
@@ -30,7 +31,12 @@ fn sidecar(data: &Path, taken: &[(&str, &str)]) -> Run {
 fn control(data: &Path, taken: &[(&str, &str)]) -> Run {
     let any = "127.0.0.1:0";
     let data = data.display().to_string();
-    let flags = [("--listen", any), ("--admin", any), ("--data", &*data)];
+    let flags = [
+        ("--listen", any),
+        ("--admin", any),
+        ("--data", &*data),
+        ("--trust", "disabled"),
+    ];
     started("control", &flags, taken)
 }
 

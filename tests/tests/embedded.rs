@@ -118,6 +118,7 @@ fn ping(payload: &'static str) -> PingRequest {
 fn linked(name: &str, control: &dyn ToString, data: &std::path::Path) -> Embedded {
     Mesh::embedded(ROUTES)
         .setting("node", name)
+        .setting("trust", "disabled")
         .setting("control", control.to_string())
         .setting("internal", "127.0.0.1:0")
         .setting("admin", "127.0.0.1:0")
@@ -550,6 +551,7 @@ async fn wrong_settings_get_the_flags_errors_and_nothing_runs() {
     let plain = || {
         Mesh::embedded(ROUTES)
             .setting("node", "wrong")
+            .setting("trust", "disabled")
             .setting("control", nobody)
     };
     let plain = || plain().setting("data", folder.path().join("x").to_str().unwrap());

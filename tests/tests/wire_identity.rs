@@ -41,6 +41,7 @@ async fn a_node_without_a_name_makes_one_and_keeps_it_and_its_generation_grows()
     let any = "127.0.0.1:0";
     let mut arguments = vec!["sidecar".to_owned()];
     for (flag, value) in [
+        ("--trust", "disabled"),
         ("--outbound", any),
         ("--internal", any),
         ("--admin", &*admin.to_string()),

@@ -3,6 +3,8 @@
 //! certificate or the join file; and what changes the mesh wants the join file, which only control's
 //! own user on control's machine can read. Pure: a decision over what the connection proves.
 
+use std::time::SystemTime;
+
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use sidelane_process::settings::Trust;
@@ -46,24 +48,36 @@ impl Gate {
         peer.secure && peer.here && self.join == Some(hash)
     }
 
-    /// May this call go on?
+    /// May this call go on? A certificate that has ended is none here: by it only another one can be
+    /// had, which `sign` decides.
     ///
     /// # Errors
     /// Not without what the status names.
-    pub fn admit(&self, peer: &Peer, path: &str, headers: &HeaderMap) -> Result<(), Status> {
+    pub fn admit(
+        &self,
+        peer: &Peer,
+        path: &str,
+        headers: &HeaderMap,
+        now: SystemTime,
+    ) -> Result<(), Status> {
         if self.trust == Trust::Disabled {
             return Ok(());
         }
         let permissive = self.trust == Trust::Permissive;
+        let holds = peer.shown.as_ref().map(|shown| shown.holds(now));
         match needs(path) {
             Needs::Nothing => Ok(()),
             Needs::Certificate | Needs::Reader if permissive && !peer.secure => Ok(()),
-            Needs::Certificate if peer.shown.is_some() => Ok(()),
+            Needs::Certificate if holds == Some(true) => Ok(()),
+            Needs::Certificate if holds == Some(false) => Err(Status::unauthenticated(
+                "the certificate of this connection has ended; a sidecar renews it by itself \
+                 (within --renewal-grace), or joins anew with --token-file",
+            )),
             Needs::Certificate => Err(Status::unauthenticated(
                 "control's trust is strict, and this connection shows no certificate; a sidecar \
                  gets one with --token-file (`sidelane token --node NAME` makes a token)",
             )),
-            Needs::Reader if peer.shown.is_some() || self.shows_join(peer, headers) => Ok(()),
+            Needs::Reader if holds == Some(true) || self.shows_join(peer, headers) => Ok(()),
             Needs::Owner if self.shows_join(peer, headers) => Ok(()),
             Needs::Reader | Needs::Owner => Err(Status::permission_denied(
                 "this needs the join file, which control leaves for its own user on its own \

@@ -1,3 +1,5 @@
+use std::time::{Duration, SystemTime};
+
 use http::{HeaderMap, HeaderValue};
 use sha2::{Digest, Sha256};
 use sidelane_process::settings::Trust;
@@ -21,9 +23,15 @@ fn peer(address: &str, secure: bool, certificate: bool) -> Peer {
             identity,
             node: None,
             serial: None,
+            until: SystemTime::UNIX_EPOCH + Duration::from_secs(100),
         }),
         ..Peer::plain(address.parse().unwrap(), Some(local))
     }
+}
+
+/// Before the end of the certificates here.
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(99)
 }
 
 fn headers(secret: &[u8]) -> HeaderMap {
@@ -45,7 +53,7 @@ fn each_method_wants_what_it_wants() {
         peer("127.0.0.1:9", true, true),
     );
     let strict = gate(Trust::Strict);
-    let admits = |peer: &Peer, path| strict.admit(peer, path, &none).is_ok();
+    let admits = |peer: &Peer, path| strict.admit(peer, path, &none, now()).is_ok();
     assert_eq!(
         [SIGN, SYNC, LIST, APPLY].map(|path| admits(&stranger, path)),
         [true, false, false, false]
@@ -58,10 +66,31 @@ fn each_method_wants_what_it_wants() {
     let plain = peer("192.0.2.7:9", false, false);
     let permissive = gate(Trust::Permissive);
     assert_eq!(
-        [SIGN, SYNC, LIST, APPLY].map(|path| permissive.admit(&plain, path, &none).is_ok()),
+        [SIGN, SYNC, LIST, APPLY].map(|path| permissive.admit(&plain, path, &none, now()).is_ok()),
         [true, true, true, false]
     );
-    assert!(gate(Trust::Disabled).admit(&plain, APPLY, &none).is_ok());
+    assert!(
+        gate(Trust::Disabled)
+            .admit(&plain, APPLY, &none, now())
+            .is_ok()
+    );
+}
+
+#[test]
+fn a_certificate_that_has_ended_is_good_for_renewing_it_and_nothing_else() {
+    let member = peer("192.0.2.7:9", true, true);
+    let none = HeaderMap::new();
+    for trust in [Trust::Strict, Trust::Permissive] {
+        let gate = gate(trust);
+        let admits = |path, now| gate.admit(&member, path, &none, now).is_ok();
+        let end = now() + Duration::from_secs(1);
+        assert_eq!([SIGN, SYNC, LIST].map(|path| admits(path, end)), [true; 3]);
+        let later = end + Duration::from_secs(1);
+        assert_eq!(
+            [SIGN, SYNC, LIST, APPLY].map(|path| admits(path, later)),
+            [true, false, false, false]
+        );
+    }
 }
 
 #[test]
@@ -75,11 +104,11 @@ fn the_join_file_counts_over_tls_and_on_this_machine_alone() {
         "192.0.2.1:9",
     ] {
         strict
-            .admit(&peer(here, true, false), APPLY, &right)
+            .admit(&peer(here, true, false), APPLY, &right, now())
             .unwrap();
     }
     let refused =
-        |peer: &Peer, headers: &HeaderMap| strict.admit(peer, APPLY, headers).unwrap_err();
+        |peer: &Peer, headers: &HeaderMap| strict.admit(peer, APPLY, headers, now()).unwrap_err();
     refused(&peer("192.0.2.7:9", true, false), &right);
     refused(&peer("127.0.0.1:9", false, false), &right);
     refused(&peer("127.0.0.1:9", true, false), &headers(&[8; 32]));

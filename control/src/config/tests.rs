@@ -31,9 +31,10 @@ fn nothing_given_is_a_good_configuration() {
             data: "./state".into(),
             fixed: None,
             lease: Duration::from_secs(10),
-            trust: Trust::Disabled,
+            trust: Trust::Strict,
             trust_domain: TrustDomain::default(),
             leaf_life: Duration::from_secs(3_600),
+            renewal_grace: Duration::from_secs(86_400),
             runtime: RuntimeFolder::of(&Environment::default()),
             grace: Duration::from_secs(10),
             log: "info".to_owned(),
@@ -50,9 +51,10 @@ fn every_flag_has_three_spellings() {
         ("data", "/var/lib/control"),
         ("fixed", "/etc/sidelane/fixed.yaml"),
         ("lease", "2s"),
-        ("trust", "strict"),
+        ("trust", "permissive"),
         ("trust-domain", "mesh.example"),
         ("leaf-life", "4s"),
+        ("renewal-grace", "5s"),
         ("grace", "1m"),
         ("log", "debug"),
     ];
@@ -62,9 +64,10 @@ fn every_flag_has_three_spellings() {
         data: "/var/lib/control".into(),
         fixed: Some("/etc/sidelane/fixed.yaml".into()),
         lease: Duration::from_secs(2),
-        trust: Trust::Strict,
+        trust: Trust::Permissive,
         trust_domain: TrustDomain::new("mesh.example").unwrap(),
         leaf_life: Duration::from_secs(4),
+        renewal_grace: Duration::from_secs(5),
         runtime: RuntimeFolder::of(&Environment::default()),
         grace: Duration::from_secs(60),
         log: "debug".to_owned(),
@@ -110,7 +113,7 @@ fn every_flag_has_three_spellings() {
 
 #[test]
 fn wrong_values_are_refused_with_what_fits() {
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 11] = [
         (
             &["--listen", "15010"],
             "--listen \"15010\" (command line): has no host; write 127.0.0.1:15010, or 0.0.0.0:15010 for every interface",
@@ -138,6 +141,10 @@ fn wrong_values_are_refused_with_what_fits() {
         (
             &["--leaf-life", "169h"],
             "--leaf-life \"169h\" (command line): a certificate holds for 2s to 168h; 1h is usual",
+        ),
+        (
+            &["--renewal-grace", "169h"],
+            "--renewal-grace \"169h\" (command line): at most 168h, since revocations are remembered no longer; 24h is usual",
         ),
         (
             &["--trust", "disable"],
@@ -168,7 +175,14 @@ fn wrong_values_are_refused_with_what_fits() {
 fn listeners_beyond_loopback_are_told() {
     assert_eq!(
         loaded(
-            &["--listen", "0.0.0.0:15010", "--admin", "0.0.0.0:15014"],
+            &[
+                "--trust",
+                "disabled",
+                "--listen",
+                "0.0.0.0:15010",
+                "--admin",
+                "0.0.0.0:15014"
+            ],
             &[],
             ""
         )

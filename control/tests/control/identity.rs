@@ -61,6 +61,7 @@ impl Mesh {
                 trust,
                 trust_domain: TrustDomain::new("mesh.example").unwrap(),
                 leaf_life: Duration::from_secs(600),
+                renewal_grace: Duration::ZERO,
                 runtime: runtime(&folder),
             },
         };

@@ -29,6 +29,8 @@ fn command(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidelane-control"));
     command
         .args([
+            "--trust",
+            "disabled",
             "--listen",
             "127.0.0.1:0",
             "--admin",
@@ -136,7 +138,15 @@ fn a_port_that_is_taken_is_named_with_its_flag() {
     let address = taken.local_addr().unwrap().to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidelane-control"));
     command
-        .args(["--listen", &address, "--admin", "127.0.0.1:0", "--data"])
+        .args([
+            "--trust",
+            "disabled",
+            "--listen",
+            &address,
+            "--admin",
+            "127.0.0.1:0",
+            "--data",
+        ])
         .arg(folder.path())
         .env_clear();
     let (code, text) = refused(&mut command);

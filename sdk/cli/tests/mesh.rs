@@ -37,6 +37,8 @@ fn sidelane(arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
+    // Where control leaves its join file, and everybody else looks for it.
+    command.env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR"));
     command.args(arguments);
     command
 }
@@ -94,7 +96,7 @@ fn the_commands_tell_what_a_mesh_knows() {
         "--data",
         &data("thing-1"),
     ]);
-    // Without control the sidecar starts, and says what it waits for.
+    // Without control there is no certificate, and the sidecar says what it waits for.
     let sidecar = format!("http://{admin}");
     let waited = run(&["wait", "--timeout", "2s", "--sidecar", &sidecar]);
     assert_eq!(waited.status.code(), Some(1));

@@ -157,6 +157,8 @@ impl Mesh {
         let data = self.folder.path().join(node);
         let running = Running::start(&[
             "sidecar",
+            "--trust",
+            "disabled",
             "--node",
             node,
             "--control",
@@ -183,7 +185,7 @@ fn control_at(folder: &Path, listen: &str) -> Running {
     let data = data.to_str().unwrap();
     let admin = free().to_string();
     Running::start(&[
-        "control", "--listen", listen, "--admin", &admin, "--data", data,
+        "control", "--trust", "disabled", "--listen", listen, "--admin", &admin, "--data", data,
     ])
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::SigningKey;
-use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::pem::{Error, PemObject};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::pem::PemError;
+use crate::pem::{self, PemError};
 
 /// Why there is no private key. Says nothing of what stands in the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,10 +42,20 @@ impl PrivateKey {
     pub fn from_pem(text: &[u8]) -> Result<Self, KeyError> {
         let wanted = "PRIVATE KEY";
         let key = PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
-            pem::Error::NoItemsFound => PemError::Missing { wanted },
+            Error::NoItemsFound => PemError::Missing { wanted },
             _ => PemError::Broken,
         })?;
         Ok(Self(key))
+    }
+
+    /// As [`PrivateKey::from_pem`] reads it.
+    pub(crate) fn to_pem(&self) -> Zeroizing<String> {
+        let label = match &self.0 {
+            PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
+            PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
+            _ => "PRIVATE KEY",
+        };
+        pem::encode(label, self.0.secret_der())
     }
 
     /// The key as TLS takes it.

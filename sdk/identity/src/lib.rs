@@ -9,11 +9,13 @@
 mod bundle;
 pub mod files;
 mod id;
+pub mod kept;
 mod key;
 mod pem;
 pub mod pinned;
 mod present;
 mod refusal;
+mod request;
 mod revoked;
 mod svid;
 pub mod tls;
@@ -28,6 +30,7 @@ pub use key::{KeyError, PrivateKey};
 pub use pem::PemError;
 pub use present::{Identity, IdentityError, Source};
 pub use refusal::Refusal;
+pub use request::{Request, RequestError};
 pub use revoked::{REVOKED_LIMIT, Revoked, RevokedError, Serial};
 pub use svid::{CERTIFICATE_LIMIT, CHAIN_LIMIT, Svid, SvidError};
 

@@ -47,7 +47,8 @@ pub enum SvidError {
     KeyMismatch,
 }
 
-/// A workload's certificate and key. Has no `Debug`, so that no log can hold it.
+/// A workload's certificate and key, which clones share. Has no `Debug`, so that no log can hold it.
+#[derive(Clone)]
 pub struct Svid {
     id: SpiffeId,
     serial: Serial,

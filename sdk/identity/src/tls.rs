@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption};
@@ -36,6 +36,9 @@ pub enum Clients {
     Certified,
     /// A client may show none; if it shows one, it must be sound. For the way to a first one.
     Anybody,
+    /// As `Anybody`, and one that was shown may have ended so long ago. Whoever accepts looks at its
+    /// end, and lets such a client renew it and do nothing else.
+    Late(Duration),
 }
 
 /// What signs and verifies. It is named here instead of being installed for the whole process, so
@@ -57,6 +60,10 @@ pub fn server(source: Source, clients: Clients) -> Result<Arc<ServerConfig>, Err
         present: present.clone(),
         expected: Expected::Any,
         mandatory: clients == Clients::Certified,
+        late: match clients {
+            Clients::Late(late) => late,
+            Clients::Certified | Clients::Anybody => Duration::ZERO,
+        },
     };
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&TLS13])?
@@ -93,6 +100,7 @@ fn dialler(source: Source, expected: Expected) -> Result<ClientConfig, Error> {
         present: present.clone(),
         expected,
         mandatory: true,
+        late: Duration::ZERO,
     };
     let config = ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&TLS13])?
@@ -190,6 +198,8 @@ struct Verifier {
     present: Present,
     expected: Expected,
     mandatory: bool,
+    /// A certificate that ended so long ago is taken.
+    late: Duration,
 }
 
 impl Verifier {
@@ -200,12 +210,12 @@ impl Verifier {
         now: UnixTime,
     ) -> Result<(), Error> {
         let identity = self.present.identity()?;
-        let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs());
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
         let chain: Vec<CertificateDer<'_>> = std::iter::once(leaf)
             .chain(between)
             .map(|each| CertificateDer::from(each.as_ref()))
             .collect();
-        verify::chain(&chain, &identity, &self.expected, now)?;
+        verify::late(&chain, &identity, &self.expected, now, self.late)?;
         Ok(())
     }
 }

@@ -40,6 +40,32 @@ pub struct Authority {
     pub trust_domain: TrustDomain,
 }
 
+/// A token as it was given, not read yet. Nothing prints it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenText(Zeroizing<String>);
+
+impl TokenText {
+    /// Takes it over.
+    #[must_use]
+    pub fn new(text: Zeroizing<String>) -> Self {
+        Self(text)
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// As [`JoinToken::parse`].
+    pub fn parse(&self) -> Result<JoinToken, TokenError> {
+        JoinToken::parse(&self.0)
+    }
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("TokenText")
+    }
+}
+
 /// The right of one node to its first certificate. Has no `Debug`.
 pub struct JoinToken {
     /// Whom to ask.

@@ -128,6 +128,23 @@ pub fn chain(
     under(chain, identity.bundle(), identity.revoked(), expected, now)
 }
 
+/// As [`chain`]; who ended at most `late` ago is believed, too. For renewals alone: whoever takes
+/// such a certificate looks at its end before anything else is allowed.
+///
+/// # Errors
+/// Why not.
+pub fn late(
+    shown: &[CertificateDer<'_>],
+    identity: &Identity,
+    expected: &Expected,
+    now: SystemTime,
+    late: Duration,
+) -> Result<Leaf, Refusal> {
+    let end = leaf(shown)?.not_after;
+    let within = now > end && now.duration_since(end).is_ok_and(|ago| ago <= late);
+    chain(shown, identity, expected, if within { end } else { now })
+}
+
 /// As [`chain`], for somebody who has roots and no certificate of their own.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -50,6 +50,26 @@ pub enum RuntimeError {
 #[must_use]
 pub fn join_name(control: SocketAddr) -> String {
     format!("control-{control}.join")
+}
+
+/// The names that the join file of control at this address may have. Control is dialled at one
+/// address of its machine, and may listen at all of them; on another machine it leaves nothing here.
+#[must_use]
+pub fn join_names(control: SocketAddr) -> Vec<String> {
+    if !is_here(control.ip()) {
+        return Vec::new();
+    }
+    let any = [
+        IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    ];
+    let any = any.map(|ip| SocketAddr::new(ip, control.port()));
+    [control].into_iter().chain(any).map(join_name).collect()
+}
+
+/// Is this an address of this machine? Only those can be bound.
+fn is_here(ip: IpAddr) -> bool {
+    ip.is_loopback() || std::net::UdpSocket::bind((ip, 0)).is_ok()
 }
 
 impl RuntimeFolder {
@@ -206,6 +226,15 @@ mod tests {
         std::os::unix::fs::symlink(&other, folder.path("c.new")).unwrap();
         folder.write("c", b"two").unwrap();
         assert_eq!(std::fs::read(&other).unwrap(), b"bait");
+    }
+
+    #[test]
+    fn a_control_that_listens_everywhere_is_found_at_each_address_of_its_machine() {
+        let names = |address: &str| join_names(address.parse().unwrap());
+        let (any, six) = ("control-0.0.0.0:9.join", "control-[::]:9.join");
+        assert_eq!(names("127.0.0.1:9"), ["control-127.0.0.1:9.join", any, six]);
+        // Kept for documentation (RFC 5737): no machine's.
+        assert!(names("192.0.2.1:9").is_empty());
     }
 
     #[test]

@@ -98,8 +98,15 @@ pub(super) const ADVERTISE: Flag = Flag::single(
     "HOST[:PORT]",
     "What peers dial; if absent the bound address, or the local one of the way to control",
 );
-pub(super) const IDENTITY: Flag =
-    Flag::single("identity", "SPIFFE-ID", "Who this node is; not built yet");
+pub(super) const IDENTITY: Flag = Flag::single(
+    "identity",
+    "SPIFFE-ID",
+    "Who control is asked to certify; if absent, who the token is for, or the node's own account",
+);
+pub(super) const KEEP_IDENTITY: Flag = Flag::switch(
+    "keep-identity",
+    "Keep key and certificate in --data, so that a restart needs no other token",
+);
 pub(super) const IDENTITY_CHAIN: Flag = Flag::single(
     "identity-chain",
     "FILE",
@@ -118,7 +125,7 @@ pub(super) const IDENTITY_ROOTS: Flag = Flag::single(
 pub(super) const TOKEN_FILE: Flag = Flag::single(
     "token-file",
     "FILE",
-    "The token to join with; not built yet",
+    "A token of `sidelane token`, mode 600; if absent SIDELANE_TOKEN, or control's join file",
 );
 pub(super) const DATA: Flag = Flag::single(
     "data",
@@ -210,6 +217,7 @@ pub const PROGRAM: Program = Program {
         ADVERTISE,
         TRUST,
         IDENTITY,
+        KEEP_IDENTITY,
         IDENTITY_CHAIN,
         IDENTITY_KEY,
         IDENTITY_ROOTS,

@@ -52,8 +52,15 @@ fn nothing_given_is_a_good_configuration() {
             listen: Vec::new(),
             admin: "127.0.0.1:15000".parse().unwrap(),
             advertise: None,
-            trust: Trust::Disabled,
+            trust: Trust::Strict,
             identity: None,
+            joins: Some(Joins {
+                token_file: None,
+                token: None,
+                runtime: RuntimeFolder::of(&Environment::default()),
+                identity: None,
+                keep: false,
+            }),
             data: "/home/me/.local/state/sidelane/sidecar-127.0.0.1-15001".into(),
             locality: Locality::default(),
             weight: 100,
@@ -169,6 +176,7 @@ fn every_flag_has_three_spellings() {
             key: "/run/id/key.pem".into(),
             roots: "/run/id/roots.pem".into(),
         }),
+        joins: None,
         data: "/var/lib/sidelane".into(),
         locality: Locality {
             region: "eu-central".into(),
@@ -249,6 +257,7 @@ fn the_table_is_the_contract() {
             "advertise",
             "trust",
             "identity",
+            "keep-identity",
             "identity-chain",
             "identity-key",
             "identity-roots",
@@ -281,28 +290,37 @@ fn what_cannot_take_effect_is_refused_with_the_reason() {
             "--control \"auto\" (command line): not built yet: name the addresses of control, HOST:PORT,…",
         ),
         (
-            &["--trust", "strict"],
-            "--trust \"strict\" (command line): this node has no certificate to show; name its files with --identity-chain, --identity-key and --identity-roots",
-        ),
-        (
-            &["--trust", "permissive"],
-            "--trust \"permissive\" (command line): this node has no certificate to show; name its files with --identity-chain, --identity-key and --identity-roots",
+            &["--trust", "disabled", "--keep-identity"],
+            "--keep-identity \"true\" (command line): no certificate is asked for in trust mode disabled; remove this setting, or say --trust strict",
         ),
         (
             &["--trust", "strict", "--identity-key", "key.pem"],
             "--identity-key \"key.pem\" (command line): --identity-chain, --identity-key and --identity-roots come together; name all three",
         ),
         (
-            &["--identity-roots", "roots.pem"],
+            &["--trust", "disabled", "--identity-roots", "roots.pem"],
             "--identity-roots \"roots.pem\" (command line): no certificate is shown in trust mode disabled; say --trust strict or permissive, or remove this setting",
         ),
         (
-            &["--identity", "spiffe://a/ns/b/sa/c"],
-            "--identity \"spiffe://a/ns/b/sa/c\" (command line): not built yet: a node is who its certificate says; remove this setting",
+            &["--trust", "disabled", "--identity", "spiffe://a/ns/b/sa/c"],
+            "--identity \"spiffe://a/ns/b/sa/c\" (command line): no certificate is asked for in trust mode disabled; remove this setting, or say --trust strict",
         ),
         (
-            &["--token-file", "orders-1.token"],
-            "--token-file \"orders-1.token\" (command line): not built yet: certificates come from files; remove this setting",
+            &["--trust", "disabled", "--token-file", "orders-1.token"],
+            "--token-file \"orders-1.token\" (command line): no certificate is asked for in trust mode disabled; remove this setting, or say --trust strict",
+        ),
+        (
+            &[
+                "--identity-chain",
+                "a",
+                "--identity-key",
+                "b",
+                "--identity-roots",
+                "c",
+                "--token-file",
+                "orders-1.token",
+            ],
+            "--token-file \"orders-1.token\" (command line): the certificate comes from files, and control is not asked for one; remove one of the two",
         ),
         (
             &["--otlp", "http://127.0.0.1:4317"],
@@ -602,6 +620,8 @@ fn a_nameless_node_on_any_port_must_name_its_folder() {
 #[test]
 fn listeners_beyond_loopback_are_told() {
     let arguments = [
+        "--trust",
+        "disabled",
         "--outbound",
         "0.0.0.0:15001,unix:/run/s.sock",
         "--internal",
@@ -683,4 +703,39 @@ fn help_names_every_flag() {
         version,
         format!("sidelane-sidecar {}", env!("CARGO_PKG_VERSION"))
     );
+}
+
+#[test]
+fn how_control_is_asked_comes_from_flags_and_from_one_variable() {
+    let given = [
+        "--token-file",
+        "/run/orders.token",
+        "--identity",
+        "spiffe://mesh.example/ns/shop/sa/orders",
+        "--keep-identity",
+    ];
+    let variables = [
+        ("SIDELANE_TOKEN", "sidelane-token-1.hidden"),
+        ("XDG_RUNTIME_DIR", "/run/me"),
+    ];
+    let environment = Environment::new([HOME].iter().chain(&variables).copied());
+    let start = Config::load(given, &environment, |_| unreachable!()).unwrap();
+    let Start::Run(loaded) = start else {
+        panic!("printed")
+    };
+    let text = zeroize::Zeroizing::new("sidelane-token-1.hidden".to_owned());
+    let expected = Joins {
+        token_file: Some("/run/orders.token".into()),
+        token: Some(TokenText::new(text)),
+        runtime: RuntimeFolder::at("/run/me/sidelane".into()),
+        identity: Some(SpiffeId::new("spiffe://mesh.example/ns/shop/sa/orders").unwrap()),
+        keep: true,
+    };
+    assert_eq!(loaded.config.joins.as_ref(), Some(&expected));
+    for shown in [
+        format!("{:?}", loaded.config),
+        loaded.settings.describe().to_string(),
+    ] {
+        assert!(!shown.contains("hidden"), "{shown}");
+    }
 }

@@ -5,6 +5,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use sidelane_identity::verify::Expected;
+use sidelane_identity::{Refusal, pinned, tls};
 use sidelane_proto::model::{Addresses, Generation, NodeHello, ServiceName};
 use sidelane_proto::wire::control::v1::{
     self as wire, membership_client::MembershipClient, sync_request::Message as Said,
@@ -107,7 +109,7 @@ impl Client {
         let dialled = tokio::select! {
             biased;
             () = shared.leaving() => return Next::Stop,
-            dialled = connect(address, &self.parameters.timing) => dialled,
+            dialled = self.connect(address) => dialled,
         };
         let opened = match dialled {
             // Once Hello is said, control knows this node, so that goodbye has to be said, too.
@@ -135,6 +137,21 @@ impl Client {
             Break::Lost(error) => Next::Retry(error),
             Break::End(end) => self.ended(address, end).await,
         }
+    }
+
+    async fn connect(&self, address: &str) -> Result<(Channel, IpAddr), ControlError> {
+        let tls = match &self.parameters.holder {
+            None => None,
+            Some(holder) => {
+                let control = Expected::One(pinned::control(holder.domain()));
+                let tls = tls::client(holder.source(), control);
+                Some(tls.map_err(|error| ControlError::NotControl {
+                    address: address.to_owned(),
+                    refusal: Refusal::of_tls(&error),
+                })?)
+            }
+        };
+        connect(address, tls, &self.parameters.timing).await
     }
 
     /// Says Hello, and waits for Welcome.

@@ -1,17 +1,24 @@
 //! Dials the control plane. The TCP connection is made here rather than inside tonic, for its
 //! local address, which is what peers can dial where the sidecar listens on all addresses; and for
-//! an error that names the cause. Certificates will come between the socket and HTTP/2, here.
+//! an error that names the cause; and because TLS lies between the socket and HTTP/2. Whoever is dialled
+//! with TLS is control, or the connection fails: nothing falls back to the clear.
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use sidelane_identity::{Refusal, tls};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
 use super::Timing;
 use crate::dial;
+use crate::trust::Wire;
 
 /// Why there is no stream to control, or no longer.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +31,10 @@ pub(super) enum ControlError {
     Connect { address: String, source: io::Error },
     #[error("control at {address} did not take the connection within {waited:?}")]
     ConnectTimeout { address: String, waited: Duration },
+    #[error("who answers at {address} is not the control that is meant: {refusal}")]
+    NotControl { address: String, refusal: Refusal },
+    #[error("control at {address} did not answer within {waited:?} whether it signs")]
+    Unsigned { address: String, waited: Duration },
     #[error("control at {address} did not answer Hello within {waited:?}")]
     NoWelcome { address: String, waited: Duration },
     #[error("control at {address} failed the stream: {code:?}: {text}")]
@@ -51,17 +62,28 @@ pub(super) enum ControlError {
 impl ControlError {
     /// The call failed with `status`.
     pub(super) fn failed(address: &str, status: &tonic::Status) -> Self {
+        // What TLS says of a certificate that control refused is the innermost reason.
+        let mut text = status.message().to_owned();
+        let mut cause = std::error::Error::source(status);
+        while let Some(error) = cause {
+            if error.source().is_none() {
+                text = format!("{text}: {error}");
+            }
+            cause = error.source();
+        }
         Self::Failed {
             address: address.to_owned(),
             code: status.code(),
-            text: status.message().to_owned(),
+            text,
         }
     }
 }
 
-/// Connects to `host:port`; gives the channel, and the local address of its connection.
+/// Connects to `host:port`, with this TLS or in the clear; gives the channel, and the local address
+/// of its connection.
 pub(super) async fn connect(
     address: &str,
+    tls: Option<Arc<ClientConfig>>,
     timing: &Timing,
 ) -> Result<(Channel, IpAddr), ControlError> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
@@ -83,6 +105,16 @@ pub(super) async fn connect(
         .map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
     let local = stream.local_addr().map_err(failed)?.ip();
+    let stream =
+        match tls {
+            None => Wire::Plain(stream),
+            Some(config) => secured(stream, config, timing).await.map_err(|refusal| {
+                ControlError::NotControl {
+                    address: address.to_owned(),
+                    refusal,
+                }
+            })?,
+        };
     // A channel dials again by itself. Ours must not: a new connection needs a new Hello.
     let mut once = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_| {
@@ -94,4 +126,17 @@ pub(super) async fn connect(
         .await
         .map_err(|error| failed(io::Error::other(error)))?;
     Ok((channel, local))
+}
+
+async fn secured(
+    stream: TcpStream,
+    config: Arc<ClientConfig>,
+    timing: &Timing,
+) -> Result<Wire, Refusal> {
+    let handshake = TlsConnector::from(config).connect(tls::name(), stream);
+    let stream = timeout(timing.connect, handshake).await;
+    let stream = stream.map_err(|_| Refusal::TooSlow)?;
+    let stream = stream.map_err(|error| Refusal::of_io(&error))?;
+    tls::peer(stream.get_ref().1)?;
+    Ok(Wire::Tls(Box::new(stream.into())))
 }

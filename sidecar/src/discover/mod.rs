@@ -5,10 +5,11 @@
 //!
 //! `held` merges, `rules` those of control's, `session` is the protocol of one stream, `blame` says whom a refusal is
 //! about, `stream` runs one stream, `client` sees to it that there is one, `saver` and `disk` keep
-//! the file, `identity` says who this process is; [`Discovery`] is the handle.
+//! the file, `identity` says who this process is, `certificate` proves it; [`Discovery`] is the handle.
 
 mod backoff;
 mod blame;
+pub mod certificate;
 mod client;
 mod connect;
 pub mod disk;
@@ -36,6 +37,7 @@ use sidelane_proto::model::{Addresses, NodeHello};
 use tokio::sync::watch;
 use tracing::Instrument;
 
+pub use certificate::Holder;
 pub use folder::DataFolder;
 pub use handle::{Discovery, DrainOutcome};
 pub use held::{Change, Held};
@@ -65,6 +67,9 @@ pub struct Parameters {
     pub advertise: Advertise,
     /// Asked about each pushed rule, also about those that were kept.
     pub judge: Judge,
+    /// The certificate by which control knows this node, and what control says of trust; `None` goes
+    /// in the clear.
+    pub holder: Option<Arc<Holder>>,
     /// Where the picture and the generation are kept; `None` keeps nothing.
     pub data: Option<Arc<DataFolder>>,
     /// How long things may take.
@@ -78,6 +83,8 @@ pub struct Timing {
     pub connect: Duration,
     /// From Hello to Welcome.
     pub welcome: Duration,
+    /// For control to sign a certificate: it writes to its disk before it does.
+    pub sign: Duration,
     /// Between two HTTP/2 PINGs, also while idle: finds a half-open connection.
     pub keepalive: Duration,
     /// For the answer to a PING.
@@ -102,6 +109,7 @@ impl Default for Timing {
         Self {
             connect: Duration::from_secs(3),
             welcome: Duration::from_secs(3),
+            sign: Duration::from_secs(10),
             keepalive: Duration::from_secs(5),
             keepalive_answer: Duration::from_secs(3),
             backoff_first: Duration::from_millis(100),
@@ -159,6 +167,7 @@ pub fn start(
         shared,
         sink,
         judge: Arc::clone(&parameters.judge),
+        holder: parameters.holder.clone(),
         saves,
     };
     let client = client::Client::new(parameters, outlet);

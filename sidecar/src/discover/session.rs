@@ -72,6 +72,8 @@ pub(super) enum Step {
     },
     /// Everybody who listens knows that this node drains.
     DrainConfirmed { unacknowledged: u32 },
+    /// What is trusted from now on: take it, then acknowledge it.
+    Trusted(wire::Trust),
     /// Control is there. The services named are known to be up to date.
     Alive { answered: Vec<ServiceName> },
 }
@@ -175,9 +177,9 @@ impl Session {
             Some(Heard::Heartbeat(_)) => Ok(Step::Alive {
                 answered: self.take_resumed(held),
             }),
-            // An empty message is one that a newer control knows and we do not; and by certificates
-            // nobody is judged here yet.
-            Some(Heard::Trust(_)) | None => Ok(Step::Alive {
+            Some(Heard::Trust(trust)) => Ok(Step::Trusted(trust)),
+            // An empty message is one that a newer control knows and we do not.
+            None => Ok(Step::Alive {
                 answered: Vec::new(),
             }),
         }

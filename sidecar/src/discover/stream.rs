@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at
 use tonic::Streaming;
 
 use super::Sink;
+use super::certificate::Holder;
 use super::connect::ControlError;
 use super::handle::{Shared, add, count};
 use super::held::Change;
@@ -29,6 +30,8 @@ pub(super) struct Outlet {
     pub(super) sink: Arc<dyn Sink>,
     /// Asked about each pushed rule.
     pub(super) judge: Judge,
+    /// Told what is trusted.
+    pub(super) holder: Option<Arc<Holder>>,
     /// Says that there is something to write to disk.
     pub(super) saves: watch::Sender<()>,
 }
@@ -189,8 +192,26 @@ impl Stream {
                 }
                 Ok(())
             }
+            Step::Trusted(trust) => self.trust(trust, outlet),
             // The session takes one Welcome only, and that one came before.
             Step::Welcomed(_) => Ok(()),
+        }
+    }
+
+    /// Judges by what control says from now on. What is not taken is not acknowledged, so that no
+    /// new root signs before it is known here.
+    fn trust(&self, trust: wire::Trust, outlet: &Outlet) -> Result<(), Break> {
+        let Some(holder) = &outlet.holder else {
+            // Of a sidecar whose certificate comes from files, its files say what is trusted.
+            return Ok(());
+        };
+        let revision = trust.revision;
+        match holder.trust(trust) {
+            Ok(()) => self.say(request(Said::TrustAck(wire::TrustAck { revision }))),
+            Err(error) => {
+                tracing::error!(control = %self.address, revision, %error, "what was trusted stays");
+                Ok(())
+            }
         }
     }
 

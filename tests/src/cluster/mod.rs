@@ -43,6 +43,7 @@ pub struct ClusterBuilder {
     control: Option<Plan>,
     nodes: Vec<Plan>,
     last: Last,
+    enrolled: bool,
 }
 
 #[derive(Debug)]
@@ -52,6 +53,7 @@ struct Plan {
     program: Option<PathBuf>,
     flags: Vec<String>,
     serves: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 /// Which process the next flags are for.
@@ -68,6 +70,7 @@ pub struct Cluster {
     // Before the folder: processes end before their files go.
     nodes: Vec<Node>,
     control: Option<Control>,
+    ground: Ground,
     folder: TempDir,
 }
 
@@ -114,6 +117,24 @@ impl ClusterBuilder {
     pub fn with(mut self, flag: &str, value: &str) -> Self {
         let plan = self.last_plan(flag);
         plan.flags.extend([flag.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// Adds a switch, which takes no value, to what was named last.
+    ///
+    /// # Panics
+    /// If nothing was named.
+    #[must_use]
+    pub fn switched_on(mut self, switch: &str) -> Self {
+        self.last_plan(switch).flags.push(switch.to_owned());
+        self
+    }
+
+    /// Everybody says nothing of trust, and so is strict: control signs, and each node finds the join
+    /// file that control leaves in this mesh's own folder, unless it is given another proof.
+    #[must_use]
+    pub fn enrolled(mut self) -> Self {
+        self.enrolled = true;
         self
     }
 
@@ -187,21 +208,37 @@ impl ClusterBuilder {
     pub async fn launch(self) -> Cluster {
         let folder = tempfile::tempdir().expect("a folder for logs and data");
         let listen = loopback(free_port());
+        let ground = Ground {
+            program: self.program,
+            folder: folder.path().to_owned(),
+            listen,
+            enrolled: self.enrolled,
+        };
         let mut cluster = Cluster {
             nodes: Vec::new(),
             control: None,
+            ground,
             folder,
         };
-        let folder = cluster.folder.path();
         if let Some(plan) = self.control {
-            cluster.control = Some(plan.start_control(&self.program, folder, listen).await);
+            cluster.control = Some(plan.start_control(&cluster.ground).await);
         }
         for plan in self.nodes {
-            let node = plan.start_node(&self.program, folder, listen).await;
+            let node = plan.start_node(&cluster.ground).await;
             cluster.nodes.push(node);
         }
         cluster
     }
+}
+
+/// What all processes of a mesh have in common.
+#[derive(Debug)]
+struct Ground {
+    program: PathBuf,
+    folder: PathBuf,
+    /// Where control is, or would be.
+    listen: SocketAddr,
+    enrolled: bool,
 }
 
 impl Plan {
@@ -211,33 +248,35 @@ impl Plan {
             program: None,
             flags: Vec::new(),
             serves: Vec::new(),
+            variables: Vec::new(),
         }
     }
 
-    async fn start_control(self, program: &Path, folder: &Path, listen: SocketAddr) -> Control {
+    async fn start_control(self, ground: &Ground) -> Control {
         let admin = loopback(free_port());
+        let listen = ground.listen;
         let flags = [
             ("--listen", listen.to_string()),
             ("--admin", admin.to_string()),
-            ("--data", data_folder(folder, &self.name)),
+            ("--data", data_folder(&ground.folder, &self.name)),
         ];
-        let member = self.start(program, folder, "control", &flags, admin).await;
+        let member = self.start(ground, "control", &flags, admin).await;
         Control { member, listen }
     }
 
-    async fn start_node(mut self, program: &Path, folder: &Path, control: SocketAddr) -> Node {
+    async fn start_node(mut self, ground: &Ground) -> Node {
         let [outbound, internal, external, admin] = [(); 4].map(|()| loopback(free_port()));
         let flags = [
             ("--node", self.name.clone()),
-            ("--control", control.to_string()),
+            ("--control", ground.listen.to_string()),
             ("--outbound", outbound.to_string()),
             ("--internal", internal.to_string()),
             ("--external", external.to_string()),
             ("--admin", admin.to_string()),
-            ("--data", data_folder(folder, &self.name)),
+            ("--data", data_folder(&ground.folder, &self.name)),
         ];
         let serves = std::mem::take(&mut self.serves);
-        let member = self.start(program, folder, "sidecar", &flags, admin).await;
+        let member = self.start(ground, "sidecar", &flags, admin).await;
         Node {
             member,
             serves,
@@ -249,8 +288,7 @@ impl Plan {
 
     async fn start(
         self,
-        program: &Path,
-        folder: &Path,
+        ground: &Ground,
         subcommand: &str,
         flags: &[(&str, String)],
         admin: SocketAddr,
@@ -262,12 +300,20 @@ impl Plan {
                 arguments.extend([(*flag).to_owned(), value.clone()]);
             }
         }
-        if !self.flags.iter().any(|own| own == "--trust") {
+        let mut variables = Vec::new();
+        if ground.enrolled {
+            let folder = ground.folder.display().to_string();
+            variables.push(("XDG_RUNTIME_DIR".to_owned(), folder));
+        } else if !self.flags.iter().any(|own| own == "--trust") {
             arguments.extend(["--trust".to_owned(), "disabled".to_owned()]);
         }
         arguments.extend(self.flags);
-        let program = self.program.as_deref().unwrap_or(program);
-        let process = Process::start(&self.name, program, arguments, folder, Output::Logged).await;
+        // The later one counts.
+        variables.extend(self.variables);
+        let program = self.program.as_deref().unwrap_or(&ground.program);
+        let (folder, output) = (&ground.folder, Output::Logged);
+        let process =
+            Process::start_with(&self.name, program, arguments, variables, folder, output).await;
         Member { process, admin }
     }
 }
@@ -281,6 +327,7 @@ impl Cluster {
             control: None,
             nodes: Vec::new(),
             last: Last::Nothing,
+            enrolled: false,
         }
     }
 
@@ -291,6 +338,22 @@ impl Cluster {
     #[must_use]
     pub fn control(&self) -> &Control {
         self.control.as_ref().expect("this mesh has no control")
+    }
+
+    /// Starts one more node, with these flags and variables, and waits for nothing.
+    ///
+    /// # Panics
+    /// If the program cannot be started.
+    pub async fn add(&mut self, name: &str, flags: &[&str], variables: &[(&str, &str)]) -> &Node {
+        let mut plan = Plan::named(name);
+        plan.flags = flags.iter().map(ToString::to_string).collect();
+        let variables = variables.iter();
+        plan.variables = variables
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let node = plan.start_node(&self.ground).await;
+        self.nodes.push(node);
+        self.node(name)
     }
 
     /// The node of this name.

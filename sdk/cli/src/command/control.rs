@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use sidelane_identity::token::JoinFile;
 use sidelane_identity::{pinned, tls};
 use sidelane_process::address::HostPort;
-use sidelane_process::runtime::{RuntimeFolder, join_name};
+use sidelane_process::runtime::{RuntimeFolder, join_names};
 use sidelane_process::settings::{Environment, Settings};
 use sidelane_proto::wire::admin::v1 as wire;
 use sidelane_proto::wire::admin::v1::mesh_client::MeshClient;
@@ -235,8 +235,8 @@ async fn dial(address: &str) -> Result<(Channel, Join), String> {
 async fn join_file(address: &str) -> Result<Option<JoinFile>, String> {
     let folder = RuntimeFolder::of(&Environment::of_process());
     let addresses = tokio::net::lookup_host(address).await;
-    for found in addresses.map_err(|error| error.to_string())? {
-        let name = join_name(found);
+    let addresses = addresses.map_err(|error| error.to_string())?;
+    for name in addresses.flat_map(join_names) {
         let read = folder.read(&name).map_err(|error| error.to_string())?;
         let Some(bytes) = read.map(zeroize::Zeroizing::new) else {
             continue;

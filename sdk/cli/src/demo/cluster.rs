@@ -5,6 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use sidelane_process::runtime::{RuntimeFolder, join_name};
+use sidelane_process::settings::Environment;
 use tokio::time::{Instant, sleep};
 
 use super::folder::Folder;
@@ -124,8 +126,6 @@ impl Cluster {
             self.control_address.to_string(),
             "--admin".to_owned(),
             self.control_admin.to_string(),
-            "--trust".to_owned(),
-            "disabled".to_owned(),
             "--data".to_owned(),
             data.to_string_lossy().into_owned(),
         ];
@@ -261,6 +261,12 @@ impl Cluster {
         &mut self.folder
     }
 
+    /// Control is killed in the end, so it cannot take its join file away itself.
+    fn remove_join_file(&self) {
+        let folder = RuntimeFolder::of(&Environment::of_process());
+        folder.remove(&join_name(self.control_address));
+    }
+
     fn node_mut(&mut self, name: &str) -> &mut Node {
         &mut self.nodes[position(name)]
     }
@@ -308,6 +314,14 @@ impl Cluster {
             }
             sleep(ASK_EVERY).await;
         }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // In this order: one that runs would write it anew.
+        drop(self.control.take());
+        self.remove_join_file();
     }
 }
 

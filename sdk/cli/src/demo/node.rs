@@ -78,7 +78,6 @@ impl Node {
         flag("outbound", self.outbound.to_string());
         flag("internal", self.internal.to_string());
         flag("admin", self.admin.to_string());
-        flag("trust", "disabled".to_owned());
         flag("grace", format!("{}s", GRACE.as_secs()));
         flag(
             "data",

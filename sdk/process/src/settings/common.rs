@@ -26,7 +26,7 @@ pub const TRUST: Flag = Flag::single(
     "MODE",
     "How peers prove who they are: strict, permissive, or disabled, everything in the clear",
 )
-.or("disabled");
+.or("strict");
 
 /// How peers prove who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
