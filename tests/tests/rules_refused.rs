@@ -232,6 +232,49 @@ const OF_BREAKERS: &[Bad] = &[
     ),
 ];
 
+/// `Put`, which is not idempotent unless it is said here.
+fn hedge(rule: &mut wire::Rule, idempotent: bool, after: &str, max_attempts: u32) {
+    rule.methods[1].idempotent = idempotent;
+    rule.methods[1].hedge = Some(wire::Hedge {
+        after: after.to_owned(),
+        max_attempts: Some(max_attempts),
+        off: false,
+    });
+}
+
+const OF_HEDGES: &[Bad] = &[
+    bad(
+        "@hedge: {after: \"20ms\"}",
+        "methods[1].hedge",
+        "is of a method that is not idempotent: two attempts at once could do its work twice",
+        |rule| hedge(rule, false, "20ms", 2),
+    ),
+    bad(
+        "idempotent: true, hedge: {@after: \"0s\"}",
+        "methods[1].hedge.after",
+        "is whole milliseconds from 1ms to 1m",
+        |rule| hedge(rule, true, "0s", 2),
+    ),
+    bad(
+        "idempotent: true, hedge: {@after: \"61s\"}",
+        "methods[1].hedge.after",
+        "is whole milliseconds from 1ms to 1m",
+        |rule| hedge(rule, true, "61s", 2),
+    ),
+    bad(
+        "idempotent: true, hedge: {after: \"20ms\", @max_attempts: 6}",
+        "methods[1].hedge.max_attempts",
+        "is 2 to 5, the first included",
+        |rule| hedge(rule, true, "20ms", 6),
+    ),
+    bad(
+        "idempotent: true, hedge: {after: \"20ms\", @max_attempts: 1}",
+        "methods[1].hedge.max_attempts",
+        "is 2 to 5, the first included",
+        |rule| hedge(rule, true, "20ms", 1),
+    ),
+];
+
 const OF_RETRIES: &[Bad] = &[
     bad(
         "retry: {@attempts: 1}",
@@ -340,7 +383,7 @@ const OF_ADMISSION: &[Bad] = &[
     bad(
         "concurrency: {max_in_flight: 1, queue: 1, @longest_wait: \"11s\"}",
         "concurrency.longest_wait",
-        "is above zero and at most 10s",
+        "is whole milliseconds from 1ms to 10s",
         |rule| {
             (concurrency(rule).max_in_flight, concurrency(rule).queue) = (1, 1);
             "11s".clone_into(&mut concurrency(rule).longest_wait);
@@ -373,7 +416,7 @@ const OF_ADMISSION: &[Bad] = &[
     bad(
         "concurrency: {adaptive: {@remeasure: \"0s\"}}",
         "concurrency.adaptive.remeasure",
-        "is 1s to 10m",
+        "is whole milliseconds from 1s to 10m",
         |rule| "0s".clone_into(&mut adaptive(rule).remeasure),
     ),
     bad(
@@ -412,7 +455,7 @@ const OF_ADMISSION: &[Bad] = &[
     bad(
         "fault: {delay_percent: 1, @delay: \"61s\"}",
         "fault.delay",
-        "is above zero and at most 60s",
+        "is whole milliseconds from 1ms to 60s",
         |rule| delays(rule, 1, "61s"),
     ),
 ];
@@ -439,6 +482,12 @@ const OF_WAYS: &[Bad] = &[
             let parts = &mut rule.split.as_mut().unwrap().parts;
             parts.push(parts[0].clone());
         },
+    ),
+    bad(
+        "split: {@label: \"zone=a\", parts: [{value: \"v1\", percent: 100}]}",
+        "split.label",
+        "`zone=a` is not the key of a label, which ends at its first `=`",
+        |rule| split(rule, "zone=a", 100),
     ),
     bad(
         "@timeout: \"0s\"",
@@ -565,6 +614,7 @@ fn all() -> impl Iterator<Item = &'static Bad> {
     [
         OF_BREAKERS,
         OF_RETRIES,
+        OF_HEDGES,
         OF_ADMISSION,
         OF_WAYS,
         OF_AUTHORIZATION,

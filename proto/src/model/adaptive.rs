@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::admission::{IN_FLIGHT_LIMIT, Wrong, refused, time, wrong};
+use super::breaker::is_within;
 use super::error::FieldError;
 use super::written::duration_text;
 use crate::wire::routing::v1 as wire;
@@ -53,21 +54,25 @@ impl Adaptive {
 
     pub(super) const fn flaw(&self) -> Option<Wrong> {
         if self.min == 0 || self.min > IN_FLIGHT_LIMIT {
-            return wrong("adaptive.min", "is 1 to 65536");
+            return wrong("concurrency.adaptive.min", "is 1 to 65536");
         }
         if self.max == 0 || self.max > IN_FLIGHT_LIMIT {
-            return wrong("adaptive.max", "is 1 to 65536");
+            return wrong("concurrency.adaptive.max", "is 1 to 65536");
         }
         if self.min > self.max {
-            return wrong("adaptive.min", "is above `max`, which is 1000 if not given");
+            return wrong(
+                "concurrency.adaptive.min",
+                "is above `max`, which is 1000 if not given",
+            );
         }
         if self.tolerance_percent == 0 || self.tolerance_percent > TOLERANCE_LIMIT {
-            return wrong("adaptive.tolerance_percent", "is 1 to 400");
+            return wrong("concurrency.adaptive.tolerance_percent", "is 1 to 400");
         }
-        let nanoseconds = self.remeasure.as_nanos();
-        if nanoseconds < SHORTEST_REMEASURE.as_nanos() || nanoseconds > LONGEST_REMEASURE.as_nanos()
-        {
-            return wrong("adaptive.remeasure", "is 1s to 10m");
+        if !is_within(self.remeasure, (SHORTEST_REMEASURE, LONGEST_REMEASURE)) {
+            return wrong(
+                "concurrency.adaptive.remeasure",
+                "is whole milliseconds from 1s to 10m",
+            );
         }
         None
     }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::adaptive::Adaptive;
+use super::breaker::is_within;
 use super::error::{FieldError, Problem};
 use super::retry::Statuses;
 use super::written::{duration, duration_text};
@@ -24,6 +25,8 @@ pub const QUEUE_LIMIT: u32 = 4_096;
 pub const WAIT_LIMIT: Duration = Duration::from_secs(10);
 /// The longest that a call waits for a place where a rule says nothing else.
 pub const WAIT: Duration = Duration::from_millis(100);
+/// The shortest time that a rule can say.
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 /// The longest delay that may be injected.
 pub const DELAY_LIMIT: Duration = Duration::from_secs(60);
 /// The longest name, and the longest value, of a header that faults go by, in bytes.
@@ -118,7 +121,7 @@ pub struct Abort {
 /// A field that cannot be, and why, as it goes on after the field's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wrong {
-    /// The field, within the part of the rule that it belongs to.
+    /// The field, within the rule or the method.
     pub field: &'static str,
     /// Why.
     pub reason: &'static str,
@@ -169,20 +172,21 @@ impl Admission {
         }
         let mut index = 0;
         while index < limits.len() {
-            if let Some(flaw) = limits[index].flaw() {
-                return wrong("limits", flaw.reason);
+            let flaw = limits[index].flaw();
+            if flaw.is_some() {
+                return flaw;
             }
             index += 1;
         }
         if let Some(concurrency) = &self.concurrency
             && let Some(flaw) = concurrency.flaw()
         {
-            return wrong("concurrency", flaw.reason);
+            return Some(flaw);
         }
         if let Some(fault) = &self.fault
             && let Some(flaw) = fault.flaw()
         {
-            return wrong("fault", flaw.reason);
+            return Some(flaw);
         }
         None
     }
@@ -228,8 +232,10 @@ impl Admission {
     }
 }
 
+/// The same as an error, within the part of the rule that the field belongs to.
 pub(super) fn refused(flaw: Option<Wrong>) -> Result<(), FieldError> {
     flaw.map_or(Ok(()), |Wrong { field, reason }| {
+        let field = field.split_once('.').map_or(field, |(_, within)| within);
         Err(FieldError::new(field, Problem::Refused(reason.to_owned())))
     })
 }
@@ -267,16 +273,16 @@ impl Limit {
         }
     }
 
-    const fn flaw(&self) -> Option<Wrong> {
+    pub(super) const fn flaw(&self) -> Option<Wrong> {
         if self.requests_per_second == 0 || self.requests_per_second > RATE_LIMIT {
-            return wrong("requests_per_second", "is 1 to 1000000");
+            return wrong("limits.requests_per_second", "is 1 to 1000000");
         }
         if self.burst == 0 || self.burst > RATE_LIMIT {
-            return wrong("burst", "is 1 to 1000000");
+            return wrong("limits.burst", "is 1 to 1000000");
         }
         if self.outbound && self.per.caller {
             return wrong(
-                "per",
+                "limits.per",
                 "names CALLER, and a sidecar counts the calls of one caller where they leave; \
                  leave one of CALLER and `outbound` out",
             );
@@ -355,9 +361,9 @@ impl Concurrency {
 
     const fn flaw(&self) -> Option<Wrong> {
         match &self.bound {
-            Bound::Fixed(0) => return wrong("max_in_flight", "is 1 to 65536"),
+            Bound::Fixed(0) => return wrong("concurrency.max_in_flight", "is 1 to 65536"),
             Bound::Fixed(most) if *most > IN_FLIGHT_LIMIT => {
-                return wrong("max_in_flight", "is 1 to 65536");
+                return wrong("concurrency.max_in_flight", "is 1 to 65536");
             }
             Bound::Fixed(_) => {}
             Bound::Adaptive(adaptive) => {
@@ -367,10 +373,13 @@ impl Concurrency {
             }
         }
         if self.queue > QUEUE_LIMIT {
-            return wrong("queue", "is at most 4096");
+            return wrong("concurrency.queue", "is at most 4096");
         }
-        if self.longest_wait.is_zero() || self.longest_wait.as_nanos() > WAIT_LIMIT.as_nanos() {
-            return wrong("longest_wait", "is above zero and at most 10s");
+        if !is_within(self.longest_wait, (MILLISECOND, WAIT_LIMIT)) {
+            return wrong(
+                "concurrency.longest_wait",
+                "is whole milliseconds from 1ms to 10s",
+            );
         }
         None
     }
@@ -421,30 +430,30 @@ impl Fault {
         const PERCENT: &str = "is 1 to 100";
         if self.delay.is_none() && self.abort.is_none() {
             return wrong(
-                "abort_percent",
+                "fault.abort_percent",
                 "is missing, and so is `delay_percent`: say how many of a hundred calls fail, or \
                  are held back",
             );
         }
         if let Some(delay) = &self.delay {
             if delay.percent == 0 || delay.percent > 100 {
-                return wrong("delay_percent", PERCENT);
+                return wrong("fault.delay_percent", PERCENT);
             }
-            if delay.time.is_zero() || delay.time.as_nanos() > DELAY_LIMIT.as_nanos() {
-                return wrong("delay", "is above zero and at most 60s");
+            if !is_within(delay.time, (MILLISECOND, DELAY_LIMIT)) {
+                return wrong("fault.delay", "is whole milliseconds from 1ms to 60s");
             }
         }
         if let Some(abort) = &self.abort {
             if abort.percent == 0 || abort.percent > 100 {
-                return wrong("abort_percent", PERCENT);
+                return wrong("fault.abort_percent", PERCENT);
             }
             if abort.status == 0 || abort.status > 16 {
-                return wrong("abort_status", "is a gRPC status other than OK");
+                return wrong("fault.abort_status", "is a gRPC status other than OK");
             }
         }
         match (&self.header, &self.header_value) {
             (Some(header), value) => flaw_of_header(text(header), value.as_ref()),
-            (None, Some(_)) => wrong("header_value", "is given, and no `header`"),
+            (None, Some(_)) => wrong("fault.header_value", "is given, and no `header`"),
             (None, None) => None,
         }
     }
@@ -551,14 +560,14 @@ impl fmt::Display for Fault {
 const fn flaw_of_header(name: &str, value: Option<&Cow<'static, str>>) -> Option<Wrong> {
     let bytes = name.as_bytes();
     if bytes.is_empty() || bytes.len() > HEADER_LIMIT {
-        return wrong("header", "is a name of at most 256 bytes");
+        return wrong("fault.header", "is a name of at most 256 bytes");
     }
     let mut index = 0;
     while index < bytes.len() {
         // RFC 9110 §5.6.2, less what no gRPC metadata has.
         if !matches!(bytes[index], b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.') {
             return wrong(
-                "header",
+                "fault.header",
                 "is made of lower-case letters, digits, `-`, `_` and `.`",
             );
         }
@@ -566,7 +575,7 @@ const fn flaw_of_header(name: &str, value: Option<&Cow<'static, str>>) -> Option
     }
     if is_of_the_mesh(bytes) {
         return wrong(
-            "header",
+            "fault.header",
             "begins with `sidelane-`: such headers are the mesh's own; name one that the caller \
              sends",
         );
@@ -574,12 +583,15 @@ const fn flaw_of_header(name: &str, value: Option<&Cow<'static, str>>) -> Option
     if let Some(value) = value {
         let bytes = text(value).as_bytes();
         if bytes.len() > HEADER_LIMIT {
-            return wrong("header_value", "has more than 256 bytes");
+            return wrong("fault.header_value", "has more than 256 bytes");
         }
         let mut index = 0;
         while index < bytes.len() {
             if !matches!(bytes[index], b' '..=b'~') {
-                return wrong("header_value", "is made of printable ASCII characters");
+                return wrong(
+                    "fault.header_value",
+                    "is made of printable ASCII characters",
+                );
             }
             index += 1;
         }

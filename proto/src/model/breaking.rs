@@ -69,6 +69,10 @@ pub enum What {
     /// Callers may come in whom it refused: to this method, or to all that have no list of their own;
     /// and who, in words.
     LetsMoreIn(Option<String>, String),
+    /// Nor at two endpoints at once, as callers by the old rule have it run.
+    HedgedWithdrawn(String),
+    /// This method runs at two endpoints at once, and might not run twice before.
+    HedgedTooSoon(String),
     /// The lane promises something else.
     LaneRedefined(String),
     /// The class is something else.
@@ -175,7 +179,18 @@ fn service(before: &DescribedService<'_>, after: &DescribedService<'_>, breaks: 
         let there = after.methods.contains(&&*method.name);
         // One that is gone was named already.
         if kept != Some(true) && there {
-            found(What::IdempotentWithdrawn(method.name.to_string()));
+            let name = method.name.to_string();
+            found(match method.hedged() {
+                Some(_) => What::HedgedWithdrawn(name),
+                None => What::IdempotentWithdrawn(name),
+            });
+        }
+    }
+    for method in new.methods.iter().filter(|it| it.hedged().is_some()) {
+        let bore_it = old.method(&method.name).map(|method| method.idempotent);
+        // What is new nobody runs yet.
+        if bore_it != Some(true) && before.methods.contains(&&*method.name) {
+            found(What::HedgedTooSoon(method.name.to_string()));
         }
     }
     let holds = |method: &str| Holds::of(new, method).widens(Holds::of(old, method));
@@ -304,6 +319,17 @@ impl fmt::Display for What {
                 }
                 write!(formatter, ": {who}")
             }
+            Self::HedgedWithdrawn(method) => write!(
+                formatter,
+                "has `{method}` no more as idempotent: old callers hedge it, and may still run it at \
+                 several endpoints at once"
+            ),
+            Self::HedgedTooSoon(method) => write!(
+                formatter,
+                "hedges `{method}`, which was not idempotent: new callers may run it at several \
+                 endpoints of the old build at once; say `idempotent: true` first, and hedge when \
+                 every node has that"
+            ),
             Self::LaneRedefined(how) => write!(
                 formatter,
                 "is a lane that becomes another one ({how}), and sidecars that run keep the old one: \
@@ -332,6 +358,8 @@ impl What {
             Self::SecureAdded => "SECURE_ADDED",
             Self::IdempotentWithdrawn(_) => "IDEMPOTENT_WITHDRAWN",
             Self::LetsMoreIn(..) => "LETS_MORE_IN",
+            Self::HedgedWithdrawn(_) => "HEDGED_WITHDRAWN",
+            Self::HedgedTooSoon(_) => "HEDGED_TOO_SOON",
             Self::LaneRedefined(_) => "LANE_REDEFINED",
             Self::ClassRedefined(_) => "CLASS_REDEFINED",
         }

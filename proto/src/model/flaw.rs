@@ -374,6 +374,22 @@ impl Flaw {
         }
     }
 
+    /// The field, with the place of a limit among the others, which a constant cannot say.
+    fn path(self, rule: &Rule) -> Cow<'static, str> {
+        let field = self.field();
+        let admission = self
+            .method(rule)
+            .map_or(&rule.admission, |it| &it.admission);
+        let limits = &mut admission.limits.iter();
+        match (
+            field.strip_prefix("limits."),
+            limits.position(|it| it.flaw().is_some()),
+        ) {
+            (Some(field), Some(index)) => Cow::Owned(format!("limits[{index}].{field}")),
+            _ => Cow::Borrowed(field),
+        }
+    }
+
     fn error(self, rule: &Rule) -> FieldError {
         let method = self.method(rule);
         let reason = self.reason();
@@ -394,7 +410,7 @@ impl Flaw {
             }
             _ => Problem::Refused(reason.to_owned()),
         };
-        let error = FieldError::new(self.field(), problem);
+        let error = FieldError::new(self.path(rule), problem);
         match self.place() {
             Some(index) => error.within(format_args!("methods[{index}]")),
             None => error,

@@ -119,6 +119,14 @@ impl Split {
     /// Can it be?
     pub(super) fn check(&self) -> Result<(), FieldError> {
         check_text(&self.label, "label")?;
+        if self.label.contains('=') {
+            let given = self.label.clone().into_owned();
+            let wanted = "the key of a label, which ends at its first `=`";
+            return Err(FieldError::new(
+                "label",
+                Problem::Malformed { given, wanted },
+            ));
+        }
         if self.parts.is_empty() {
             return Err(FieldError::new("parts", Problem::Missing));
         }

@@ -14,6 +14,9 @@ impl Split {
         if text(&self.label).len() > LABEL_LIMIT {
             return wrong("split.label", "has more than 256 bytes");
         }
+        if has(text(&self.label), b'=') {
+            return wrong("split.label", "has a `=`, at which the key of a label ends");
+        }
         let parts = self.parts();
         if parts.is_empty() || parts.len() > PARTS_LIMIT {
             return wrong("split.parts", "has 1 to 8 entries");
@@ -94,6 +97,17 @@ impl HeaderMatch {
             && !is_at(name, b"grpc-", 0)
             && (name.len() < 4 || !is_at(name, b"-bin", name.len() - 4))
     }
+}
+
+const fn has(text: &str, byte: u8) -> bool {
+    let (bytes, mut index) = (text.as_bytes(), 0);
+    while index < bytes.len() {
+        if bytes[index] == byte {
+            return true;
+        }
+        index += 1;
+    }
+    false
 }
 
 /// Does `part` stand at this place of the name?

@@ -207,9 +207,12 @@ fn what_cannot_be_is_refused_with_its_path() {
             "concurrency.adaptive.tolerance_percent is 1 to 400",
             |rule| rule.concurrency = adaptive(|it| it.tolerance_percent = Some(401)),
         ),
-        ("concurrency.adaptive.remeasure is 1s to 10m", |rule| {
-            rule.concurrency = adaptive(|it| it.remeasure = "999ms".to_owned());
-        }),
+        (
+            "concurrency.adaptive.remeasure is whole milliseconds from 1s to 10m",
+            |rule| {
+                rule.concurrency = adaptive(|it| it.remeasure = "999ms".to_owned());
+            },
+        ),
         ("concurrency.adaptive.remeasure `-1s` is", |rule| {
             rule.concurrency = adaptive(|it| it.remeasure = "-1s".to_owned());
         }),
@@ -247,12 +250,15 @@ fn what_cannot_be_is_refused_with_its_path() {
                 fault.delay = "1s".to_owned();
             });
         }),
-        ("fault.delay is above zero and at most 60s", |rule| {
-            rule.fault = fault(|fault| {
-                fault.delay_percent = 1;
-                fault.delay = "61s".to_owned();
-            });
-        }),
+        (
+            "fault.delay is whole milliseconds from 1ms to 60s",
+            |rule| {
+                rule.fault = fault(|fault| {
+                    fault.delay_percent = 1;
+                    fault.delay = "61s".to_owned();
+                });
+            },
+        ),
         ("fault.header is made of lower-case letters", |rule| {
             rule.fault = fault(|fault| fault.header = "X-Test".to_owned());
         }),
@@ -294,7 +300,55 @@ fn a_constant_knows_that_what_it_admits_cannot_be() {
         )
     };
     let flawed = of(&[], WRONG);
-    assert_eq!(flawed.flaw().unwrap().field(), "limits");
+    let flaw = flawed.flaw().unwrap();
+    assert_eq!(flaw.field(), "limits.requests_per_second");
+    let error = flawed.check().unwrap_err();
+    assert_eq!(error.path, "limits[1].requests_per_second");
+    // What a rule says in words has no part of a millisecond.
+    const HALF: Duration = Duration::from_micros(500);
+    let waits = |longest_wait| Concurrency {
+        longest_wait,
+        ..Concurrency::fixed(1)
+    };
+    let remeasured = |remeasure| {
+        Concurrency::adaptive(Adaptive {
+            remeasure,
+            ..Adaptive::DEFAULT
+        })
+    };
+    let second = Duration::from_secs(1);
+    for (concurrency, field) in [
+        (waits(HALF), "concurrency.longest_wait"),
+        (waits(second + HALF), "concurrency.longest_wait"),
+        (remeasured(second + HALF), "concurrency.adaptive.remeasure"),
+        (
+            Concurrency::adaptive(Adaptive::between(0, 9)),
+            "concurrency.adaptive.min",
+        ),
+        (Concurrency::fixed(0), "concurrency.max_in_flight"),
+    ] {
+        let admission = Admission {
+            concurrency: Some(concurrency),
+            ..Admission::NONE
+        };
+        let error = of(&[], admission).check().unwrap_err();
+        assert_eq!(error.path, field);
+    }
+    let held_back = Fault {
+        delay: Some(Delay {
+            percent: 1,
+            time: HALF,
+        }),
+        abort: None,
+        header: None,
+        header_value: None,
+    };
+    let admission = Admission {
+        fault: Some(held_back),
+        ..Admission::NONE
+    };
+    let error = of(&[], admission).check().unwrap_err();
+    assert_eq!(error.path, "fault.delay");
     let error = of(METHODS, Admission::NONE).check().unwrap_err();
     assert_eq!(error.path, "methods[0].concurrency");
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::super::breaking::{Break, Described, DescribedService, What, breaking};
 use super::super::lane::{LaneBounds, LaneDefinition};
 use super::super::{
-    Allow, Authorization, ClassDefinition, ConnectionClass, Lane, MethodRule, OwnClass, Rule,
+    Allow, Authorization, ClassDefinition, ConnectionClass, Hedge, Lane, MethodRule, OwnClass, Rule,
 };
 
 fn service<'a>(name: &'a str, methods: &[&'a str], rule: Option<&'a Rule>) -> DescribedService<'a> {
@@ -119,6 +119,35 @@ fn who_comes_in_beside_those_before_is_told() {
     assert_eq!(told(list(BOTH), list(BOTH), list(SHOP)), []);
     let text = more(Some("Put"), "everybody").to_string();
     assert_eq!(text, "lets callers in whom it refused, to `Put`: everybody");
+}
+
+#[test]
+fn a_hedge_breaks_where_nodes_of_the_other_build_do_not_bear_it() {
+    let hedge = Hedge::after(std::time::Duration::from_millis(20));
+    // `Get` could run twice before, `Put` could not.
+    assert_eq!(breaks(|it| it.methods.to_mut()[0].hedge = Some(hedge)), []);
+    let put = |hedge| {
+        move |rule: &mut Rule| {
+            let put = &mut rule.methods.to_mut()[1];
+            (put.idempotent, put.hedge) = (true, Some(hedge));
+        }
+    };
+    let too_soon = [What::HedgedTooSoon("Put".to_owned())];
+    assert_eq!(breaks(put(hedge)), too_soon);
+    assert_eq!(breaks(put(Hedge::OFF)), []);
+
+    let hedged = rule(|it| it.methods.to_mut()[0].hedge = Some(hedge));
+    let once = rule(|it| it.methods.to_mut()[0].idempotent = false);
+    let again = rule(|_| ());
+    let from_hedged = |new: &Rule| {
+        let old = alone(service("a.A", &["Get", "Put"], Some(&hedged)));
+        let new = alone(service("a.A", &["Get", "Put"], Some(new)));
+        let breaks = breaking(&old, &new).into_iter();
+        breaks.map(|found| found.what).collect::<Vec<_>>()
+    };
+    let withdrawn = [What::HedgedWithdrawn("Get".to_owned())];
+    assert_eq!(from_hedged(&once), withdrawn);
+    assert_eq!(from_hedged(&again), []);
 }
 
 #[test]

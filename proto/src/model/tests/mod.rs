@@ -7,6 +7,7 @@ mod breaking;
 mod pushed;
 mod pushed_set;
 mod rules;
+mod whole;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

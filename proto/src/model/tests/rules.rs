@@ -261,7 +261,7 @@ pub(super) static PARTNER: OwnClass = OwnClass::define(&ClassDefinition {
     name: "partner",
     lanes: &[Lane::GENERAL],
 });
-static TELEMETRY: Lane = Lane::define(&LaneDefinition {
+pub(super) static TELEMETRY: Lane = Lane::define(&LaneDefinition {
     id: 40,
     name: "telemetry",
     classes: &[ConnectionClass::Internal, ConnectionClass::Own(PARTNER)],
