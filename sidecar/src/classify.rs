@@ -48,12 +48,6 @@ pub struct Classified {
 }
 
 impl Classified {
-    /// When the time of a call is over that brings no limit of its own, by its caller's rule.
-    #[must_use]
-    pub fn spoken_limit(&self, arrived: Instant) -> Option<Instant> {
-        arrived.checked_add(self.spoken.as_ref()?.timeout?)
-    }
-
     /// What an endpoint's own rule must agree with.
     #[must_use]
     pub fn agreement(&self) -> Option<Agreement> {

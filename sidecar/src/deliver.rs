@@ -312,6 +312,21 @@ impl<'a> Delivery<'a> {
         Attempt::Ended(self.answer(response))
     }
 
+    /// The rule's word on a call for the service beside this sidecar, as if the callee had said it:
+    /// see [`Reason::is_meant`](crate::reason::Reason::is_meant).
+    pub(crate) fn meant(&self, failure: Failure) -> Attempt {
+        let event = Event::Whole {
+            status: u16::try_from(i32::from(failure.code)).ok(),
+            refused: None,
+            lost: false,
+        };
+        if commit::step(event, self.leave()) != Step::Again {
+            return Attempt::Failed(failure);
+        }
+        let pushback = failure.pushback.map_or(Pushback::Silent, Pushback::After);
+        Attempt::Again(Refusal::Ours(failure), pushback)
+    }
+
     /// The callee's side broke before there was an answer.
     pub(crate) fn broke(&self, callee: Callee<'_>, error: &ForwardError) -> Attempt {
         let failure = forward_failure(self.service, callee, error);

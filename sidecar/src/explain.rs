@@ -144,12 +144,14 @@ fn steps(stack: &Stack, question: &Question, answer: &mut Explanation) -> Result
     };
     // The answer shows the rule also where the rule is why the call is refused.
     if let Some(target) = found.service {
-        let strategy = target.hub().strategy();
+        let classified = decided.as_ref().ok();
+        let strategy = classified.map_or_else(|| target.hub().strategy(), |it| stack.strategy(it));
         answer.note_rule(&target.rule, target.source, strategy.name());
         let method = found
             .method
             .and_then(|method| target.rule.methods.get(method));
-        answer.policy = policy::values(target, method, strategy.name());
+        let callers = classified.and_then(Classified::callers);
+        answer.policy = policy::values(target, method, strategy.name(), callers);
     }
     if let Err(ClassifyError::UnknownService { .. }) = decided
         && !stack
@@ -190,17 +192,23 @@ fn steps(stack: &Stack, question: &Question, answer: &mut Explanation) -> Result
     let target = &classified.target;
     let written = target.source != RuleSource::Default;
     let known = classified.method();
-    answer
-        .steps
-        .push(match deadline::limit(&target.rule, written, known) {
-            Some(limit) => format!(
-                "time limit without `grpc-timeout`: {} ms",
-                limit.as_millis()
-            ),
-            None => "no time limit but the caller's own `grpc-timeout`".to_owned(),
-        });
+    let callers = classified.callers();
+    let limit = match &callers {
+        None => deadline::limit(&target.rule, written, known),
+        Some(callers) => callers.limit(),
+    };
+    answer.steps.push(match limit {
+        Some(limit) => format!(
+            "time limit without `grpc-timeout`: {} ms",
+            limit.as_millis()
+        ),
+        None => "no time limit but the caller's own `grpc-timeout`".to_owned(),
+    });
     answer.steps.push(match known {
         Some(method) if method.is_unary() => format!("{} is unary", path.method),
+        None if callers.is_some_and(|it| it.is_unary()) => {
+            format!("{} is unary, as its caller's own rule says", path.method)
+        }
         Some(_) => format!("{} is streaming", path.method),
         None => format!("{} is not in the rule: taken as streaming", path.method),
     });

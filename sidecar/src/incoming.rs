@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sidelane_proto::model::CallPath;
+use sidelane_proto::model::{CallPath, ServiceName};
 use tokio::time::timeout_at;
 
 use crate::admission::Admitted;
@@ -110,6 +110,12 @@ impl Stack {
         let way = (peer.class, peer.lane);
         let secure = peer.identity.is_some();
         classify::incoming(service, target.map(|it| &**it), way, secure, Instant::now())?;
+        // Of the whole node: the service that showed the way is not charged for it.
+        if local.name.as_str() != service
+            && let Ok(name) = ServiceName::new(service)
+        {
+            return Ok((self.metrics.counters(&name, Direction::Inbound, way), None));
+        }
         let counters = target.and_then(|target| target.inbound.clone());
         let counters =
             counters.unwrap_or_else(|| self.metrics.counters(&local.name, Direction::Inbound, way));

@@ -8,6 +8,7 @@ mod check;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sidelane_proto::model::{MethodRule, PushedRule, Rule, ServiceName};
 
@@ -126,6 +127,21 @@ impl Said {
         let offered = self.offered().filter(|_| offered).map(|rule| &**rule);
         let offered = offered.map(|rule| (rule, Origin::of(RuleSource::Offered, rule)));
         pushed.into_iter().chain(compiled).chain(offered)
+    }
+
+    /// The pushed rule where it says how an endpoint is picked.
+    #[must_use]
+    pub fn balanced(&self) -> Option<&PushedRule> {
+        let says = |rule: &Rule| rule.load_balancing.is_some() || rule.strategy.is_some();
+        self.pushed.as_ref().filter(|pushed| says(&pushed.rule))
+    }
+
+    /// The time limit that the pushed rule sets for calls of this method.
+    #[must_use]
+    pub fn timed(&self, method: Option<&MethodRule>) -> Option<Duration> {
+        let pushed = &*self.pushed.as_ref()?.rule;
+        let own = method.and_then(|method| pushed.method(&method.name)?.timeout);
+        own.or(pushed.timeout)
     }
 
     /// The pushed rule, where it says more than tuning.

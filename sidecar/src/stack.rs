@@ -137,14 +137,19 @@ impl Stack {
         let written = classified.target.source != RuleSource::Default;
         let method = classified.method();
         // Above the attempts: the deadline bounds all of them together.
-        let asked = call.deadline.or_else(|| classified.spoken_limit(arrived));
-        let limit = deadline::decide(asked, rule, written, method, Instant::now());
+        let now = Instant::now();
+        let limit = match classified.callers() {
+            None => deadline::decide(call.deadline, rule, written, method, now),
+            Some(caller) => caller.decide(call.deadline, now),
+        };
         let Ok(limit) = limit else {
             let failure = Failure::deadline(head.uri.path(), arrived.elapsed(), Processed::No);
             return end(&mut guard, respond, failure.told(outside, head.uri.path()));
         };
         // Before anything is sent, and once: it is the call that is counted, not its attempts.
-        if let Some(admitted) = &classified.target.admitted {
+        if let Some(admitted) = &classified.target.admitted
+            && !own::every_node_serves(service)
+        {
             let asked = Asked {
                 caller: &self.own.node,
                 user: call.user(),
@@ -204,9 +209,7 @@ impl Stack {
                     return finish(&mut guard, &mut delivery, end, processed(ran.as_ref()));
                 }
             };
-            // Where nothing was sent, another endpoint costs nobody anything.
-            let mut sent = None;
-            let (node, refusal) = match way {
+            let (node, attempt) = match way {
                 Ok(way) => {
                     classified.target.counters.attempt();
                     if let Some(token) = token.take() {
@@ -214,20 +217,19 @@ impl Stack {
                     }
                     // The last attempt holds nothing back.
                     delivery.retry = again.filter(|again| number < again.attempts);
-                    let node;
-                    let attempt = match hedge {
+                    match hedge {
                         None => {
                             let watched = way.watched(method);
                             let attempt = delivery.attempt(&way.seat, watched).await;
                             // What it held others may have.
-                            node = match &attempt {
+                            let node = match &attempt {
                                 Attempt::Ended(outcome) => {
                                     way.ended(*outcome);
                                     None
                                 }
                                 _ => way.into_node(),
                             };
-                            attempt
+                            (node, attempt)
                         }
                         // Put away: no other call needs room for it.
                         Some(hedge) => {
@@ -235,58 +237,8 @@ impl Stack {
                             let (first, hedge) = ((way, &*tried), (hedge, number));
                             let hedged = self.hedged(call, &mut delivery, first, hedge);
                             let hedged = Box::pin(hedged).await;
-                            (node, tried, number) = (None, hedged.tried, hedged.number);
-                            hedged.attempt
-                        }
-                    };
-                    match attempt {
-                        Attempt::Ended(outcome) => return guard.ended(outcome),
-                        Attempt::Failed(failure) => {
-                            let failure = delivery.told(failure);
-                            return end(&mut guard, delivery.respond, failure);
-                        }
-                        Attempt::Unprocessed(refusal, refused) => {
-                            sent = match refused {
-                                Refused::Itself => Some(Further::Refused),
-                                Refused::GoingAway => Some(Further::GoingAway),
-                                // As if it had never left: no app is asked more for it, and until
-                                // everybody knows that one is gone, many calls meet it.
-                                Refused::Unreached => None,
-                            };
-                            (node, refusal)
-                        }
-                        Attempt::Again(refusal, pushback) => {
-                            let attempt = retry::Attempt {
-                                number,
-                                unprocessed: false,
-                                replayable: delivery.upload.replayable(),
-                            };
-                            let (now, random) = (Instant::now(), fastrand::f64());
-                            let pause = retry::repeat(attempt, again, pushback, limit, now, random);
-                            if let Err(Some(why)) = pause {
-                                retries.withheld(why);
-                            }
-                            // The budget last: nothing else stands in the way then.
-                            let take = |pause| {
-                                token = retries.take(Further::Repeat, budget, now);
-                                token.is_some().then_some(pause)
-                            };
-                            let Some(pause) = pause.ok().and_then(take) else {
-                                return refuse_at_last(&mut guard, &mut delivery, refusal);
-                            };
-                            tokio::select! {
-                                () = sleep(pause) => {}
-                                end = given_up(&mut delivery) => {
-                                    let ran = Processed::Maybe;
-                                    return finish(&mut guard, &mut delivery, end, ran);
-                                }
-                            }
-                            tried.extend(node);
-                            ran = Some(refusal);
-                            // Those that went nowhere nobody has seen.
-                            delivery.previous += 1;
-                            delivery.upload.rewind();
-                            continue;
+                            (tried, number) = (hedged.tried, hedged.number);
+                            (None, hedged.attempt)
                         }
                     }
                 }
@@ -311,14 +263,76 @@ impl Stack {
                         return refuse_at_last(&mut guard, &mut delivery, refusal);
                     }
                     tried.clear();
-                    (None, refusal)
+                    (None, Attempt::Unprocessed(refusal, Refused::Unreached))
                 }
-                // Beside this sidecar as at a peer: see `Delivery::trailers_only`.
-                Err(NoWay { failure, .. }) if failure.reason.is_meant() => {
-                    let refusal = ran.unwrap_or(Refusal::Ours(failure));
-                    return refuse_at_last(&mut guard, &mut delivery, refusal);
+                // Beside this sidecar as at a peer, where it costs an attempt as well.
+                Err(NoWay { node, failure }) if failure.reason.is_meant() => {
+                    if let Some(token) = token.take() {
+                        token.used();
+                    }
+                    delivery.retry = again.filter(|again| number < again.attempts);
+                    match delivery.meant(failure) {
+                        Attempt::Failed(failure) => {
+                            let refusal = ran.unwrap_or(Refusal::Ours(failure));
+                            return refuse_at_last(&mut guard, &mut delivery, refusal);
+                        }
+                        attempt => (node, attempt),
+                    }
                 }
-                Err(NoWay { node, failure }) => (node, Refusal::Ours(failure)),
+                Err(NoWay { node, failure }) => {
+                    let refusal = Refusal::Ours(failure);
+                    (node, Attempt::Unprocessed(refusal, Refused::Unreached))
+                }
+            };
+            let (sent, refusal) = match attempt {
+                Attempt::Ended(outcome) => return guard.ended(outcome),
+                Attempt::Failed(failure) => {
+                    let failure = delivery.told(failure);
+                    return end(&mut guard, delivery.respond, failure);
+                }
+                Attempt::Unprocessed(refusal, refused) => {
+                    let sent = match refused {
+                        Refused::Itself => Some(Further::Refused),
+                        Refused::GoingAway => Some(Further::GoingAway),
+                        // It never left, or is as if it had not: no app is asked more for it, and
+                        // until everybody knows that one is gone, many calls meet it.
+                        Refused::Unreached => None,
+                    };
+                    (sent, refusal)
+                }
+                Attempt::Again(refusal, pushback) => {
+                    let attempt = retry::Attempt {
+                        number,
+                        unprocessed: false,
+                        replayable: delivery.upload.replayable(),
+                    };
+                    let (now, random) = (Instant::now(), fastrand::f64());
+                    let pause = retry::repeat(attempt, again, pushback, limit, now, random);
+                    if let Err(Some(why)) = pause {
+                        retries.withheld(why);
+                    }
+                    // The budget last: nothing else stands in the way then.
+                    let take = |pause| {
+                        token = retries.take(Further::Repeat, budget, now);
+                        token.is_some().then_some(pause)
+                    };
+                    let Some(pause) = pause.ok().and_then(take) else {
+                        return refuse_at_last(&mut guard, &mut delivery, refusal);
+                    };
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        end = given_up(&mut delivery) => {
+                            let ran = Processed::Maybe;
+                            return finish(&mut guard, &mut delivery, end, ran);
+                        }
+                    }
+                    tried.extend(node);
+                    ran = Some(refusal);
+                    // Those that went nowhere nobody has seen.
+                    delivery.previous += 1;
+                    delivery.upload.rewind();
+                    continue;
+                }
             };
             // Nobody else is meant, and it has said when to come again.
             if call.node.is_some() && refusal.asks_to_wait() {

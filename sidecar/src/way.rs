@@ -22,6 +22,7 @@ use crate::local::LocalService;
 use crate::mesh::{Target, View};
 use crate::own;
 use crate::parts::{Course, Parts as Subset, Why, part_of_call};
+use crate::policy::deadline;
 use crate::pool::{Address, ConnectError, Key, PoolError, Seat, To};
 use crate::reason::Reason;
 use crate::respond::{Callee, Failure, admission_failure, pick_failure, pool_failure};
@@ -86,6 +87,22 @@ impl Way {
 pub(crate) struct NoWay {
     pub(crate) node: Option<NodeId>,
     pub(crate) failure: Failure,
+}
+
+impl Classified {
+    /// How long a call may take whose caller's own rule decides; `None` where a rule of this
+    /// sidecar's does.
+    #[inline]
+    pub(crate) fn callers(&self) -> Option<deadline::Caller<'_>> {
+        let (spoken, target) = (self.spoken.as_deref()?, &self.target);
+        let method = self.method();
+        Some(deadline::Caller {
+            spoken,
+            pushed: target.said.timed(method),
+            rule: &target.rule,
+            method,
+        })
+    }
 }
 
 impl Stack {
@@ -234,7 +251,7 @@ impl Stack {
     }
 
     /// How an endpoint is picked: by the caller's own rule, or the service's.
-    fn strategy(&self, classified: &Classified) -> Strategy {
+    pub(crate) fn strategy(&self, classified: &Classified) -> Strategy {
         let spoken = self.spoken_strategy(classified).ok().flatten();
         spoken.unwrap_or_else(|| classified.target.hub().strategy())
     }
@@ -499,7 +516,8 @@ impl Stack {
         }
     }
 
-    /// How the caller's own rule has an endpoint picked, where that rule decides and says so.
+    /// How the caller's own rule has an endpoint picked, where that rule decides and says so, and no
+    /// pushed one does.
     pub(crate) fn spoken_strategy(
         &self,
         classified: &Classified,
@@ -507,6 +525,10 @@ impl Stack {
         let Some(spoken) = classified.spoken.as_deref() else {
             return Ok(None);
         };
+        // What was compiled into the caller is tuned like all that was compiled.
+        if classified.target.said.balanced().is_some() {
+            return Ok(None);
+        }
         if spoken.strategy.is_none() {
             let asked = spoken.load_balancing;
             return Ok(asked.map(|asked| Strategy::of(Some(asked))));

@@ -376,3 +376,129 @@ async fn a_place_is_waited_for_in_line_and_given_back_however_a_call_ends() {
     figure("in_flight", 0.0).await;
     assert_eq!(ask().await.grpc_status().unwrap().code(), Code::Ok);
 }
+
+#[tokio::test]
+async fn what_is_refused_beside_the_caller_is_made_again_as_at_a_peer() {
+    let server = Capacity::start("callee", 1_000, Duration::ZERO).await;
+    let mesh = mesh(&server.upstream).await;
+    // One calls it from elsewhere, and one stands beside it.
+    let callers = [
+        client(mesh.node("one")).await,
+        client(mesh.node("callee")).await,
+    ];
+    let again = |status: &str| {
+        let status = [status];
+        with(limited(vec![limit(10, 1, &[])]), |rule| {
+            rule.methods = vec![idempotent("Unary")];
+            rule.retry = retry(3, &status);
+        })
+    };
+    for (rule, comes_through) in [
+        (again("UNAVAILABLE"), false),
+        (again("RESOURCE_EXHAUSTED"), true),
+    ] {
+        apply(&mesh, rule).await;
+        for caller in &callers {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            assert!(is_through(&ask_over(caller, ECHO_UNARY, &[]).await));
+            // Its token comes back within 100 ms, and it says so.
+            let answer = ask_over(caller, ECHO_UNARY, &[]).await;
+            assert_eq!(is_through(&answer), comes_through);
+        }
+    }
+
+    let faults = with(rule(services::ECHO, Lane::GENERAL), |rule| {
+        rule.fault = Some(wire::Fault {
+            abort_percent: 20,
+            abort_status: "ABORTED".to_owned(),
+            ..wire::Fault::default()
+        });
+        rule.methods = vec![idempotent("Unary")];
+        // A quick machine would use up the usual one.
+        rule.retry = retry(3, &["ABORTED"]).map(|retry| wire::Retry {
+            budget_percent: Some(100),
+            ..retry
+        });
+    });
+    apply(&mesh, faults).await;
+    for caller in &callers {
+        let failed = failed_on_purpose(caller, &[]).await;
+        // 20 % of 20 % of 20 %: 16, and 4 is one standard deviation.
+        assert!((1..=40).contains(&failed), "{failed}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_inside_still_is_when_a_bound_goes_and_comes_back() {
+    let upstream = Upstream::named("callee").start().await;
+    let mesh = mesh(&upstream).await;
+    let one = client(mesh.node("one")).await;
+    let bounded = || {
+        with(rule(services::ECHO, Lane::GENERAL), |rule| {
+            rule.concurrency = Some(wire::Concurrency {
+                max_in_flight: 2,
+                ..wire::Concurrency::default()
+            });
+        })
+    };
+    let open = || rule(services::ECHO, Lane::GENERAL);
+    let begin = || async {
+        let mut call = one.begin(ECHO_UNARY, &[]).await.unwrap();
+        call.send(&()).unwrap();
+        call
+    };
+    let inside = |wanted: f64| {
+        let callee = mesh.node("callee");
+        async move {
+            let is = |answer: &Answer| {
+                let metrics = sidelane_tests::admin::Metrics::parse(&answer.body);
+                let inside = metrics.sum("sidelane_concurrency_in_flight", &[]);
+                (inside - wanted).abs() < 0.5
+            };
+            callee.answers("/metrics", is).await;
+        }
+    };
+    apply(&mesh, bounded()).await;
+    let first = begin().await;
+    inside(1.0).await;
+    // No bound, and calls come that it would not have let in.
+    apply(&mesh, open()).await;
+    let (second, third) = (begin().await, begin().await);
+    inside(3.0).await;
+    apply(&mesh, bounded()).await;
+    for (call, left) in [(first, 2.0), (second, 1.0)] {
+        let refusal = Refusal::of(&ask_over(&one, ECHO_UNARY, &[]).await);
+        assert_eq!(refusal.reason, "OVERLOADED", "{left} would be left");
+        call.cancel();
+        inside(left).await;
+    }
+    let answer = ask_over(&one, ECHO_UNARY, &[]).await;
+    assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
+    third.cancel();
+}
+
+#[tokio::test]
+async fn a_named_nodes_health_is_charged_to_none_of_its_services() {
+    let upstream = Upstream::named("callee").start().await;
+    let mesh = mesh(&upstream).await;
+    let check = "/grpc.health.v1.Health/Check";
+    let leaves = wire::Limit {
+        outbound: true,
+        ..limit(1, 1, &[])
+    };
+    apply(&mesh, limited(vec![limit(1, 1, &[]), leaves])).await;
+    let labels = [("service", services::ECHO), ("direction", "inbound")];
+    let calls = async || {
+        let metrics = mesh.node("callee").metrics().await;
+        metrics.sum("sidelane_requests_total", &labels)
+    };
+    let before = calls().await;
+    let one = client(mesh.node("one")).await;
+    for _ in 0..5 {
+        let answer = ask_over(&one, check, &[("sidelane-node", "callee")]).await;
+        // The app has none, and says so itself.
+        assert_eq!(answer.grpc_status().unwrap().code(), Code::Unimplemented);
+        assert!(!answer.headers.contains_key("sidelane-error"), "{answer:?}");
+    }
+    assert!((calls().await - before).abs() < 0.5);
+}

@@ -8,10 +8,11 @@
 
 use std::time::{Duration, Instant};
 
+use sidelane_proto::model::Lane;
 use sidelane_proto::wire::routing::v1 as wire;
-use sidelane_tests::applied::{idempotent, retry, unary};
+use sidelane_tests::applied::{applied, idempotent, retry, rule, unary, with};
 use sidelane_tests::ask::ECHO_UNARY;
-use sidelane_tests::client::mesh_reason;
+use sidelane_tests::client::{RawClient, mesh_reason};
 use sidelane_tests::moody::{LIMIT, Mesh, Way, bound, call, candidates};
 use sidelane_tests::wire::v1::UnaryRequest;
 use sidelane_tests::{cluster, moody, services, unruled};
@@ -350,4 +351,41 @@ async fn an_endpoint_that_fails_more_often_than_the_others_is_left_alone() {
     let open = shown.iter().find(|it| it["node_id"] == "a").unwrap();
     let reason = open["reason"].as_str().unwrap();
     assert!(reason.ends_with("far fewer than elsewhere"), "{reason}");
+}
+
+#[tokio::test]
+async fn an_app_beside_its_caller_is_asked_and_judged_by_a_breaker_only_where_it_is_picked() {
+    const TURNS: wire::LoadBalancing = wire::LoadBalancing::RoundRobin;
+    const BY_KEY: wire::LoadBalancing = wire::LoadBalancing::ConsistentHash;
+    let mesh = mesh(&[Way::Unavailable]).await;
+    let beside = mesh.cluster.node("a");
+    let client = RawClient::connect(beside.outbound()).await.unwrap();
+    // How many of so many calls reach the app, and what becomes of the last one.
+    let calls = async |strategy: wire::LoadBalancing| {
+        let rule = with(rule(services::ECHO, Lane::GENERAL), |rule| {
+            rule.load_balancing = strategy.into();
+            rule.breaker = Some(wire::Breaker::default());
+        });
+        applied(mesh.cluster.control(), &[beside], rule).await;
+        let before = mesh.servers[0].count();
+        let mut last = call(client.clone()).await;
+        for _ in 1..12 {
+            last = call(client.clone()).await;
+        }
+        (mesh.servers[0].count() - before, last)
+    };
+    let opened = async || {
+        let labels = [("service", services::ECHO), ("to", "open")];
+        let metrics = beside.metrics().await;
+        metrics.sum("sidelane_breaker_changes_total", &labels)
+    };
+    // It stands nearest, and no endpoint is picked: how it is its health says.
+    let (reached, last) = calls(TURNS).await;
+    assert_eq!((reached, last.code()), (12, Code::Unavailable));
+    assert!(opened().await < 0.5);
+    // By a key it is one of the hub's endpoints like any other.
+    let (reached, last) = calls(BY_KEY).await;
+    assert_eq!((reached, last.code()), (5, Code::Unavailable));
+    assert!(last.message().contains("breaker"), "{}", last.message());
+    assert!((opened().await - 1.0).abs() < 0.5);
 }

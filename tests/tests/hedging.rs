@@ -237,3 +237,38 @@ async fn what_cannot_be_sent_twice_is_not() {
     .await;
     assert_eq!(mesh.attempts_of_a_call().await, (1, Code::Ok));
 }
+
+#[tokio::test]
+async fn a_loser_that_was_cancelled_is_no_verdict_and_one_that_failed_first_is() {
+    let mesh = mesh(&[SLOWEST, Way::Well]).await;
+    let breaker = |rule: &mut wire::Rule| {
+        rule.methods = vec![hedged("Unary", 20, 2)];
+        rule.retry = retry(2, &[]).map(|retry| wire::Retry {
+            budget_percent: Some(100),
+            ..retry
+        });
+        rule.breaker = Some(wire::Breaker {
+            consecutive_failures: Some(3),
+            ..wire::Breaker::default()
+        });
+    };
+    mesh.apply(breaker).await;
+    let opened = || mesh.figure("sidelane_breaker_changes_total", &[("to", "open")]);
+    for _ in 0..12 {
+        assert_eq!(mesh.call().await.code(), Code::Ok);
+    }
+    let met = mesh.servers[0].count();
+    assert!(met >= 5, "{met}");
+    cancelled(&mesh.servers[0], met).await;
+    // It might have been about to answer.
+    assert!(opened().await < 0.5);
+
+    // The other one is slow now, and this one fails before that answers.
+    mesh.servers[0].now(Way::Unavailable);
+    mesh.servers[1].now(Way::Slow(Duration::from_millis(100)));
+    for _ in 0..8 {
+        assert_eq!(mesh.call().await.code(), Code::Ok);
+    }
+    assert!((opened().await - 1.0).abs() < 0.5);
+    assert_eq!(mesh.servers[0].count() - met, 3);
+}

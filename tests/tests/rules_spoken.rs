@@ -8,7 +8,8 @@
 
 use prost::Message;
 use sidelane_proto::model::Lane;
-use sidelane_tests::applied::{applied, rule};
+use sidelane_proto::wire::routing::v1 as wire;
+use sidelane_tests::applied::{applied, milliseconds, rule, tuning, with};
 use sidelane_tests::ask::{ECHO_UNARY, ask, until_answered};
 use sidelane_tests::client::RawAnswer;
 use sidelane_tests::cluster::Node;
@@ -201,6 +202,71 @@ async fn without_a_rule_of_its_own_the_sidecar_obeys_its_caller() {
     assert!(answered(&answer));
     let answer = UnaryResponse::decode(answer.data.slice(5..)).unwrap();
     assert!((1..=700).contains(&answer.remaining_ms), "{answer:?}");
+}
+
+/// The value of this name by which such a call would go, and whose word it is.
+async fn value(node: &Node, path: &str, rule: &str, name: &str) -> (String, String) {
+    let answer = node
+        .get(&format!("/explain?path={path}&rule={rule}"))
+        .await
+        .body;
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let values = answer["policy"].as_array().unwrap();
+    let value = values.iter().find(|it| it["name"] == name);
+    let value = value.unwrap_or_else(|| panic!("no {name} in {answer:#}"));
+    let text = |key: &str| value[key].as_str().unwrap().to_owned();
+    (text("value"), text("from"))
+}
+
+#[tokio::test]
+async fn what_tunes_a_service_tunes_calls_that_say_their_rule() {
+    let mesh = mesh().await;
+    let node = mesh.cluster.node("unruled");
+    until_answered(node).await;
+    let bare = "Internal/general/secure=false/persistent=false";
+    // What clients say whose rule leaves both open, and those whose rule does not.
+    let silent = format!("{bare}/unary=true");
+    let own = format!("{bare}/balancing=NONE/timeout=3000ms");
+    let limit = async |rule: &str| {
+        let answer = say(node, ECHO_UNARY, rule).await;
+        assert!(answered(&answer));
+        let answer = UnaryResponse::decode(answer.data.slice(5..)).unwrap();
+        answer.remaining_ms
+    };
+    let (default, callers) = ("the default", "the caller's own rule");
+    // Nobody has said anything yet, and the caller knows that the method is unary.
+    assert!((3_001..=5_000).contains(&limit(&silent).await));
+    assert!((1..=3_000).contains(&limit(&own).await));
+    for (rule, name, text, from) in [
+        (&silent, "timeout", "5s", default),
+        (&own, "timeout", "3s", callers),
+        (&own, "balancing", "NONE", callers),
+        (&own, "lane", "general", callers),
+    ] {
+        let (shown, by) = value(node, ECHO_UNARY, rule, name).await;
+        assert_eq!((&*shown, &*by), (text, from), "{name}");
+    }
+    // Exactly one endpoint is meant, and there are two.
+    assert!(answered(&say(node, COUNT_CALLS, &silent).await));
+    let refusal = refused(node, COUNT_CALLS, &own).await;
+    assert_eq!(refusal.reason, "UNKNOWN_NODE");
+
+    for service in [services::ECHO, WITNESS] {
+        let tuned = with(tuning(service), |rule| {
+            rule.load_balancing = wire::LoadBalancing::Random.into();
+            rule.timeout = milliseconds(700);
+        });
+        applied(mesh.cluster.control(), &[node], tuned).await;
+    }
+    for rule in [&silent, &own] {
+        assert!((1..=700).contains(&limit(rule).await));
+        assert!(answered(&say(node, COUNT_CALLS, rule).await));
+        for (name, text) in [("timeout", "700ms"), ("balancing", "RANDOM")] {
+            let (shown, by) = value(node, ECHO_UNARY, rule, name).await;
+            assert_eq!(shown, text);
+            assert!(by.starts_with("pushed rule, version "), "{name}: {by}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -34,8 +34,9 @@ pub const SPOKEN_LIMIT: usize = 512;
 /// ```
 ///
 /// `balancing` is the name of one of Sidelane's strategies, or `own:NAME` for one of the
-/// project's; it and `timeout` may be missing. A key that is not known is passed over: a caller may
-/// be newer than its sidecar.
+/// project's; it and `timeout` are missing where the rule says nothing of them, and others may.
+/// `unary=true` stands in place of `timeout`, which only unary calls have. A key that is not known is
+/// passed over: a caller may be newer than its sidecar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpokenRule {
     /// From where the service may be reached.
@@ -50,6 +51,8 @@ pub struct SpokenRule {
     pub strategy: Option<Cow<'static, str>>,
     /// The channel is kept open while idle.
     pub persistent: bool,
+    /// One message each way: it has a time limit, whoever says which.
+    pub unary: bool,
     /// The time limit of this call, should it bring none; streams have none.
     pub timeout: Option<Duration>,
 }
@@ -67,6 +70,7 @@ impl SpokenRule {
             load_balancing: rule.load_balancing,
             strategy: rule.strategy.clone(),
             persistent: rule.persistent,
+            unary: unary.is_some(),
             timeout: unary.and_then(|method| method.timeout.or(rule.timeout)),
         }
     }
@@ -95,6 +99,7 @@ impl fmt::Display for SpokenRule {
                 "/timeout={}ms",
                 timeout.as_nanos().div_ceil(1_000_000)
             ),
+            None if self.unary => formatter.write_str("/unary=true"),
             None => Ok(()),
         }
     }
@@ -135,6 +140,7 @@ impl FromStr for SpokenRule {
             load_balancing: None,
             strategy: None,
             persistent: false,
+            unary: false,
             timeout: None,
         };
         let mut seen: Vec<&str> = Vec::new();
@@ -181,7 +187,8 @@ impl SpokenRule {
                     })?);
                 }
             }
-            "timeout" => self.timeout = Some(limit(key, value)?),
+            "unary" => self.unary |= truth(key, value)?,
+            "timeout" => (self.unary, self.timeout) = (true, Some(limit(key, value)?)),
             _ => (),
         }
         Ok(())
@@ -236,6 +243,8 @@ mod tests {
         own.persistent = true;
         let mut nothing = rule();
         nothing.load_balancing = None;
+        let mut silent = nothing.clone();
+        silent.timeout = None;
         for (rule, method, text) in [
             (
                 rule(),
@@ -252,12 +261,19 @@ mod tests {
                 1,
                 "Internal/gossip/secure=false/persistent=false/timeout=2ms",
             ),
+            (
+                silent.clone(),
+                0,
+                "Internal/gossip/secure=false/persistent=false/unary=true",
+            ),
+            (silent, 2, "Internal/gossip/secure=false/persistent=false"),
         ] {
             let spoken = SpokenRule::of(&rule, rule.methods.get(method));
             assert_eq!(spoken.to_string(), text);
             let read: SpokenRule = text.parse().unwrap();
             assert_eq!(read.to_string(), text);
             assert_eq!(read.agreement(), rule.agreement());
+            assert_eq!(read.unary, spoken.unary);
         }
         assert_eq!(SpokenRule::of(&rule(), None).timeout, None);
     }

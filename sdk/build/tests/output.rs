@@ -139,8 +139,8 @@ impl ::sidelane::routing::ServiceRouting for OrdersServiceRouting {
     type Lane = super::super::audit::v1::TelemetryLane;
     const REQUIRES_SECURE_TRANSPORT: bool = true;
     const REQUIRES_PERSISTENT_CONNECTION: bool = true;
-    const LOAD_BALANCING_STRATEGY: ::sidelane::routing::LoadBalancingStrategy = ::sidelane::routing::LoadBalancingStrategy::ConsistentHash;
-    const DEFAULT_TIMEOUT: ::core::time::Duration = ::core::time::Duration::from_millis(2000);
+    const LOAD_BALANCING_STRATEGY: ::core::option::Option<::sidelane::routing::LoadBalancingStrategy> = ::core::option::Option::Some(::sidelane::routing::LoadBalancingStrategy::ConsistentHash);
+    const DEFAULT_TIMEOUT: ::core::option::Option<::core::time::Duration> = ::core::option::Option::Some(::core::time::Duration::from_millis(2000));
     const MAX_TIMEOUT: ::core::option::Option<::core::time::Duration> = ::core::option::Option::Some(::core::time::Duration::from_millis(10000));
     const RETRY: ::core::option::Option<::sidelane::routing::Retry> = ::core::option::Option::Some(::sidelane::routing::Retry { attempts: 3, on: ::sidelane::routing::Statuses::of(&[10, 14]), ..::sidelane::routing::Retry::DEFAULT });
     const SPLIT: ::core::option::Option<::sidelane::routing::Split> = ::core::option::Option::Some({

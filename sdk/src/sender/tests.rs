@@ -186,6 +186,41 @@ async fn a_typed_call_says_the_rule_of_its_service() {
     );
 }
 
+/// What a build writes for a service whose rule says nothing of balancing and of time.
+struct Stock;
+
+impl crate::routing::ServiceRouting for Stock {
+    const NAME: &'static str = "shop.v1.Stock";
+    const SERVICE_CATEGORY: crate::routing::Category = crate::routing::Category::Worker;
+    type Connection = Internal;
+    type Lane = General;
+    const REQUIRES_SECURE_TRANSPORT: bool = false;
+    const REQUIRES_PERSISTENT_CONNECTION: bool = false;
+    const METHODS: &'static [MethodRule] = &[MethodRule::unary("Count")];
+}
+
+impl RpcRequest<Stock> for Get {
+    type Response = Order;
+    const METHOD: &'static str = "Count";
+}
+
+#[tokio::test]
+async fn what_a_rule_leaves_open_its_callers_leave_open() {
+    let echo = Echo::default();
+    let sender = echo.clone().typed();
+    let answer: Result<Order, _> = sender
+        .call_rpc_with_service_routing::<_, Stock, _>(Recipient::Any, get("x"), None, None)
+        .await;
+    answer.unwrap();
+    assert_eq!(
+        echo.last().headers,
+        [
+            "sidelane-lane: general",
+            "sidelane-rule: Internal/general/secure=false/persistent=false/unary=true",
+        ]
+    );
+}
+
 #[tokio::test]
 async fn a_bound_client_says_what_holds_for_each_method_and_calls_no_other_service() {
     let echo = Echo::default();
@@ -204,7 +239,7 @@ async fn a_bound_client_says_what_holds_for_each_method_and_calls_no_other_servi
         client.unary(request, path.parse().unwrap(), codec).await
     };
     for (path, timeout) in [
-        ("/shop.v1.Orders/Put", "/timeout=30000ms"),
+        ("/shop.v1.Orders/Put", "/unary=true"),
         ("/shop.v1.Orders/Watch", ""),
         ("/shop.v1.Orders/New", ""),
     ] {

@@ -20,12 +20,15 @@ pub struct Gate {
 
 #[derive(Debug)]
 struct State {
+    /// The rule that holds, or has held last.
     rule: Concurrency,
-    /// The bound that holds.
+    /// The bound that holds; none is that of numbers.
     limit: u32,
     /// What it follows, where the rule has it follow latency.
     gradient: Option<Gradient>,
     in_flight: u32,
+    /// Somebody has had a place: the service is beside this sidecar.
+    used: bool,
 }
 
 /// A call's place at the service, until it is dropped.
@@ -56,8 +59,9 @@ impl Gate {
             limit: 0,
             gradient: None,
             in_flight: 0,
+            used: false,
         };
-        state.bound_by(rule.bound, now);
+        state.bound_by(Some(rule.bound), now);
         counters.limit(state.limit);
         Arc::new(Self {
             state: Mutex::new(state),
@@ -66,20 +70,26 @@ impl Gate {
         })
     }
 
-    /// The rule that holds.
+    /// The rule that holds, or has held last.
     #[must_use]
     pub fn rule(&self) -> Concurrency {
         self.state().rule
     }
 
-    /// Another rule holds from now on. Who is in stays in; who waits and fits now comes in.
-    pub fn change(self: &Arc<Self>, rule: Concurrency, now: Instant) {
+    /// Another rule holds from now on, or none. Who is in stays in; who waits and fits now comes in.
+    pub fn change(self: &Arc<Self>, rule: Option<Concurrency>, now: Instant) {
         let mut state = self.state();
-        state.rule = rule;
-        state.bound_by(rule.bound, now);
-        self.counters.limit(state.limit);
+        state.rule = rule.unwrap_or(state.rule);
+        state.bound_by(rule.map(|rule| rule.bound), now);
+        self.counters.limit(rule.map_or(0, |_| state.limit));
         drop(state);
         self.serve_line();
+    }
+
+    /// Has anybody ever had a place? Only where the service is beside this sidecar.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.state().used
     }
 
     /// What is known of how long calls take, where the bound follows it.
@@ -149,6 +159,7 @@ impl Gate {
 
     fn place(self: &Arc<Self>, state: &mut State) -> Place {
         state.in_flight += 1;
+        state.used = true;
         self.counters.entered();
         Place {
             gate: Arc::clone(self),
@@ -166,17 +177,21 @@ impl State {
         self.in_flight < self.limit
     }
 
-    fn bound_by(&mut self, bound: Bound, now: Instant) {
+    fn bound_by(&mut self, bound: Option<Bound>, now: Instant) {
         match (bound, &mut self.gradient) {
-            (Bound::Fixed(most), gradient) => {
+            (None, gradient) => {
+                *gradient = None;
+                self.limit = u32::MAX;
+            }
+            (Some(Bound::Fixed(most)), gradient) => {
                 *gradient = None;
                 self.limit = most;
             }
-            (Bound::Adaptive(rule), Some(gradient)) => {
+            (Some(Bound::Adaptive(rule)), Some(gradient)) => {
                 gradient.change(rule);
                 self.limit = gradient.limit();
             }
-            (Bound::Adaptive(rule), gradient) => {
+            (Some(Bound::Adaptive(rule)), gradient) => {
                 self.limit = gradient.insert(Gradient::new(rule, now)).limit();
             }
         }
@@ -257,10 +272,10 @@ mod tests {
         let Entered::Waits(waits) = gate.enter() else {
             panic!("there was no place");
         };
-        gate.change(Concurrency::fixed(1), Instant::now());
+        gate.change(Some(Concurrency::fixed(1)), Instant::now());
         assert!(matches!(gate.enter(), Entered::Full));
         assert!(entered.iter().all(|it| matches!(it, Entered::Now(_))));
-        gate.change(Concurrency::fixed(4), Instant::now());
+        gate.change(Some(Concurrency::fixed(4)), Instant::now());
         assert!(waits.now_or_never().flatten().is_some());
     }
 
@@ -291,9 +306,9 @@ mod tests {
         assert_eq!(alone, Some(Duration::from_millis(150)));
         inside.push(waits.now_or_never().flatten().unwrap());
         // Another rule keeps what was learned, and a fixed one forgets it.
-        gate.change(Concurrency::adaptive(Adaptive::between(1, 20)), later);
+        gate.change(Some(Concurrency::adaptive(Adaptive::between(1, 20))), later);
         assert_eq!(gate.seen().map(|it| it.limit), Some(20));
-        gate.change(Concurrency::fixed(17), later);
+        gate.change(Some(Concurrency::fixed(17)), later);
         assert_eq!(gate.seen(), None);
         assert!(matches!(gate.enter(), Entered::Full));
         inside.pop().unwrap().ended(End::Answered);

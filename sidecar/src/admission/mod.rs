@@ -100,7 +100,9 @@ pub enum NotAdmitted {
 
 impl Admitted {
     /// What this rule admits; `None` where it says nothing of it, so that a call asks nothing. What
-    /// was used under the rule `before` stays used. `said` is asked whose word it is.
+    /// was used under the rule `before` stays used, and where that had a bound of calls at once they
+    /// are counted on: who is inside must not be forgotten when the bound comes back. `said` is asked
+    /// whose word it is.
     #[must_use]
     pub fn under(
         rule: &Arc<Rule>,
@@ -109,8 +111,8 @@ impl Admitted {
         counters: impl FnOnce() -> Arc<AdmissionCounters>,
         now: Instant,
     ) -> Option<Arc<Self>> {
-        if !says(rule) {
-            // What is in flight still counts there; a bound there is no longer.
+        let kept = before.and_then(|before| before.gate.as_ref());
+        if !says(rule) && !kept.is_some_and(|gate| gate.is_used()) {
             before
                 .into_iter()
                 .for_each(|before| before.counters.limit(0));
@@ -135,18 +137,14 @@ impl Admitted {
             }
         });
         let rates = rates.collect();
-        if rule.admission.concurrency.is_none() {
-            counters.limit(0);
-        }
-        let gate = rule.admission.concurrency.map(|concurrency| {
-            match before.and_then(|before| before.gate.as_ref()) {
-                Some(gate) => {
-                    gate.change(concurrency, now);
-                    Arc::clone(gate)
-                }
-                None => Gate::new(concurrency, Arc::clone(&counters), now),
+        let gate = match (rule.admission.concurrency, kept) {
+            (Some(concurrency), None) => Some(Gate::new(concurrency, Arc::clone(&counters), now)),
+            (None, None) => None,
+            (concurrency, Some(gate)) => {
+                gate.change(concurrency, now);
+                Some(Arc::clone(gate))
             }
-        });
+        };
         Some(Arc::new(Self {
             rule: Arc::clone(rule),
             origin: said.tuned_by(says).to_string(),
@@ -183,26 +181,46 @@ impl Admitted {
             return Ok(());
         }
         let method = asked.method.map(hash_of);
-        let bears = |rate: &&Rate| {
+        self.take(&self.rates, outbound, (asked, method), now)
+    }
+
+    /// Takes a token of each of these limits that bear on the call, or of none. Each is held while the
+    /// ones after it are asked; they are always asked in this order.
+    fn take(
+        &self,
+        rates: &[Rate],
+        outbound: bool,
+        (asked, method): (&Asked<'_>, Option<u64>),
+        now: Instant,
+    ) -> Result<(), NotAdmitted> {
+        let bears = |rate: &Rate| {
             rate.limit.outbound == outbound && (rate.method.is_none() || rate.method == method)
         };
-        for rate in self.rates.iter().filter(bears) {
-            let per = rate.limit.per;
-            let share = || Share {
-                caller: per.caller.then(|| match asked.user {
-                    Some(user) => Who::User(user),
-                    None => Who::Node(asked.caller.clone()),
-                }),
-                method: method.filter(|_| per.method),
-                lane: per.lane.then_some(asked.lane),
-            };
-            rate.take(share, now).map_err(|wait| NotAdmitted::Limited {
-                limit: rate.limit,
-                origin: self.origin.clone(),
-                wait,
-            })?;
+        let Some(place) = rates.iter().position(bears) else {
+            return Ok(());
+        };
+        let (rate, others) = (&rates[place], &rates[place + 1..]);
+        let per = rate.limit.per;
+        let share = || Share {
+            caller: per.caller.then(|| match asked.user {
+                Some(user) => Who::User(user),
+                None => Who::Node(asked.caller.clone()),
+            }),
+            method: method.filter(|_| per.method),
+            lane: per.lane.then_some(asked.lane),
+        };
+        let taken = rate.take(share, now, &self.counters);
+        let taken = taken.map_err(|wait| NotAdmitted::Limited {
+            limit: rate.limit,
+            origin: self.origin.clone(),
+            wait,
+        })?;
+        // No deeper than a service and its method have limits: eight each.
+        let others = self.take(others, outbound, (asked, method), now);
+        if others.is_err() {
+            taken.give_back();
         }
-        Ok(())
+        others
     }
 
     /// What is done to a call of this method on purpose. `random` are two numbers from 0 to 99.

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use governor::clock::Clock;
 use governor::middleware::StateInformationMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
+use governor::nanos::Nanos;
+use governor::state::{NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 use sidelane_proto::model::{Lane, Limit, NodeId};
 
 use crate::call::User;
 use crate::hash::QuickState;
+use crate::telemetry::AdmissionCounters;
 
 /// Shares of one limit that have a bucket of their own. Those beyond it share one more.
 pub(super) const SHARES_LIMIT: usize = 4_096;
@@ -61,8 +63,77 @@ struct Buckets {
 
 #[derive(Debug)]
 struct Bucket {
-    limiter: RateLimiter<NotKeyed, InMemoryState, Told, StateInformationMiddleware>,
+    limiter: RateLimiter<NotKeyed, Level, Told, StateInformationMiddleware>,
+    level: Level,
     last: Instant,
+}
+
+/// How full a bucket is, in a way that can be put back. Whoever looks at it holds the buckets.
+#[derive(Debug, Clone)]
+struct Level(Arc<AtomicU64>);
+
+impl Level {
+    /// Nobody has taken anything yet.
+    const UNTOUCHED: u64 = u64::MAX;
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn put_back(&self, level: u64) {
+        self.0.store(level, Ordering::Relaxed);
+    }
+}
+
+impl Default for Level {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(Self::UNTOUCHED)))
+    }
+}
+
+impl StateStore for Level {
+    type Key = NotKeyed;
+
+    fn measure_and_replace<T, F, E>(&self, _: &NotKeyed, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let before = Some(self.get()).filter(|level| *level != Self::UNTOUCHED);
+        let (outcome, level) = f(before.map(Nanos::from))?;
+        self.put_back(level.into());
+        Ok(outcome)
+    }
+}
+
+/// A token that was taken. Nobody else sees the limit until it is kept or given back.
+#[derive(Debug)]
+pub(super) struct Taken<'a> {
+    buckets: MutexGuard<'a, Buckets>,
+    /// Whose it was; `None` for the bucket of all.
+    share: Option<Share>,
+    /// How full the bucket was; `None` for one that was not there.
+    before: Option<u64>,
+}
+
+impl Taken<'_> {
+    /// As if nobody had asked.
+    pub(super) fn give_back(mut self) {
+        let buckets = &mut *self.buckets;
+        match (self.share, self.before) {
+            (None, before) => {
+                let level = before.unwrap_or(Level::UNTOUCHED);
+                buckets.common.level.put_back(level);
+            }
+            (Some(share), None) => {
+                buckets.each.remove(&share);
+            }
+            (Some(share), Some(before)) => {
+                if let Some(bucket) = buckets.each.get(&share) {
+                    bucket.level.put_back(before);
+                }
+            }
+        }
+    }
 }
 
 /// A clock that says what it was told.
@@ -140,23 +211,39 @@ impl Rate {
     ///
     /// # Errors
     /// There is none; there will be after this time.
-    pub(super) fn take(&self, share: impl FnOnce() -> Share, now: Instant) -> Result<(), Duration> {
+    pub(super) fn take(
+        &self,
+        share: impl FnOnce() -> Share,
+        now: Instant,
+        counters: &AdmissionCounters,
+    ) -> Result<Taken<'_>, Duration> {
         self.told.tell(now);
         let mut buckets = self.buckets();
         let per = self.limit.per;
-        if !(per.caller || per.method || per.lane) {
-            return buckets.common.take(&self.told, now);
+        let share = (per.caller || per.method || per.lane).then(share);
+        let known = |share: &Share| buckets.each.contains_key(share);
+        let new = share.as_ref().is_some_and(|share| !known(share));
+        let crowded = buckets.each.len() >= SHARES_LIMIT;
+        let beyond = new && crowded && !buckets.sweep(self.limit, now);
+        if beyond {
+            counters.beyond_shares();
         }
-        let share = share();
-        if let Some(bucket) = buckets.each.get_mut(&share) {
-            return bucket.take(&self.told, now);
-        }
-        if buckets.each.len() >= SHARES_LIMIT && !buckets.sweep(self.limit, now) {
-            return buckets.common.take(&self.told, now);
-        }
-        let bucket = buckets.each.entry(share);
-        let bucket = bucket.or_insert_with(|| Bucket::new(self.limit, &self.told, now));
-        bucket.take(&self.told, now)
+        let share = share.filter(|_| !beyond);
+        let bucket = match &share {
+            None => &mut buckets.common,
+            Some(share) => {
+                let bucket = buckets.each.entry(share.clone());
+                bucket.or_insert_with(|| Bucket::new(self.limit, &self.told, now))
+            }
+        };
+        let before = bucket.level.get();
+        bucket.take(&self.told, now)?;
+        let was_there = share.is_none() || !new;
+        Ok(Taken {
+            buckets,
+            share,
+            before: was_there.then_some(before),
+        })
     }
 
     fn buckets(&self) -> MutexGuard<'_, Buckets> {
@@ -187,8 +274,10 @@ impl Bucket {
         let some = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(some(limit.requests_per_second));
         let quota = quota.allow_burst(some(limit.burst));
+        let level = Level::default();
         Self {
-            limiter: RateLimiter::direct_with_clock(quota, told.clone()).with_middleware(),
+            limiter: RateLimiter::new(quota, level.clone(), told.clone()),
+            level,
             last: now,
         }
     }
@@ -248,6 +337,12 @@ mod tests {
         }
     }
 
+    /// Takes a token for good.
+    fn take(rate: &Rate, share: Share, now: Instant) -> Result<(), Duration> {
+        let counters = AdmissionCounters::default();
+        rate.take(|| share, now, &counters).map(drop)
+    }
+
     const PER_CALLER: Per = Per {
         caller: true,
         method: false,
@@ -272,7 +367,7 @@ mod tests {
             for pause in pauses {
                 at += Duration::from_nanos(pause);
                 tokens = full.min(tokens + u128::from(pause) * u128::from(rate));
-                match limited.take(nobody, at) {
+                match take(&limited, nobody(), at) {
                     Ok(()) => {
                         prop_assert!(tokens >= SECOND, "{tokens} were left");
                         tokens -= SECOND;
@@ -293,14 +388,37 @@ mod tests {
             let now = Instant::now();
             let limited = Rate::new(limit(1, before), None, now);
             for _ in 0..taken {
-                let _ = limited.take(nobody, now);
+                let _ = take(&limited, nobody(), now);
             }
             let changed = limited.changed(limit(5, after), now);
             let left = after.saturating_sub(taken.min(before));
             for _ in 0..left {
-                prop_assert!(changed.take(nobody, now).is_ok());
+                prop_assert!(take(&changed, nobody(), now).is_ok());
             }
-            prop_assert!(changed.take(nobody, now).is_err());
+            prop_assert!(take(&changed, nobody(), now).is_err());
+        }
+    }
+
+    proptest! {
+        /// Tokens that are given back were never taken: beside a limit that is asked for nothing else.
+        #[test]
+        fn what_is_given_back_was_never_taken(
+            burst in 1_u32..6,
+            calls in prop::collection::vec((0_u64..2_000, 0_u8..3, any::<bool>()), 1..100),
+        ) {
+            let start = Instant::now();
+            let of_all = Limit { per: PER_CALLER, ..limit(2, burst) };
+            let (one, other) = (Rate::new(of_all, None, start), Rate::new(of_all, None, start));
+            let (counters, mut at) = (AdmissionCounters::default(), start);
+            for (pause, caller, keeps) in calls {
+                at += Duration::from_millis(pause);
+                let share = || from(&format!("c{caller}"));
+                if keeps {
+                    prop_assert_eq!(take(&one, share(), at), take(&other, share(), at));
+                } else if let Ok(taken) = one.take(share, at, &counters) {
+                    taken.give_back();
+                }
+            }
         }
     }
 
@@ -313,20 +431,20 @@ mod tests {
         };
         let limited = Rate::new(per_caller(2), None, now);
         for caller in ["one", "two"] {
-            assert_eq!(limited.take(|| from(caller), now), Ok(()));
+            assert_eq!(take(&limited, from(caller), now), Ok(()));
         }
-        assert_eq!(limited.take(|| from("one"), now), Ok(()));
+        assert_eq!(take(&limited, from("one"), now), Ok(()));
         let second = Duration::from_secs(1);
-        assert_eq!(limited.take(|| from("one"), now), Err(second));
-        assert_eq!(limited.take(|| from("one"), now + second), Ok(()));
+        assert_eq!(take(&limited, from("one"), now), Err(second));
+        assert_eq!(take(&limited, from("one"), now + second), Ok(()));
         let later = now + second;
         let changed = limited.changed(per_caller(3), later);
-        assert_eq!(changed.take(|| from("one"), later), Ok(()));
-        assert!(changed.take(|| from("one"), later).is_err());
+        assert_eq!(take(&changed, from("one"), later), Ok(()));
+        assert!(take(&changed, from("one"), later).is_err());
         for _ in 0..3 {
-            assert_eq!(changed.take(|| from("two"), later), Ok(()));
+            assert_eq!(take(&changed, from("two"), later), Ok(()));
         }
-        assert!(changed.take(|| from("two"), later).is_err());
+        assert!(take(&changed, from("two"), later).is_err());
     }
 
     #[test]
@@ -341,14 +459,19 @@ mod tests {
             now,
         );
         for number in 0..SHARES_LIMIT {
-            assert_eq!(limited.take(|| from(&format!("c{number}")), now), Ok(()));
+            assert_eq!(take(&limited, from(&format!("c{number}")), now), Ok(()));
         }
-        assert_eq!(limited.take(|| from("beyond-1"), now), Ok(()));
-        assert!(limited.take(|| from("beyond-2"), now).is_err());
+        let counters = AdmissionCounters::default();
+        for beyond in ["beyond-1", "beyond-2", "c7"] {
+            let taken = limited.take(|| from(beyond), now, &counters);
+            assert_eq!(taken.is_ok(), beyond == "beyond-1");
+        }
+        // One that came in time is not beyond it, though it has used up what it has.
+        assert_eq!(counters.beyond(), 2);
         assert_eq!(limited.buckets().each.len(), SHARES_LIMIT);
         // Those that are as if they had never been used make room.
         let later = now + Duration::from_secs(2);
-        assert_eq!(limited.take(|| from("beyond-2"), later), Ok(()));
+        assert_eq!(take(&limited, from("beyond-2"), later), Ok(()));
         assert_eq!(limited.buckets().each.len(), 1);
     }
 }

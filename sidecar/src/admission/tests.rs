@@ -100,8 +100,8 @@ fn all_limits_hold_and_a_methods_own_are_its_own() {
     let all = limits(&[burst(5, Per::NOTHING)]);
     let admitted = admitted(&rule(all, limits(&[burst(2, Per::NOTHING)])), now);
     assert_eq!(through(&admitted, "one", Lane::GENERAL, &GET, now), 2);
-    // The third was taken from the service's, and refused by the method's.
-    assert_eq!(through(&admitted, "one", Lane::GENERAL, &PUT, now), 2);
+    // The third was refused by the method's, and cost the service's nothing.
+    assert_eq!(through(&admitted, "one", Lane::GENERAL, &PUT, now), 3);
 }
 
 #[test]
@@ -159,6 +159,39 @@ fn a_rule_that_changes_keeps_what_was_used_and_who_is_in() {
     // The same rule is the same.
     let same = Admitted::under(&next, &said(&next), Some(&after), Arc::default, now).unwrap();
     assert!(Arc::ptr_eq(&same, &after));
+}
+
+#[test]
+fn who_is_inside_is_counted_while_no_rule_bounds_it() {
+    let now = Instant::now();
+    let two = Admission {
+        concurrency: Some(Concurrency::fixed(2)),
+        ..Admission::NONE
+    };
+    let (bounded, open) = (
+        rule(two, Admission::NONE),
+        rule(Admission::NONE, Admission::NONE),
+    );
+    let under = |rule: &Arc<Rule>, before: Option<&Arc<Admitted>>| {
+        Admitted::under(rule, &said(rule), before, Arc::default, now)
+    };
+    let enter = |admitted: &Admitted| match admitted.gate().unwrap().enter() {
+        Entered::Now(place) => Some(place),
+        _ => None,
+    };
+    let before = under(&bounded, None).unwrap();
+    // Nobody was there: nothing to be counted on, and calls ask nothing any more.
+    assert!(under(&open, Some(&before)).is_none());
+    let first = enter(&before).unwrap();
+    let between = under(&open, Some(&before)).unwrap();
+    let others: Vec<Place> = (0..9).map(|_| enter(&between).unwrap()).collect();
+    let after = under(&bounded, Some(&between)).unwrap();
+    assert!(enter(&after).is_none(), "ten are inside");
+    drop(others);
+    let second = enter(&after).unwrap();
+    assert!(enter(&after).is_none(), "two are");
+    drop((first, second));
+    assert!(enter(&after).is_some());
 }
 
 #[test]

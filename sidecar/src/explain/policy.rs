@@ -10,8 +10,11 @@ use sidelane_proto::model::{
 
 use crate::admission::Seen;
 use crate::mesh::{RuleSource, Target};
-use crate::policy::deadline;
+use crate::policy::deadline::{self, Caller};
 use crate::rules::{Origin, Said};
+
+/// Whose word it is where the caller's own rule decides.
+const CALLERS: &str = "the caller's own rule";
 
 /// One value.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -22,19 +25,35 @@ pub(super) struct Value {
 }
 
 /// All values that bear on a call of this method; `None` for one that the rule does not know.
-/// `balancing` is the strategy that the hub goes by.
-pub(super) fn values(target: &Target, method: Option<&MethodRule>, balancing: &str) -> Vec<Value> {
+/// `balancing` is the strategy by which it goes, `callers` what its caller's own rule says where that
+/// decides.
+pub(super) fn values(
+    target: &Target,
+    method: Option<&MethodRule>,
+    balancing: &str,
+    callers: Option<Caller<'_>>,
+) -> Vec<Value> {
     let (rule, said) = (&*target.rule, &target.said);
-    let fixed = said.fixed_by().to_string();
+    let spoken = callers.map(|caller| caller.spoken);
+    let fixed = spoken.map_or_else(|| said.fixed_by().to_string(), |_| CALLERS.to_owned());
+    let (class, lane) = spoken.map_or((rule.class, rule.lane), |it| (it.class, it.lane));
+    let secure = spoken.map_or(rule.secure, |it| it.secure);
+    let persistent = spoken.map_or(rule.persistent, |it| it.persistent);
     let truth = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let mut values = Vec::new();
     let mut add = |name, value, from: String| values.push(Value { name, value, from });
-    add("class", rule.class.name().to_owned(), fixed.clone());
-    add("lane", rule.lane.name().to_owned(), fixed.clone());
-    add("secure", truth(rule.secure), fixed.clone());
-    add("persistent", truth(rule.persistent), fixed);
-    let balanced = said.tuned_by(|rule| rule.load_balancing.is_some() || rule.strategy.is_some());
-    add("balancing", balancing.to_owned(), balanced.to_string());
+    add("class", class.name().to_owned(), fixed.clone());
+    add("lane", lane.name().to_owned(), fixed.clone());
+    add("secure", truth(secure), fixed.clone());
+    add("persistent", truth(persistent), fixed);
+    let by_caller = spoken.is_some_and(|it| it.load_balancing.is_some() || it.strategy.is_some());
+    let balanced = if by_caller && said.balanced().is_none() {
+        CALLERS.to_owned()
+    } else {
+        let says = |rule: &Rule| rule.load_balancing.is_some() || rule.strategy.is_some();
+        said.tuned_by(says).to_string()
+    };
+    add("balancing", balancing.to_owned(), balanced);
     let origin = said.tuned_by(|rule| rule.breaker.is_some()).to_string();
     let breaker = rule.breaker.unwrap_or(Breaker::DEFAULT);
     let refuses = rule.breaker.is_some();
@@ -72,6 +91,16 @@ pub(super) fn values(target: &Target, method: Option<&MethodRule>, balancing: &s
         add(name, value, said.tuned_by(says).to_string());
     }
     let Some(method) = method else {
+        if let Some(caller) = callers.filter(Caller::is_unary) {
+            add("streaming", truth(false), CALLERS.to_owned());
+            let (limit, from) = timeout(rule, said, None, Some(caller), false);
+            add("timeout", limit, from);
+            if let Some(ceiling) = caller.ceiling() {
+                let from = said.tuned_by(|rule| rule.max_timeout.is_some());
+                add("max_timeout", shown(ceiling), from.to_string());
+            }
+            return values;
+        }
         let taken = "the rule does not know the method";
         add("streaming", "yes".to_owned(), taken.to_owned());
         return values;
@@ -80,10 +109,7 @@ pub(super) fn values(target: &Target, method: Option<&MethodRule>, balancing: &s
     add("streaming", truth(!method.is_unary()), kind.clone());
     add("idempotent", truth(method.idempotent), kind);
     let written = target.source != RuleSource::Default;
-    let (limit, from) = match deadline::limit(rule, written, Some(method)) {
-        Some(limit) => (shown(limit), timeout_by(rule, said, method, limit)),
-        None => ("none".to_owned(), Origin::DEFAULT.to_string()),
-    };
+    let (limit, from) = timeout(rule, said, Some(method), callers, written);
     add("timeout", limit, from);
     if let Some(ceiling) = deadline::ceiling(rule, Some(method)) {
         let from = said.tuned_by(|rule| rule.max_timeout.is_some());
@@ -129,16 +155,37 @@ fn spoken_of_balancing(balancing: &Balancing) -> impl Iterator<Item = OfBalancin
     [header, locality, slow_start].into_iter().flatten()
 }
 
-/// Who set the time limit that holds: the method's word, the service's, the ceiling, or nobody.
-fn timeout_by(rule: &Rule, said: &Said, method: &MethodRule, limit: Duration) -> String {
+/// The time limit that holds, and who set it: the ceiling, what tunes, the caller, the method's word,
+/// the service's, or nobody.
+fn timeout(
+    rule: &Rule,
+    said: &Said,
+    method: Option<&MethodRule>,
+    callers: Option<Caller<'_>>,
+    written: bool,
+) -> (String, String) {
+    let limit = match &callers {
+        None => deadline::limit(rule, written, method),
+        Some(caller) => caller.limit(),
+    };
+    let Some(limit) = limit else {
+        return ("none".to_owned(), Origin::DEFAULT.to_string());
+    };
+    let by_caller = callers.filter(|it| it.pushed.is_none() && it.spoken.timeout.is_some());
+    let by_method = method.filter(|method| method.timeout.is_some());
     let origin = if rule.max_timeout == Some(limit) {
         said.tuned_by(|rule| rule.max_timeout.is_some())
-    } else if method.timeout.is_some() {
+    } else if callers.is_some_and(|it| it.pushed.is_some()) {
+        let own = |rule: &Rule| method.is_some_and(|it| of(rule, it, |it| it.timeout.is_some()));
+        said.tuned_by(|rule| rule.timeout.is_some() || own(rule))
+    } else if by_caller.is_some() {
+        return (shown(limit), CALLERS.to_owned());
+    } else if let Some(method) = by_method {
         said.tuned_by(|rule| of(rule, method, |it| it.timeout.is_some()))
     } else {
         said.tuned_by(|rule| rule.timeout.is_some())
     };
-    origin.to_string()
+    (shown(limit), origin.to_string())
 }
 
 fn retry_by(said: &Said, method: &MethodRule) -> String {
@@ -318,7 +365,7 @@ mod tests {
     fn lines(mesh: &Mesh, method: &str) -> Vec<String> {
         let target = mesh.view().target("shop.v1.Orders").unwrap().clone();
         let method = target.rule.method(method);
-        let values = values(&target, method, "PEAK_EWMA");
+        let values = values(&target, method, "PEAK_EWMA", None);
         let line = |it: &Value| format!("{} {} from {}", it.name, it.value, it.from);
         values.iter().map(line).collect()
     }

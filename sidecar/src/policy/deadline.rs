@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use sidelane_proto::model::{MethodRule, Rule};
+use sidelane_proto::model::{MethodRule, Rule, SpokenRule};
 
 /// Unary calls of a rule that says nothing else.
 pub const DEFAULT: Duration = Duration::from_secs(5);
@@ -59,6 +59,64 @@ pub fn limit(rule: &Rule, written: bool, method: Option<&MethodRule>) -> Option<
     match (limit, rule.max_timeout) {
         (Some(limit), Some(ceiling)) => Some(limit.min(ceiling)),
         (limit, ceiling) => limit.or(ceiling),
+    }
+}
+
+/// A call whose caller's own rule decides where no sidecar's does: the caller knows whether it is
+/// unary, and may say how long it may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// What it says.
+    pub spoken: &'a SpokenRule,
+    /// What a pushed rule sets for calls of this method: tuning comes before what was compiled.
+    pub pushed: Option<Duration>,
+    /// The rule that holds here for all else.
+    pub rule: &'a Rule,
+    /// What that says of the call's method, where it knows it.
+    pub method: Option<&'a MethodRule>,
+}
+
+impl Caller<'_> {
+    /// As [`decide`].
+    ///
+    /// # Errors
+    /// The call's time is over now.
+    pub fn decide(&self, asked: Option<Instant>, now: Instant) -> Result<Option<Instant>, Expired> {
+        let limit = match asked {
+            Some(deadline) if deadline <= now => return Err(Expired),
+            Some(_) => self.ceiling(),
+            None => self.limit(),
+        };
+        let limit = limit.and_then(|limit| now.checked_add(limit));
+        Ok(limit.into_iter().chain(asked).min())
+    }
+
+    /// As [`limit`].
+    #[must_use]
+    pub fn limit(&self) -> Option<Duration> {
+        if !self.is_unary() {
+            return None;
+        }
+        let rules = || self.method.and_then(|it| it.timeout).or(self.rule.timeout);
+        let limit = self.pushed.or(self.spoken.timeout).or_else(rules);
+        let limit = limit.unwrap_or(if self.spoken.persistent {
+            DEFAULT_PERSISTENT
+        } else {
+            DEFAULT
+        });
+        Some(self.ceiling().map_or(limit, |most| most.min(limit)))
+    }
+
+    /// As [`ceiling`].
+    #[must_use]
+    pub fn ceiling(&self) -> Option<Duration> {
+        self.rule.max_timeout.filter(|_| self.is_unary())
+    }
+
+    /// One message each way, as the caller or the rule here knows.
+    #[must_use]
+    pub fn is_unary(&self) -> bool {
+        self.spoken.unary || self.method.is_some_and(MethodRule::is_unary)
     }
 }
 
@@ -129,6 +187,51 @@ mod tests {
             limit(&rule, true, rule.method("Get")),
             Some(Duration::from_millis(3))
         );
+    }
+
+    #[test]
+    fn a_callers_own_rule_is_heard_after_what_tunes_and_before_all_else() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let spoken = |text: &str| -> SpokenRule {
+            let always = "Internal/general/secure=false";
+            format!("{always}/{text}").parse().unwrap()
+        };
+        let rule = |timeout, max_timeout| Rule {
+            timeout,
+            max_timeout,
+            ..orders()
+        };
+        let (silent, kept) = ("persistent=false/unary=true", "persistent=true/unary=true");
+        let says = "persistent=false/timeout=3000ms";
+        for (text, pushed, timeout, ceiling, limit) in [
+            (silent, None, None, None, Some(DEFAULT)),
+            (kept, None, None, None, Some(DEFAULT_PERSISTENT)),
+            (silent, None, Some(2 * second), None, Some(2 * second)),
+            (says, None, Some(2 * second), None, Some(3 * second)),
+            (says, Some(4 * second), None, None, Some(4 * second)),
+            (silent, Some(4 * second), None, Some(second), Some(second)),
+            ("persistent=true", Some(second), None, Some(second), None),
+        ] {
+            let (spoken, rule) = (spoken(text), rule(timeout, ceiling));
+            let mut caller = Caller {
+                spoken: &spoken,
+                pushed,
+                rule: &rule,
+                method: None,
+            };
+            assert_eq!(caller.limit(), limit, "{text}");
+            let at = limit.map(|limit| now + limit);
+            assert_eq!(caller.decide(None, now), Ok(at), "{text}");
+            // Its call's own limit comes first, up to the ceiling.
+            let asked = now + 9 * second;
+            let bounded = ceiling.filter(|_| caller.is_unary());
+            let bounded = bounded.map_or(asked, |most| now + most);
+            assert_eq!(caller.decide(Some(asked), now), Ok(Some(bounded)), "{text}");
+            assert_eq!(caller.decide(Some(now), now), Err(Expired));
+            // What the rule here knows of the method its caller need not say.
+            caller.method = rule.method("Get");
+            assert!(caller.limit().is_some(), "{text}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub struct AdmissionCounters {
     refused: AtomicU64,
     samples: AtomicU64,
     delayed: AtomicU64,
+    beyond_shares: AtomicU64,
 }
 
 /// Counts a call that waits for a place, for as long as it lives.
@@ -62,6 +63,17 @@ impl AdmissionCounters {
         add(&self.samples);
     }
 
+    /// A limit tells as many shares apart as it can, and a call is of another one.
+    pub fn beyond_shares(&self) {
+        add(&self.beyond_shares);
+    }
+
+    /// How often that was.
+    #[cfg(test)]
+    pub(crate) fn beyond(&self) -> u64 {
+        self.beyond_shares.load(Ordering::Relaxed)
+    }
+
     /// A call was held back on purpose.
     pub fn delayed(&self) {
         add(&self.delayed);
@@ -71,7 +83,7 @@ impl AdmissionCounters {
 /// All services as Prometheus text.
 pub(super) fn render(text: &mut String, services: &[(ServiceName, Arc<AdmissionCounters>)]) {
     type Read = fn(&AdmissionCounters) -> &AtomicU64;
-    let figures: [(&str, &str, &str, Read); 6] = [
+    let figures: [(&str, &str, &str, Read); 7] = [
         (
             "sidelane_concurrency_limit",
             "gauge",
@@ -107,6 +119,13 @@ pub(super) fn render(text: &mut String, services: &[(ServiceName, Arc<AdmissionC
             "counter",
             "Calls that were held back on purpose.",
             |it| &it.delayed,
+        ),
+        (
+            "sidelane_limit_beyond_shares_total",
+            "counter",
+            "Calls of callers, methods or lanes beyond the 4096 shares that a limit tells apart: they \
+             have one share together.",
+            |it| &it.beyond_shares,
         ),
     ];
     for (name, kind, help, read) in figures {

@@ -176,8 +176,9 @@ impl ::sidelane::routing::ServiceRouting for {name} {{
     };
     constant(
         "LOAD_BALANCING_STRATEGY",
-        STRATEGY,
-        rule.load_balancing.map(|it| format!("{STRATEGY}::{it:?}")),
+        &format!("::core::option::Option<{STRATEGY}>"),
+        rule.load_balancing
+            .map(|it| some(&format!("{STRATEGY}::{it:?}"))),
     );
     constant(
         "LOAD_BALANCING_CUSTOM",
@@ -186,8 +187,8 @@ impl ::sidelane::routing::ServiceRouting for {name} {{
     );
     constant(
         "DEFAULT_TIMEOUT",
-        "::core::time::Duration",
-        rule.timeout.map(duration),
+        "::core::option::Option<::core::time::Duration>",
+        rule.timeout.map(|limit| some(&duration(limit))),
     );
     let balancing = (rule.balancing != Balancing::NONE).then(|| balancing(&rule.balancing));
     constant("BALANCING", "::sidelane::routing::Balancing", balancing);

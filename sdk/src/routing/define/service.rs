@@ -289,10 +289,14 @@ macro_rules! define_service_routing {
             type Lane = $lane;
             const REQUIRES_SECURE_TRANSPORT: bool = $secure;
             const REQUIRES_PERSISTENT_CONNECTION: bool = $persistent;
-            $(const LOAD_BALANCING_STRATEGY: $crate::routing::LoadBalancingStrategy = $balancing;)?
+            $(const LOAD_BALANCING_STRATEGY:
+                $crate::routing::__private::Option<$crate::routing::LoadBalancingStrategy> =
+                $crate::routing::__private::Option::Some($balancing);)?
             $(const LOAD_BALANCING_CUSTOM: $crate::routing::__private::Option<&'static str> =
                 $crate::routing::__private::Option::Some($custom);)?
-            $(const DEFAULT_TIMEOUT: $crate::routing::__private::Duration = $timeout;)?
+            $(const DEFAULT_TIMEOUT:
+                $crate::routing::__private::Option<$crate::routing::__private::Duration> =
+                $crate::routing::__private::Option::Some($timeout);)?
             $(const MAX_TIMEOUT:
                 $crate::routing::__private::Option<$crate::routing::__private::Duration> =
                 $crate::routing::__private::Option::Some($max_timeout);)?

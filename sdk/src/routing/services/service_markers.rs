@@ -14,11 +14,6 @@ use super::matrix::ValidRoutingMatrix;
 use crate::routing::check;
 use crate::routing::phantom::{ConnectionMarker, LaneMarker};
 
-/// The time limit of unary calls where a persistent service says nothing else.
-pub const PERSISTENT_TIMEOUT: Duration = Duration::from_secs(30);
-/// The time limit of unary calls where any other service says nothing else.
-pub const TIMEOUT: Duration = Duration::from_secs(5);
-
 /// What a service demands of the mesh, by a type that stands for it. The build writes it from the
 /// options in the `.proto`; where there is none,
 /// [`define_service_routing!`](crate::define_service_routing) does from Rust.
@@ -37,13 +32,15 @@ pub const TIMEOUT: Duration = Duration::from_secs(5);
 ///     type Lane = General;
 ///     const REQUIRES_SECURE_TRANSPORT: bool = true;
 ///     const REQUIRES_PERSISTENT_CONNECTION: bool = true;
-///     const LOAD_BALANCING_STRATEGY: LoadBalancingStrategy = LoadBalancingStrategy::ConsistentHash;
+///     const LOAD_BALANCING_STRATEGY: Option<LoadBalancingStrategy> =
+///         Some(LoadBalancingStrategy::ConsistentHash);
 ///     const METHODS: &'static [MethodRule] = &[MethodRule::unary("GetOrder").idempotent()];
 /// }
 ///
 /// static RULE: Rule = Orders::RULE;
 /// assert_eq!(RULE.service, "shop.v1.Orders");
-/// assert_eq!(Orders::DEFAULT_TIMEOUT.as_secs(), 30);
+/// // It says nothing of time, so that it can be tuned.
+/// assert_eq!(RULE.timeout, None);
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no routing rule",
@@ -64,8 +61,10 @@ pub trait ServiceRouting: 'static {
     const REQUIRES_SECURE_TRANSPORT: bool;
     /// The channel is kept open while idle.
     const REQUIRES_PERSISTENT_CONNECTION: bool;
-    /// How an endpoint is picked, unless [`ServiceRouting::LOAD_BALANCING_CUSTOM`] says.
-    const LOAD_BALANCING_STRATEGY: LoadBalancingStrategy = LoadBalancingStrategy::PeakEwma;
+    /// How an endpoint is picked, unless [`ServiceRouting::LOAD_BALANCING_CUSTOM`] says. `None` says
+    /// nothing: whoever tunes the service decides, and nobody's word is
+    /// [`LoadBalancingStrategy::PeakEwma`].
+    const LOAD_BALANCING_STRATEGY: Option<LoadBalancingStrategy> = None;
     /// A strategy of one's own, by the name under which the sidecar's builder knows it.
     const LOAD_BALANCING_CUSTOM: Option<&'static str> = None;
     /// What else decides how an endpoint is picked: the header that is the key, whether near ones
@@ -73,10 +72,10 @@ pub trait ServiceRouting: 'static {
     const BALANCING: Balancing = Balancing::NONE;
     /// The ceiling: no unary call may take longer, whatever its caller or its method says.
     const MAX_TIMEOUT: Option<Duration> = None;
-    /// Time limit of unary calls that bring none: 30 s where the connection is persistent, 5 s
-    /// otherwise, and never above the ceiling.
-    const DEFAULT_TIMEOUT: Duration =
-        default_timeout(Self::REQUIRES_PERSISTENT_CONNECTION, Self::MAX_TIMEOUT);
+    /// Time limit of unary calls that bring none. `None` says nothing: whoever tunes the service
+    /// decides, and nobody's word is 30 s where the connection is persistent and 5 s otherwise, never
+    /// above the ceiling.
+    const DEFAULT_TIMEOUT: Option<Duration> = None;
     /// How its idempotent methods are tried again; `None` where they are not.
     const RETRY: Option<Retry> = None;
     /// When an endpoint that fails is left alone; `None` for [`Breaker::DEFAULT`].
@@ -111,7 +110,7 @@ pub const fn rule_of<S: ServiceRouting + ?Sized>() -> Rule {
     );
     let (load_balancing, strategy) = match S::LOAD_BALANCING_CUSTOM {
         Some(name) => (None, Some(Cow::Borrowed(name))),
-        None => (Some(S::LOAD_BALANCING_STRATEGY), None),
+        None => (S::LOAD_BALANCING_STRATEGY, None),
     };
     let rule = Rule {
         service: Cow::Borrowed(S::NAME),
@@ -123,7 +122,7 @@ pub const fn rule_of<S: ServiceRouting + ?Sized>() -> Rule {
         load_balancing,
         strategy,
         balancing: S::BALANCING,
-        timeout: Some(S::DEFAULT_TIMEOUT),
+        timeout: S::DEFAULT_TIMEOUT,
         max_timeout: S::MAX_TIMEOUT,
         retry: S::RETRY,
         breaker: S::BREAKER,
@@ -136,18 +135,6 @@ pub const fn rule_of<S: ServiceRouting + ?Sized>() -> Rule {
     };
     check::stated(&rule);
     rule
-}
-
-const fn default_timeout(persistent: bool, ceiling: Option<Duration>) -> Duration {
-    let timeout = if persistent {
-        PERSISTENT_TIMEOUT
-    } else {
-        TIMEOUT
-    };
-    match ceiling {
-        Some(ceiling) if ceiling.as_nanos() < timeout.as_nanos() => ceiling,
-        _ => timeout,
-    }
 }
 
 #[cfg(test)]

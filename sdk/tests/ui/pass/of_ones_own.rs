@@ -141,7 +141,7 @@ fn main() {
     );
     assert!(rule.origin.contains("of_ones_own.rs:"), "{}", rule.origin);
     assert_eq!(Journal::NAME, "Journal");
-    assert_eq!(Journal::DEFAULT_TIMEOUT, Duration::from_secs(5));
+    assert_eq!(Journal::DEFAULT_TIMEOUT, None);
 
     let replay: RoutingConfig<External, Replay> =
         RoutingBuilder::new().external().swimlane(Replay).build();
