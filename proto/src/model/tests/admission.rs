@@ -219,10 +219,10 @@ fn what_cannot_be_is_refused_with_its_path() {
         ("concurrency.queue is at most 4096", |rule| {
             rule.concurrency = concurrency(1, 4_097, "");
         }),
-        ("concurrency.longest_wait is above zero", |rule| {
+        ("concurrency.longest_wait is whole milliseconds", |rule| {
             rule.concurrency = concurrency(1, 1, "10001ms");
         }),
-        ("concurrency.longest_wait is above zero", |rule| {
+        ("concurrency.longest_wait is whole milliseconds", |rule| {
             rule.concurrency = concurrency(1, 1, "0s");
         }),
         ("concurrency.longest_wait `soon` is not a time", |rule| {
@@ -305,7 +305,7 @@ fn a_constant_knows_that_what_it_admits_cannot_be() {
     let error = flawed.check().unwrap_err();
     assert_eq!(error.path, "limits[1].requests_per_second");
     // What a rule says in words has no part of a millisecond.
-    const HALF: Duration = Duration::from_micros(500);
+    let half = Duration::from_micros(500);
     let waits = |longest_wait| Concurrency {
         longest_wait,
         ..Concurrency::fixed(1)
@@ -318,9 +318,9 @@ fn a_constant_knows_that_what_it_admits_cannot_be() {
     };
     let second = Duration::from_secs(1);
     for (concurrency, field) in [
-        (waits(HALF), "concurrency.longest_wait"),
-        (waits(second + HALF), "concurrency.longest_wait"),
-        (remeasured(second + HALF), "concurrency.adaptive.remeasure"),
+        (waits(half), "concurrency.longest_wait"),
+        (waits(second + half), "concurrency.longest_wait"),
+        (remeasured(second + half), "concurrency.adaptive.remeasure"),
         (
             Concurrency::adaptive(Adaptive::between(0, 9)),
             "concurrency.adaptive.min",
@@ -337,7 +337,7 @@ fn a_constant_knows_that_what_it_admits_cannot_be() {
     let held_back = Fault {
         delay: Some(Delay {
             percent: 1,
-            time: HALF,
+            time: half,
         }),
         abort: None,
         header: None,
