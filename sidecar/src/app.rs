@@ -162,6 +162,7 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
         Arc::clone(&onward),
         Arc::clone(&metrics),
         present.trust.clone(),
+        config.link_max_age,
     );
     repair.dial_with(&pool);
 

@@ -34,8 +34,8 @@ mod users;
 pub use table::PROGRAM;
 use table::{
     ADMIN, ADVERTISE, CONTROL, DATA, EXTERNAL, GRACE, HEALTH, HEALTH_INTERVAL, HEALTH_TIMEOUT,
-    HEALTHY_AFTER, INTERNAL, LISTEN, LOCALITY, NETWORK, NODE, OUTBOUND, REQUIRE_RULES,
-    UNHEALTHY_AFTER, UNKNOWN, WEIGHT,
+    HEALTHY_AFTER, INTERNAL, LINK_MAX_AGE, LISTEN, LOCALITY, NETWORK, NODE, OUTBOUND,
+    REQUIRE_RULES, UNHEALTHY_AFTER, UNKNOWN, WEIGHT,
 };
 
 /// Everything that a sidecar is told from outside.
@@ -90,6 +90,8 @@ pub struct Config {
     pub require_rules: bool,
     /// `--grace`.
     pub grace: Duration,
+    /// `--link-max-age`: from a second to a day.
+    pub link_max_age: Duration,
     /// `--log`, as [`sidelane_process::logs::init`] takes it.
     pub log: String,
 }
@@ -235,6 +237,7 @@ impl Config {
             unknown: settings.value(&UNKNOWN, read::unknown)?,
             require_rules: settings.switch(&REQUIRE_RULES)?,
             grace: settings.value(&GRACE, value::duration)?,
+            link_max_age: settings.value(&LINK_MAX_AGE, read::link_age)?,
             log: settings::log(&settings)?,
         };
         let listeners = config.listeners(&settings);

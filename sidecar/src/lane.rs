@@ -62,7 +62,7 @@ pub const REMEMBERED_RESETS: usize = 4_096;
 /// How long a reset stream is remembered.
 pub const REMEMBER_RESETS: Duration = Duration::from_secs(2);
 /// Connections older than this, give or take a tenth, take no new calls: load follows scaling,
-/// and counters that h2 keeps over a connection's life start anew.
+/// and counters that h2 keeps over a connection's life start anew. `--link-max-age` says otherwise.
 pub const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 
 const KIB: u32 = 1024;

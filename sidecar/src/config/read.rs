@@ -31,6 +31,8 @@ use crate::health::CheckBy;
 
 /// The variable that may hold a token.
 const TOKEN_VARIABLE: &str = "SIDELANE_TOKEN";
+/// What `--link-max-age` may say: links are looked at every second.
+const LINK_AGES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(24 * 3_600)];
 /// Local services are not looked at more often than this, nor less often than each hour.
 const INTERVALS: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(3_600)];
 /// The most looks that may be demanded in a row.
@@ -245,6 +247,15 @@ pub(super) fn between_looks(text: &str) -> Result<Duration, String> {
         return Err("must be from 50ms to 1h".to_owned());
     }
     Ok(interval)
+}
+
+pub(super) fn link_age(text: &str) -> Result<Duration, String> {
+    let age = value::duration(text).map_err(|error| error.to_string())?;
+    let [least, most] = LINK_AGES;
+    if age < least || age > most {
+        return Err("must be from 1s to 24h".to_owned());
+    }
+    Ok(age)
 }
 
 pub(super) fn look_timeout(text: &str) -> Result<Duration, String> {

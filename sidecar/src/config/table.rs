@@ -186,6 +186,12 @@ pub(super) const HEALTHY_AFTER: Flag = Flag::single(
     "Good looks after which it gets calls again",
 )
 .or("2");
+pub(super) const LINK_MAX_AGE: Flag = Flag::single(
+    "link-max-age",
+    "DURATION",
+    "How old a connection to a peer or a local service becomes, give or take a tenth",
+)
+.or("30m");
 pub(super) const OTLP: Flag = Flag::single("otlp", "URL", "Where traces go; not built yet");
 pub(super) const SAMPLING: Flag =
     Flag::single("sampling", "RATIO", "How many traces; not built yet");
@@ -234,6 +240,7 @@ pub const PROGRAM: Program = Program {
         UNKNOWN,
         REQUIRE_RULES,
         GRACE,
+        LINK_MAX_AGE,
         OTLP,
         SAMPLING,
         settings::CONFIG,

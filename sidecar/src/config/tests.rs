@@ -69,6 +69,7 @@ fn nothing_given_is_a_good_configuration() {
             unknown: Unknown::Passthrough,
             require_rules: false,
             grace: Duration::from_secs(30),
+            link_max_age: crate::lane::MAX_AGE,
             log: "info".to_owned(),
         }
     );
@@ -76,7 +77,7 @@ fn nothing_given_is_a_good_configuration() {
 }
 
 /// Every flag that can be set to something: the flag, a text, and what the file says for it.
-const EVERY: [(&str, &str, &str); 35] = [
+const EVERY: [(&str, &str, &str); 36] = [
     ("node", "orders-1", "orders-1"),
     ("control", "c1:15010,c2:15010", "[c1:15010, c2:15010]"),
     ("network", "lab", "lab"),
@@ -123,6 +124,7 @@ const EVERY: [(&str, &str, &str); 35] = [
     ("healthy-after", "1", "1"),
     ("unknown", "refuse", "refuse"),
     ("grace", "1500ms", "1500ms"),
+    ("link-max-age", "90s", "90s"),
     (
         "log",
         "warn,sidelane_sidecar=debug",
@@ -194,6 +196,7 @@ fn every_flag_has_three_spellings() {
         unknown: Unknown::Refuse,
         require_rules: true,
         grace: Duration::from_millis(1500),
+        link_max_age: Duration::from_secs(90),
         log: "warn,sidelane_sidecar=debug".to_owned(),
     };
 
@@ -274,6 +277,7 @@ fn the_table_is_the_contract() {
             "unknown",
             "require-rules",
             "grace",
+            "link-max-age",
             "otlp",
             "sampling",
             "config",
@@ -339,7 +343,7 @@ fn what_cannot_take_effect_is_refused_with_the_reason() {
 #[test]
 fn wrong_values_are_refused_with_what_fits() {
     let long = "x".repeat(254);
-    let cases: [(&[&str], &str); 41] = [
+    let cases: [(&[&str], &str); 43] = [
         (
             &["--node", "or ders"],
             "--node \"or ders\" (command line): `or ders` is not a node id (letters, digits, `.`, `_`, `-`)",
@@ -394,6 +398,14 @@ fn wrong_values_are_refused_with_what_fits() {
         (
             &["--healthy-after", "101"],
             "--healthy-after \"101\" (command line): must be a number from 1 to 100",
+        ),
+        (
+            &["--link-max-age", "999ms"],
+            "--link-max-age \"999ms\" (command line): must be from 1s to 24h",
+        ),
+        (
+            &["--link-max-age", "25h"],
+            "--link-max-age \"25h\" (command line): must be from 1s to 24h",
         ),
         (
             &["--network", "a/b"],

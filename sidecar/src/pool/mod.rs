@@ -32,7 +32,7 @@ pub use link::{CloseCause, Link, Seat, Sent};
 use crate::hash::QuickState;
 use crate::identity::Own;
 use crate::kin::Kinship;
-use crate::lane::{MAX_AGE, settings};
+use crate::lane::settings;
 use crate::line::{InLine, Line};
 use crate::onward::Onward;
 use crate::telemetry::{Counted, LaneCounters, Metrics, Side};
@@ -112,13 +112,15 @@ pub struct Pool {
     onward: Arc<Onward>,
     metrics: Arc<Metrics>,
     trust: Trust,
+    max_age: Duration,
     slots: Mutex<HashMap<Key, Slot, QuickState>>,
     tasks: Mutex<JoinSet<()>>,
     this: Weak<Self>,
 }
 
 impl Pool {
-    /// An empty pool that dials as `own`, and whatever is outside the mesh by `onward`.
+    /// An empty pool that dials as `own`, and whatever is outside the mesh by `onward`. Its
+    /// connections come of age after `max_age`, give or take a tenth.
     #[must_use]
     pub fn new(
         own: Own,
@@ -126,6 +128,7 @@ impl Pool {
         onward: Arc<Onward>,
         metrics: Arc<Metrics>,
         trust: Trust,
+        max_age: Duration,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             own,
@@ -133,6 +136,7 @@ impl Pool {
             onward,
             metrics,
             trust,
+            max_age,
             slots: Mutex::default(),
             tasks: Mutex::default(),
             this: this.clone(),
@@ -383,6 +387,7 @@ impl Pool {
         let own = self.own.clone();
         let onward = Arc::clone(&self.onward);
         let (trust, metrics) = (self.trust.clone(), Arc::clone(&self.metrics));
+        let max_age = self.max_age;
         let counters = self.counters(&key);
         let mut tasks = self.tasks();
         while tasks.try_join_next().is_some() {}
@@ -413,7 +418,7 @@ impl Pool {
                 Err(error) => return report(Err(error)),
             };
             let ends = (opened.local, opened.remote);
-            let (begins, ends_by_age) = lifetime();
+            let (begins, ends_by_age) = lifetime(max_age);
             let proved_until = trust.until(opened.proved.as_ref(), begins);
             let lifetime = (begins, proved_until.map_or(ends_by_age, |at| at.min(ends_by_age)));
             let link = Arc::new(Link::new(
@@ -577,11 +582,11 @@ async fn distrusted(trust: &Trust, leaf: &Leaf, link: &Link) -> Refusal {
 }
 
 /// From now, for as long as connections last, give or take a tenth.
-fn lifetime() -> (Instant, Instant) {
+fn lifetime(max_age: Duration) -> (Instant, Instant) {
     let now = Instant::now();
-    let tenth = MAX_AGE / 10;
+    let tenth = max_age / 10;
     (
         now,
-        now + MAX_AGE - tenth + tenth.mul_f64(2.0 * fastrand::f64()),
+        now + max_age - tenth + tenth.mul_f64(2.0 * fastrand::f64()),
     )
 }

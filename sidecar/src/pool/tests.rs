@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::lane::MAX_AGE;
 
 /// Tells the test about links that ended by themselves.
 struct Told(mpsc::UnboundedSender<String>);
@@ -76,6 +77,7 @@ fn pool() -> (Arc<Pool>, mpsc::UnboundedReceiver<String>) {
         Arc::default(),
         Arc::default(),
         Trust::Disabled,
+        MAX_AGE,
     );
     (pool, receiver)
 }
@@ -373,7 +375,7 @@ async fn links_that_are_too_old_are_replaced_under_load_and_no_call_is_cut() {
 #[test]
 fn links_come_of_age_a_tenth_sooner_or_later() {
     let ages = (0..1_000).map(|_| {
-        let (now, expires) = lifetime();
+        let (now, expires) = lifetime(MAX_AGE);
         (expires - now).div_duration_f64(MAX_AGE)
     });
     let ages: Vec<f64> = ages.collect();
