@@ -12,9 +12,10 @@ use crate::message::SERVICE;
 use crate::pair::{Member, Part};
 use crate::process::{self, Process};
 
-/// A rule that turns every policy on, none of which changes what becomes of a call: limits are
-/// out of reach, faults are for calls with a header that none brings, and the only endpoint is of the
-/// part that gets all calls. What each costs is paid all the same.
+/// A rule that turns every policy on, none of which changes what becomes of a call: limits and
+/// the bound that follows latency are out of reach, faults are for calls with a header that none
+/// brings, no call takes so long that it is hedged, and the only endpoint is of the part that gets all
+/// calls. What each costs is paid all the same.
 pub(crate) const POLICIES: &str = "\
 rules:
   - service: sidelane.test.v1.Echo
@@ -28,7 +29,7 @@ rules:
     outlier: { below_mean: 25, min_calls: 20, max_percent: 50 }
     limits:
       - { requests_per_second: 1000000, burst: 1000000, per: [CALLER] }
-    concurrency: { max_in_flight: 4096, queue: 64, longest_wait: 50ms }
+    concurrency: { adaptive: { min: 1024, max: 4096 }, queue: 64, longest_wait: 50ms }
     fault: { abort_percent: 100, abort_status: UNAVAILABLE, header: x-bench-fault }
     split:
       label: version
@@ -39,7 +40,7 @@ rules:
     locality: PREFER
     slow_start: 10s
     methods:
-      - { name: Unary, idempotent: true }
+      - { name: Unary, idempotent: true, hedge: { after: 10s, max_attempts: 2 } }
       - { name: Expand, idempotent: true, server_streaming: true }
       - { name: Chat, client_streaming: true, server_streaming: true }
 ";
