@@ -139,6 +139,15 @@ async fn one_slow_endpoint_of_five_gets_hardly_any_calls_by_peak_ewma() {
     let shares = [&peak_ewma, &round_robin].map(|report| share(report, "slow"));
     assert!(shares[0] < 0.01, "{shares:?}\n{peak_ewma}");
     assert!(within(shares[1], 0.2, 0.02), "{shares:?}\n{round_robin}");
+    // Of a hundred calls one at most has met the slow one, or each fifth has.
+    let p99 = [&peak_ewma, &round_robin].map(Report::p99_of_answered);
+    println!(
+        "p99: {:?} by PEAK_EWMA, {:?} by ROUND_ROBIN",
+        p99[0], p99[1]
+    );
+    let slow = Duration::from_millis(200);
+    assert!(p99[1] >= slow, "{p99:?}\n{round_robin}");
+    assert!(p99[0] < p99[1] / 2, "{p99:?}\n{peak_ewma}");
 }
 
 #[tokio::test]

@@ -61,6 +61,18 @@ impl Report {
         );
     }
 
+    /// How long 99 of 100 answered calls took at most.
+    ///
+    /// # Panics
+    /// If none was answered.
+    #[must_use]
+    pub fn p99_of_answered(&self) -> Duration {
+        let answered = self.calls.iter().filter(|call| call.result.is_ok());
+        let mut took: Vec<Duration> = answered.map(|call| call.ended - call.sent).collect();
+        took.sort_unstable();
+        took[took.len() * 99 / 100]
+    }
+
     /// How long the middle one took of the calls that were sent in this time and answered, from
     /// when it was due.
     ///

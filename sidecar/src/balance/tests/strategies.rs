@@ -432,6 +432,37 @@ proptest! {
         prop_assert_eq!(nodes_of_keys(&mut hub, keys), before);
     }
 
+    /// Whatever calls of a few keys come and end: past a crowd, nobody is given one more while a
+    /// quarter busier than the mean.
+    #[test]
+    fn no_key_makes_its_endpoint_a_quarter_busier_than_the_mean(
+        count in 2..6_usize,
+        steps in prop::collection::vec(
+            (0..8_u8, 0..3_u64, any::<prop::sample::Index>()),
+            1_000..2_500,
+        ),
+    ) {
+        let mut hub = hub_with(Strategy::ConsistentHash, count);
+        let (now, endpoints) = (Instant::now(), u64::try_from(count).unwrap());
+        let (mut calls, mut crowded): (Vec<Pick>, bool) = (Vec::new(), false);
+        for (what, key, which) in steps {
+            if what == 0 && !calls.is_empty() {
+                calls.swap_remove(which.index(calls.len()));
+                continue;
+            }
+            let all = u64::try_from(calls.len()).unwrap() + 1;
+            let pick = hub.pick(&with_key(key), 0, now).unwrap();
+            let before = pick.in_flight.count() - 1;
+            crowded |= before >= CROWD;
+            prop_assert!(
+                before < CROWD || before * 4 * endpoints < all * 5,
+                "{} of {} at one of {}", before, all, endpoints
+            );
+            calls.push(pick);
+        }
+        prop_assert!(crowded, "it was not tried");
+    }
+
     /// Whatever runs where: nobody who can take the call has fewer calls than the one picked.
     #[test]
     fn nobody_is_less_busy_than_the_least_busy(
