@@ -60,10 +60,9 @@ mod tests {
     }
 
     #[tokio::test]
+    #[ignore = "needs IPv6"]
     async fn so_does_one_of_ipv6_and_both_ends_of_a_listener_for_both() {
-        let Ok(listener) = TcpListener::bind("[::]:0").await else {
-            return eprintln!("this machine has no IPv6: nothing to see");
-        };
+        let listener = TcpListener::bind("[::]:0").await.expect("IPv6");
         let port = listener.local_addr().unwrap().port();
         let wanted = settings(Lane::GOSSIP);
         let dialled = TcpStream::connect(("127.0.0.1", port)).await.unwrap();

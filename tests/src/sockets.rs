@@ -164,10 +164,9 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs IPv6 on loopback"]
     fn so_are_those_of_ipv6_and_what_is_not_sent() {
-        let Ok(listener) = TcpListener::bind("[::1]:0") else {
-            return eprintln!("this machine has no IPv6: nothing to see");
-        };
+        let listener = TcpListener::bind("[::1]:0").expect("IPv6 on loopback");
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let socket = SockRef::from(&stream);
         socket.set_tclass_v6(0x20).unwrap();

@@ -10,6 +10,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
+/// A destination that has no address, and for whose name no resolver is asked: no part of a name has
+/// more than 63 bytes.
+pub const NOWHERE: &str =
+    "nowherenowherenowherenowherenowherenowherenowherenowherenowherenowhere:1";
+
 /// What opens a tunnel.
 pub const OPENED: &str = "HTTP/1.1 200 Connection established\r\n\r\n";
 /// An answer takes milliseconds, or has gone wrong.

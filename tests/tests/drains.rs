@@ -20,7 +20,7 @@ use sidelane_tests::wire::v1::ChatRequest;
 use sidelane_tests::wire::v1::UnaryRequest;
 use sidelane_tests::wire::v1::echo_client::EchoClient;
 use sidelane_tests::{Upstream, cluster, link, services};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -216,4 +216,26 @@ async fn the_app_beside_it_calls_until_it_is_gone_itself() {
     assert_eq!(leaving.ended().await, None);
     drop((app, channel));
     assert!(leaving.exited(LIMIT).await.success());
+}
+
+#[tokio::test]
+async fn control_gives_those_who_hang_its_grace_and_no_more() {
+    let grace = Duration::from_millis(1_500);
+    let cluster = cluster!()
+        .control()
+        .with("--grace", "1500ms")
+        .launch()
+        .await;
+    let control = cluster.control();
+    control.ready().await;
+    let mut hung = TcpStream::connect(control.listen()).await.unwrap();
+    hung.write_all(PREFACE).await.unwrap();
+    hung.write_all(EMPTY_SETTINGS).await.unwrap();
+    // Its SETTINGS, so that it is known to be taken in. It never answers them.
+    hung.read_exact(&mut [0; 9]).await.unwrap();
+    let begun = Instant::now();
+    control.stop(LIMIT).await;
+    let took = begun.elapsed();
+    // The usual grace is 10 s.
+    assert!((grace..Duration::from_secs(8)).contains(&took), "{took:?}");
 }

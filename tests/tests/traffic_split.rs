@@ -112,6 +112,42 @@ async fn ninety_and_ten_of_a_hundred_calls_and_all_with_the_header() {
 }
 
 #[tokio::test]
+async fn a_split_goes_by_the_label_that_it_names() {
+    let mut upstreams = Vec::new();
+    let mut mesh = cluster!().control().node("caller");
+    // By their versions it would be the other way round.
+    for (node, version, track) in [("one", "v2", "stable"), ("two", "stable", "v2")] {
+        let upstream = Upstream::named(node).start().await;
+        mesh = mesh
+            .node(node)
+            .serving(services::ECHO, &upstream)
+            .with("--label", &format!("version={version}"))
+            .with("--label", &format!("track={track}"));
+        upstreams.push(upstream);
+    }
+    let mesh = mesh.start().await;
+    let rule = with(tuning(services::ECHO), |rule| {
+        rule.split = Some(wire::Split {
+            label: "track".to_owned(),
+            parts: vec![wire::SplitPart {
+                value: "stable".to_owned(),
+                percent: 100,
+                ..wire::SplitPart::default()
+            }],
+            strict: true,
+        });
+    });
+    applied(mesh.control(), &[mesh.node("caller")], rule).await;
+    let answers = answered(&mesh, 20, &[]).await;
+    assert_eq!(of(&answers, "one"), 20, "{answers:?}");
+    let explained = mesh.node("caller").explain(ECHO_UNARY).await.body;
+    assert!(
+        explained.contains("split by label track: stable"),
+        "{explained}"
+    );
+}
+
+#[tokio::test]
 async fn who_brings_a_key_in_a_header_stays_in_one_part() {
     let (mesh, _upstreams) = mesh().await;
     let caller = mesh.node("caller");

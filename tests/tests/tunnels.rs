@@ -15,10 +15,11 @@ use sidelane_tests::ask::{ECHO_UNARY, ask, ask_over, values};
 use sidelane_tests::client::{RawAnswer, RawClient};
 use sidelane_tests::cluster::Node;
 use sidelane_tests::refusal::Refusal;
+use sidelane_tests::tunnel::{self, NOWHERE};
 use sidelane_tests::upstream::raw::RawRequest;
 use sidelane_tests::wire::v1::UnaryRequest;
 use sidelane_tests::wire::v1::echo_client::EchoClient;
-use sidelane_tests::{Cluster, RawUpstream, Upstream, cluster, services, tunnel};
+use sidelane_tests::{Cluster, RawUpstream, Upstream, cluster, services};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::Code;
@@ -294,7 +295,7 @@ async fn a_destination_that_does_not_answer_is_named() {
     assert_eq!(refused.processed, "no");
     let said = format!("{UNKNOWN} on its destination 127.0.0.1:1: 127.0.0.1:1 does not answer");
     assert!(refused.text.starts_with(&said), "{}", refused.text);
-    let refused = Refusal::of(&asked(node, "name.invalid:1", UNKNOWN).await);
+    let refused = Refusal::of(&asked(node, NOWHERE, UNKNOWN).await);
     assert_eq!(refused.reason, "CONNECT_FAILED");
     assert!(refused.text.contains("has no address"), "{}", refused.text);
 }

@@ -74,10 +74,9 @@ async fn both_ends_of_a_link_are_marked_as_its_lane_asks() {
 }
 
 #[tokio::test]
+#[ignore = "needs IPv6 on loopback"]
 async fn so_are_links_over_ipv6() {
-    if std::net::TcpListener::bind("[::1]:0").is_err() {
-        return eprintln!("this machine has no IPv6: nothing to see");
-    }
+    std::net::TcpListener::bind("[::1]:0").expect("IPv6 on loopback");
     let upstream = Upstream::named("callee").start().await;
     let internal = format!("[::1]:{}", free_port());
     let mesh = cluster!()

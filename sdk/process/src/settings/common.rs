@@ -16,7 +16,7 @@ pub const CONFIG: Flag = Flag::single("config", "FILE", "A YAML file with any of
 pub const LOG: Flag = Flag::single(
     "log",
     "LEVEL",
-    "What is logged: off, error, warn, info, debug or trace, and TARGET=LEVEL after commas",
+    "What is logged: off, error, warn, info or debug (trace only in builds of profile dev), and TARGET=LEVEL after commas",
 )
 .or("info");
 

@@ -590,7 +590,7 @@ Usage: sidelane-example [flags]
   --require-rules                 Refuse what has no rule
   --grace DURATION                How long a drain waits [30s]
   --config FILE                   A YAML file with any of these settings
-  --log LEVEL                     What is logged: off, error, warn, info, debug or trace, and TARGET=LEVEL after commas [info]
+  --log LEVEL                     What is logged: off, error, warn, info or debug (trace only in builds of profile dev), and TARGET=LEVEL after commas [info]
   --help                          This text
   --version                       The version
 
