@@ -114,7 +114,11 @@ impl Stack {
         if local.name.as_str() != service
             && let Ok(name) = ServiceName::new(service)
         {
-            return Ok((self.metrics.counters(&name, Direction::Inbound, way), None));
+            return Ok(LetIn {
+                counters: self.metrics.counters(&name, Direction::Inbound, way),
+                permitted: None,
+                admitted: None,
+            });
         }
         let counters = target.and_then(|target| target.inbound.clone());
         let counters =

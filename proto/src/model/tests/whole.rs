@@ -89,6 +89,44 @@ fn admission(concurrency: Option<Concurrency>) -> Admission {
     }
 }
 
+fn authorization() -> Authorization {
+    let nobody = Allow {
+        anyone: false,
+        identity: None,
+        namespace: None,
+        trust_domain: None,
+        prefix: None,
+        class: None,
+        lane: None,
+    };
+    let account = "spiffe://mesh.example/ns/shop/sa/orders";
+    Authorization {
+        allow: Cow::Owned(vec![
+            Allow {
+                anyone: true,
+                class: Some(ConnectionClass::Own(rules::PARTNER)),
+                lane: Some(rules::TELEMETRY),
+                ..nobody.clone()
+            },
+            Allow {
+                identity: Some(Cow::Borrowed(account)),
+                class: Some(ConnectionClass::Internal),
+                ..nobody.clone()
+            },
+            Allow {
+                namespace: Some(Cow::Borrowed("shop")),
+                trust_domain: Some(Cow::Borrowed("mesh.example")),
+                ..nobody.clone()
+            },
+            Allow {
+                prefix: Some(Cow::Borrowed("spiffe://mesh.example/ns/shop/sa/w-")),
+                ..nobody
+            },
+        ]),
+        dry_run: true,
+    }
+}
+
 fn concurrency(bound: Bound) -> Concurrency {
     Concurrency {
         bound,
@@ -159,6 +197,7 @@ fn whole() -> Rule {
             strict: true,
         }),
         admission: admission(Some(concurrency(Bound::Adaptive(adaptive)))),
+        authorization: Some(authorization()),
         methods: Cow::Owned(vec![
             MethodRule {
                 name: Cow::Borrowed("Get"),
@@ -178,6 +217,7 @@ fn whole() -> Rule {
                     max_attempts: 5,
                 }),
                 admission: admission(None),
+                authorization: Some(authorization()),
             },
             MethodRule::streaming("Chat", true, true),
         ]),
@@ -238,5 +278,12 @@ fn every_field_of_the_proto_is_sent() {
     all_are_sent("Concurrency", &concurrency);
     let adaptive = rules[0].concurrency.as_ref().unwrap().adaptive.as_ref();
     all_are_sent("Adaptive", &[sent(adaptive.unwrap())]);
+    let authorization = rules[0].authorization.as_ref().unwrap();
+    all_are_sent("Authorization", &[sent(authorization)]);
+    let allow: Vec<_> = rules
+        .iter()
+        .flat_map(|it| it.authorization.as_ref().unwrap().allow.iter().map(sent))
+        .collect();
+    all_are_sent("Allow", &allow);
     all_are_sent("Fault", &each(&|it| sent(it.fault.as_ref().unwrap())));
 }
