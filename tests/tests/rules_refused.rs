@@ -520,6 +520,12 @@ const OF_WAYS: &[Bad] = &[
         |rule| "sidelane-hash".clone_into(&mut rule.hash_header),
     ),
     bad(
+        "@load_balancing: 9",
+        "load_balancing",
+        "is not a known",
+        |rule| rule.load_balancing = 9,
+    ),
+    bad(
         "@load_balancing_custom: \"The Nearest\"",
         "load_balancing_custom",
         "`The Nearest` is not a name",

@@ -221,28 +221,36 @@ impl Rate {
         let mut buckets = self.buckets();
         let per = self.limit.per;
         let share = (per.caller || per.method || per.lane).then(share);
-        let known = |share: &Share| buckets.each.contains_key(share);
-        let new = share.as_ref().is_some_and(|share| !known(share));
+        let known = share.as_ref();
+        if let Some(bucket) = known.and_then(|share| buckets.each.get_mut(share)) {
+            let before = Some(bucket.level.get());
+            bucket.take(&self.told, now)?;
+            return Ok(Taken {
+                buckets,
+                share,
+                before,
+            });
+        }
         let crowded = buckets.each.len() >= SHARES_LIMIT;
-        let beyond = new && crowded && !buckets.sweep(self.limit, now);
+        let beyond = share.is_some() && crowded && !buckets.sweep(self.limit, now);
         if beyond {
             counters.beyond_shares();
         }
         let share = share.filter(|_| !beyond);
-        let bucket = match &share {
-            None => &mut buckets.common,
-            Some(share) => {
-                let bucket = buckets.each.entry(share.clone());
-                bucket.or_insert_with(|| Bucket::new(self.limit, &self.told, now))
-            }
+        let before = if let Some(share) = &share {
+            let mut bucket = Bucket::new(self.limit, &self.told, now);
+            bucket.take(&self.told, now)?;
+            buckets.each.insert(share.clone(), bucket);
+            None
+        } else {
+            let before = buckets.common.level.get();
+            buckets.common.take(&self.told, now)?;
+            Some(before)
         };
-        let before = bucket.level.get();
-        bucket.take(&self.told, now)?;
-        let was_there = share.is_none() || !new;
         Ok(Taken {
             buckets,
             share,
-            before: was_there.then_some(before),
+            before,
         })
     }
 
