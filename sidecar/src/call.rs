@@ -306,8 +306,10 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), CallError> {
     }
 }
 
+/// Of the mesh, by the name that has it or by one that many servers read as the same.
 fn is_mesh_header(name: &HeaderName) -> bool {
-    name.as_str().starts_with(MESH_PREFIX)
+    let name = name.as_str();
+    name.starts_with(MESH_PREFIX) || name.starts_with("sidelane_")
 }
 
 /// Takes out every header that belongs to the mesh, so that no app can make one up.
@@ -322,22 +324,58 @@ pub fn strip_mesh_headers(headers: &mut HeaderMap) {
     }
 }
 
-/// What proxies say of the client before them: its certificate (Envoy's header, RFC 9440's, and
-/// Linkerd's) and its address (RFC 7239, and what came before it). From users these are claims that
-/// nobody has checked, and an app that reads them takes them for its own proxy's word.
-pub const FORWARDED: [&str; 7] = [
-    "x-forwarded-client-cert",
+/// What proxies say of the client before them, and what those who sign users in say of them. From
+/// users these are claims that nobody has checked, and an app that reads them takes them for its own
+/// proxy's word: its certificate (Envoy's header, RFC 9440's, nginx's and Linkerd's), its address and
+/// what it asked for (RFC 7239, and what came before it), its name.
+pub const FORWARDED: [&str; 13] = [
     "client-cert",
     "client-cert-chain",
-    "l5d-client-id",
     "forwarded",
-    "x-forwarded-for",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
     "x-real-ip",
+    "x-remote-user",
+    "x-webauth-user",
+    "x-ssl-cert",
+    "remote-user",
 ];
+
+/// Beginnings of names that mean the same: `x-forwarded-for`, `x-forwarded-client-cert`,
+/// `l5d-client-id`, `x-envoy-original-path`, `x-auth-request-email` and their like.
+pub const FORWARDED_PREFIXES: [&str; 6] = [
+    "x-forwarded-",
+    "l5d-",
+    "x-envoy-",
+    "x-auth-request-",
+    "x-ssl-client-",
+    "x-goog-authenticated-user-",
+];
+
+/// Is it one of [`FORWARDED`] or [`FORWARDED_PREFIXES`], however its words are joined? Many servers
+/// read `_` and `-` as the same.
+fn is_forwarded(name: &HeaderName) -> bool {
+    let dashed;
+    let name = if name.as_str().contains('_') {
+        dashed = name.as_str().replace('_', "-");
+        &dashed
+    } else {
+        name.as_str()
+    };
+    FORWARDED.contains(&name) || FORWARDED_PREFIXES.iter().any(|it| name.starts_with(it))
+}
 
 /// Takes out what a user says of its own identity in a proxy's name.
 fn strip_forwarded(headers: &mut HeaderMap) {
-    for name in FORWARDED {
+    let names: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_forwarded(name))
+        .cloned()
+        .collect();
+    for name in names {
         headers.remove(name);
     }
 }
@@ -353,8 +391,8 @@ pub fn values_of<'a>(
         .map(|(_, value)| value)
 }
 
-/// Takes out what belongs to the mesh from what an app answered; most answers have nothing.
-pub fn strip_answer(headers: &mut HeaderMap) {
+/// The same for an app's answers and a request's trailers; most have nothing.
+pub fn strip_if_any(headers: &mut HeaderMap) {
     if headers.keys().any(is_mesh_header) {
         strip_mesh_headers(headers);
     }

@@ -18,7 +18,7 @@ use sidelane_proto::model::Retry;
 use crate::balance::{FAILURE, InFlight, Verdict};
 use crate::call::{
     LANE_HEADER, PREVIOUS_ATTEMPTS_HEADER, PUSHBACK_HEADER, SOURCE_IDENTITY_HEADER,
-    SOURCE_NODE_HEADER, STATUS_HEADER, TIMEOUT_HEADER, strip_answer, write_timeout,
+    SOURCE_NODE_HEADER, STATUS_HEADER, TIMEOUT_HEADER, strip_if_any, write_timeout,
 };
 use crate::forward::{
     Answer, Clock, End, ForwardError, Replay, Runner, Upload, await_answer, stream_answer,
@@ -206,7 +206,7 @@ impl<'a> Delivery<'a> {
             Answer::Begun(answer) => {
                 let (mut head, body) = answer.into_parts();
                 if to_app {
-                    strip_answer(&mut head.headers);
+                    strip_if_any(&mut head.headers);
                 }
                 let response = Response::from_parts(head, ());
                 if !body.is_end_stream() {
@@ -411,7 +411,7 @@ impl<'a> Delivery<'a> {
                 Some(CANCELLED) if self.time_is_over() => self.late(),
                 status => {
                     if to_app {
-                        strip_answer(&mut trailers);
+                        strip_if_any(&mut trailers);
                     }
                     self.tell(&mut trailers);
                     let outcome = Outcome::Answered(status.unwrap_or(NO_STATUS));

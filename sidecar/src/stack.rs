@@ -164,7 +164,7 @@ impl Stack {
         let mut clock: Clock = limit.map(|at| Box::pin(sleep_until(at.into())));
         let mut upload = Upload::new(body);
         if outside {
-            upload.bound_messages(self.edge.limits.message);
+            upload.of_user(self.edge.limits.message);
         }
         let mut delivery = Delivery {
             head,

@@ -191,6 +191,18 @@ impl RawCall {
         Ok(self.request.send_data(Bytes::new(), true)?)
     }
 
+    /// Ends the request with trailers, which no gRPC client sends.
+    ///
+    /// # Errors
+    /// The stream has ended, or a name or a value is none.
+    pub fn end_with(&mut self, trailers: &[(&str, &str)]) -> Result<()> {
+        let mut all = HeaderMap::new();
+        for (name, value) in trailers {
+            all.append(name.parse::<http::HeaderName>()?, value.parse()?);
+        }
+        Ok(self.request.send_trailers(all)?)
+    }
+
     /// Gives the call up, as gRPC clients do: `RST_STREAM` with CANCEL.
     pub fn cancel(mut self) {
         self.request.send_reset(Reason::CANCEL);

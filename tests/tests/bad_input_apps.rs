@@ -19,7 +19,7 @@ use sidelane_tests::frames::{EMPTY_SETTINGS, Frame, HEADERS, PREFACE};
 use sidelane_tests::ports::free_port;
 use sidelane_tests::refusal::Refusal;
 use sidelane_tests::upstream::raw::RawRequest;
-use sidelane_tests::wire::v1::UnaryResponse;
+use sidelane_tests::wire::v1::{UnaryRequest, UnaryResponse};
 use sidelane_tests::{Cluster, RawUpstream, Upstream, cluster, services};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -287,6 +287,34 @@ async fn nobody_but_the_mesh_says_who_calls() {
         assert_eq!(of_mesh, ["sidelane-lane: general", &source]);
         assert!(seen.metadata.contains(&"x-test-own: stays".to_owned()));
     }
+}
+
+#[tokio::test]
+async fn nor_does_a_request_say_so_at_its_end() {
+    let upstream = RawUpstream::start(|mut request: RawRequest| async move {
+        request.read_all().await;
+        let trailers = request.trailers().await;
+        let mut names: Vec<&str> = trailers.keys().map(http::HeaderName::as_str).collect();
+        names.sort_unstable();
+        let status = [("grpc-status", "0"), ("x-test-seen", &names.join(" "))];
+        request.answer.only_headers(StatusCode::OK, &status, None);
+    })
+    .await;
+    let mesh = mesh(&upstream).await;
+    let client = RawClient::connect(mesh.node("caller").outbound());
+    let mut call = client.await.unwrap().begin(ECHO_UNARY, &[]).await.unwrap();
+    call.send(&UnaryRequest::default()).unwrap();
+    call.end_with(&[
+        (
+            "sidelane-source-identity",
+            "spiffe://mesh/ns/admin/sa/admin",
+        ),
+        ("sidelane_source_node", "admin"),
+        ("x-test-own", "stays"),
+    ])
+    .unwrap();
+    let answer = call.answer().await.unwrap();
+    assert_eq!(answer.headers["x-test-seen"], "x-test-own", "{answer:?}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, StatusCode};
 use sidelane_proto::model::{ConnectionClass, Lane};
 use sidelane_proto::wire::routing::v1 as wire;
 use sidelane_tests::applied::{applied, rule, with};
@@ -13,14 +13,15 @@ use sidelane_tests::ask::{ECHO_UNARY, ask, ask_over, until_answered, values};
 use sidelane_tests::cases::{Ground, Way, run_all};
 use sidelane_tests::certificates::{Authority, LONG};
 use sidelane_tests::client::RawAnswer;
-use sidelane_tests::cluster::Node;
+use sidelane_tests::cluster::{LocalService, Node};
 use sidelane_tests::languages::Language;
 use sidelane_tests::link;
 use sidelane_tests::refusal::Refusal;
+use sidelane_tests::upstream::raw::RawRequest;
 use sidelane_tests::users::{Form, Front, first_in, shown};
 use sidelane_tests::wire::v1::echo_client::EchoClient;
 use sidelane_tests::wire::v1::{UnaryRequest, UnaryResponse};
-use sidelane_tests::{Cluster, Upstream, cluster, exclusive, services, unruled};
+use sidelane_tests::{Cluster, RawUpstream, Upstream, cluster, exclusive, services, unruled};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tonic::Code;
 
@@ -65,7 +66,11 @@ async fn strict(front: &Front, upstream: &Upstream, at: &str, flags: &[(&str, &s
 }
 
 /// The simplest mesh with users: Front and others behind one node, in the clear inside.
-async fn one(front: &Front, upstream: &Upstream, flags: &[(&str, &str)]) -> Cluster {
+async fn one(
+    front: &Front,
+    upstream: &(impl LocalService + ?Sized),
+    flags: &[(&str, &str)],
+) -> Cluster {
     let mut mesh = front.before(cluster!().control().node("edge"));
     for (flag, value) in flags {
         mesh = mesh.with(flag, value);
@@ -156,7 +161,34 @@ async fn nothing_that_a_user_says_of_itself_or_the_mesh_comes_to_the_app() {
         ),
         ("sidelane-made-up", "yes"),
     ]);
-    forged.extend(sidelane_sidecar::call::FORWARDED.map(|name| (name, "admin")));
+    // Written out: what is missing in the sidecar's own list would be missing here.
+    let of_proxies = [
+        "x-forwarded-client-cert",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-user",
+        "x-forwarded-email",
+        "x-forwarded-groups",
+        "X-Forwarded-For",
+        "x_forwarded_for",
+        "client-cert",
+        "client-cert-chain",
+        "forwarded",
+        "l5d-client-id",
+        "l5d-remote-ip",
+        "x-envoy-external-address",
+        "x-auth-request-user",
+        "x-ssl-client-verify",
+        "x-real-ip",
+        "x_real_ip",
+        "x-client-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "x-goog-authenticated-user-email",
+        "x-remote-user",
+        "sidelane_source_node",
+    ];
+    forged.extend(of_proxies.map(|name| (name, "admin")));
     let answer = ask_over(&user, ECHO_UNARY, &forged).await;
     assert_eq!(told(&answer), told(&plain));
     let of_mesh: Vec<String> = told(&answer)
@@ -171,6 +203,27 @@ async fn nothing_that_a_user_says_of_itself_or_the_mesh_comes_to_the_app() {
         names.any(|name| name.as_str().starts_with("sidelane-"))
     };
     assert!(!shown.into_iter().any(of_mesh), "{plain:?}");
+}
+
+#[tokio::test]
+async fn nor_what_it_says_at_the_end_of_its_request() {
+    let front = Front::new(Form::Pkcs8);
+    let upstream = RawUpstream::start(|mut request: RawRequest| async move {
+        request.read_all().await;
+        let trailers = request.trailers().await;
+        let names: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+        let status = [("grpc-status", "0"), ("x-test-seen", &names.join(" "))];
+        request.answer.only_headers(StatusCode::OK, &status, None);
+    })
+    .await;
+    let mesh = one(&front, &upstream, &[("--health", "tcp")]).await;
+    let user = front.raw(mesh.node("edge").external()).await.unwrap();
+    let mut call = user.begin(VISIT, &[]).await.unwrap();
+    call.send(&UnaryRequest::default()).unwrap();
+    call.end_with(&[("x-forwarded-user", "admin"), ("x-own", "unread")])
+        .unwrap();
+    let answer = call.answer().await.unwrap();
+    assert_eq!(answer.headers["x-test-seen"], "", "{answer:?}");
 }
 
 #[tokio::test]

@@ -57,8 +57,9 @@ impl<Calls: Handle> Inbound<Calls> {
         let came = timeout(HANDSHAKE_LIMIT, self.who(&edge, stream)).await;
         match came.unwrap_or(Err(Unwelcome::User(Refusal::TooSlow))) {
             Ok(Came::Peer(stream, leaf)) => {
-                // It has proved who it is, and counts among links.
-                drop(place);
+                // Who has proved who it is counts among links alone; who only says so keeps its place
+                // among those that come in from outside as well.
+                let _place = leaf.is_none().then_some(place);
                 self.proved(leaf.as_ref());
                 self.linked(stream, leaf, from).await;
             }

@@ -30,7 +30,7 @@ use crate::admission::{Asked, Place};
 use crate::admit::admit;
 use crate::call::{
     LANE_HEADER, NODE_HEADER, SOURCE_IDENTITY_HEADER, SOURCE_NODE_HEADER, TIMEOUT_HEADER,
-    strip_answer, write_timeout,
+    strip_if_any, write_timeout,
 };
 use crate::drain::{Draining, Phase};
 use crate::mesh::RuleSource;
@@ -344,7 +344,7 @@ fn answered<Resp>(
 
 fn strip(metadata: &mut MetadataMap) {
     let mut headers = std::mem::take(metadata).into_headers();
-    strip_answer(&mut headers);
+    strip_if_any(&mut headers);
     *metadata = MetadataMap::from_headers(headers);
 }
 

@@ -12,6 +12,7 @@ use http::HeaderMap;
 use super::FRAMES_A_POLL;
 use super::messages::{Messages, TooLarge};
 use super::replay::Replay;
+use crate::call::strip_if_any;
 use crate::telemetry::{LaneCounters, Stall};
 use crate::turns::give_way;
 
@@ -85,8 +86,8 @@ impl Upload {
         }
     }
 
-    /// Takes no message of more than so many bytes.
-    pub fn bound_messages(&mut self, limit: u32) {
+    /// It is a user's: no message of more than so many bytes is taken, and no trailers go on.
+    pub fn of_user(&mut self, limit: u32) {
         self.messages = Some(Box::new(Messages::up_to(limit)));
     }
 
@@ -196,10 +197,21 @@ impl Upload {
             Some(Err(_)) => Poll::Ready(Err(UploadError::Caller)),
             None => {
                 let trailers = ready!(self.from.poll_trailers(context));
-                self.read = Some(trailers.map_err(|_| UploadError::Caller)?);
+                let trailers = trailers.map_err(|_| UploadError::Caller)?;
+                self.read = Some(trailers.and_then(|trailers| self.passed(trailers)));
                 Poll::Ready(Ok(()))
             }
         }
+    }
+
+    /// What may go on of a request's trailers: as of its headers, nothing that is the mesh's own.
+    /// gRPC requests have none, so a user's are not needed, and apps read them as headers.
+    fn passed(&self, mut trailers: HeaderMap) -> Option<HeaderMap> {
+        if self.messages.is_some() {
+            return None;
+        }
+        strip_if_any(&mut trailers);
+        Some(trailers)
     }
 
     fn take_in(&mut self, data: Bytes) {

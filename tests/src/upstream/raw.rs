@@ -198,6 +198,17 @@ impl RawRequest {
     }
 }
 
+impl RawRequest {
+    /// What ends the request, once it was read.
+    ///
+    /// # Panics
+    /// If it breaks off.
+    pub async fn trailers(&mut self) -> http::HeaderMap {
+        let trailers = self.body.trailers().await;
+        trailers.expect("the request ends").unwrap_or_default()
+    }
+}
+
 impl RawAnswer {
     /// Sends headers with this status and `content-type: application/grpc`, and these more; a body
     /// follows.
