@@ -471,3 +471,49 @@ async fn control_away_past_the_end_fails_calls_closed_and_back_all_is_well_again
         node.ready().await;
     }
 }
+
+#[tokio::test]
+async fn without_a_grace_another_proof_leads_back() {
+    let _turn = exclusive().await;
+    let mut mesh = cluster!()
+        .enrolled()
+        .control()
+        .with("--leaf-life", SHORT)
+        .with("--renewal-grace", "0s")
+        .start()
+        .await;
+    let elsewhere = elsewhere(&mesh);
+    let far = [("XDG_RUNTIME_DIR", elsewhere.as_str())];
+    let shop = "spiffe://sidelane.internal/ns/shop/sa/near";
+    // Control's own user may be whoever is asked for.
+    let flags = ["--identity", shop];
+    mesh.add("near", &flags, &[]).await.ready().await;
+    let (file, _) = token(&mesh, "far", "1h").await;
+    let path = file.display().to_string();
+    let flags = ["--token-file", path.as_str()];
+    mesh.add("far", &flags, &far).await.ready().await;
+    mesh.control().kill().await;
+    // A handshake knows the time to the second, so that much is needed beyond the end.
+    let ended =
+        |body: &str| body.contains("the certificate ended") && !body.contains("ended 0 s ago");
+    for node in mesh.nodes() {
+        node.answers("/readyz", |answer| ended(&answer.body)).await;
+    }
+    mesh.control().start_again().await;
+    mesh.control().ready().await;
+    // The join file is there again.
+    let near = mesh.node("near");
+    near.ready().await;
+    assert_eq!(near.config().await["certificate"]["identity"], shop);
+    // The token is used up, and the certificate is good for nothing.
+    let lost = mesh.node("far");
+    let begun = Instant::now();
+    while !lost.log().contains("TOKEN_USED") {
+        assert!(begun.elapsed() < 2 * SOON, "{}", lost.end_of_log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(ended(&lost.get("/readyz").await.body));
+    // Another one in its place is found.
+    token(&mesh, "far", "1h").await;
+    lost.ready().await;
+}

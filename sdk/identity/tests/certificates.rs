@@ -11,9 +11,10 @@ use rcgen::{
     GeneralSubtree, IsCa, KeyPair, KeyUsagePurpose as Usage, NameConstraints, PublicKeyData,
     SanType, SignatureAlgorithm,
 };
+use sidelane_identity::kept::{self, KeptError};
 use sidelane_identity::verify::{self, CLOCK_SKEW, Expected, Leaf};
 use sidelane_identity::{
-    CHAIN_LIMIT, CertificateDer, Identity, Refusal, Revoked, Serial, SpiffeId,
+    CHAIN_LIMIT, CertificateDer, Identity, PrivateKey, Refusal, Revoked, Serial, SpiffeId, Svid,
 };
 use support::{Authority, BILLING, DOMAIN, HOUR, ORDERS, armour, uri, workload};
 
@@ -406,6 +407,60 @@ fn revocations_by_serial_fingerprint_and_identity() {
     verify::still(&leaf, &identity, now).unwrap();
     let ended = verify::still(&leaf, &identity, leaf.not_after + Duration::from_secs(1));
     assert_eq!(ended.unwrap_err(), Refusal::Expired);
+}
+
+#[test]
+fn what_ended_lately_is_believed_for_so_long_and_no_longer() {
+    let root = Authority::root("root");
+    let chain = root.leaf(|_| {});
+    let mut revoked = Revoked::default();
+    let judge = Identity::new(root.svid(BILLING), root.bundle(), revoked.clone()).unwrap();
+    let end = verify::leaf(&chain).unwrap().not_after;
+    let late = Duration::from_secs(10);
+    let at = |judge: &Identity, now, late| verify::late(&chain, judge, &orders(), now, late);
+    let second = Duration::from_secs(1);
+    at(&judge, end, Duration::ZERO).unwrap();
+    let refused = at(&judge, end + second, Duration::ZERO).unwrap_err();
+    assert_eq!(refused, Refusal::Expired);
+    assert_eq!(at(&judge, end + late, late).unwrap().not_after, end);
+    let refused = at(&judge, end + late + second, late).unwrap_err();
+    assert_eq!(refused, Refusal::Expired);
+    // All else is asked as ever.
+    let other = Authority::root("other").identity(BILLING);
+    let refused = at(&other, end + second, late).unwrap_err();
+    assert_eq!(refused.label(), "unknown_root");
+    revoked.identity(SpiffeId::new(ORDERS).unwrap()).unwrap();
+    let judge = Identity::new(root.svid(BILLING), root.bundle(), revoked).unwrap();
+    let refused = at(&judge, end + second, late).unwrap_err();
+    assert_eq!(refused.label(), "revoked");
+}
+
+#[test]
+fn what_was_kept_is_who_it_was_and_nobody_else() {
+    let root = Authority::root("root");
+    let (chain, key) = root.pem(&workload(ORDERS));
+    let svid = Svid::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+    let identity = Identity::new(svid, root.bundle(), Revoked::default()).unwrap();
+    let private = PrivateKey::from_pem(key.as_bytes()).unwrap();
+    let text = kept::to_text("orders-1", &identity, &private);
+    let read = kept::from_text("orders-1", text.as_bytes()).unwrap();
+    assert_eq!(read.svid().chain(), identity.svid().chain());
+    assert_eq!(read.bundle(), identity.bundle());
+    read.is_sound(SystemTime::now()).unwrap();
+    let other = kept::from_text("orders-2", text.as_bytes()).err().unwrap();
+    let found = "orders-1".to_owned();
+    assert_eq!(other, KeptError::OtherNode { found });
+    let secret = key.lines().nth(1).unwrap();
+    assert!(text.contains(secret), "the key is what is kept");
+    for length in 0..text.len() - 1 {
+        let cut = &text.as_bytes()[..length];
+        // Only the line's end after the last certificate may be missing.
+        if let Some(error) = kept::from_text("orders-1", cut).err() {
+            assert!(!error.to_string().contains(secret), "{error}");
+        } else {
+            assert!(text[length..].len() < 8, "{length} bytes were enough");
+        }
+    }
 }
 
 #[test]

@@ -317,6 +317,31 @@ fn a_first_certificate_is_asked_for_without_one() {
 }
 
 #[test]
+fn who_ended_lately_is_let_in_where_certificates_are_renewed() {
+    let root = Authority::root("root");
+    let (_orders, orders) = root.source(ORDERS);
+    let (_billing, billing) = root.source(BILLING);
+    let ended = shows(&root, |leaf| {
+        leaf.not_before = (SystemTime::now() - Duration::from_secs(120)).into();
+        leaf.not_after = (SystemTime::now() - Duration::from_secs(60)).into();
+    });
+    let client = client_but(&billing, |it| it.client_auth_cert_resolver = ended);
+    let to = |clients| {
+        let server = tls::server(orders.clone(), clients).unwrap();
+        handshake(Arc::clone(&client), server).1
+    };
+    let shown = tls::peer(&to(Clients::Late(Duration::from_secs(90))).unwrap()).unwrap();
+    assert!(shown.unwrap().not_after < SystemTime::now());
+    for clients in [
+        Clients::Late(Duration::from_secs(30)),
+        Clients::Anybody,
+        Clients::Certified,
+    ] {
+        refused("ended", "expired", to(clients));
+    }
+}
+
+#[test]
 fn a_change_of_identity_holds_from_the_next_handshake_on() {
     let old = Authority::root("old");
     let new = Authority::root("new");
