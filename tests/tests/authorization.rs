@@ -18,6 +18,7 @@ use sidelane_tests::certificates::{Authority, LONG};
 use sidelane_tests::client::{RawAnswer, RawClient};
 use sidelane_tests::cluster::Node;
 use sidelane_tests::refusal::Refusal;
+use sidelane_tests::users::{Form, Front};
 use sidelane_tests::wire::v1::echo_client::EchoClient;
 use sidelane_tests::wire::v1::{ChatRequest, Moment};
 use sidelane_tests::{Cluster, Upstream, cluster, services, unruled};
@@ -450,6 +451,40 @@ async fn who_is_not_known_fits_only_what_asks_for_nobody() {
     let general = entry(|it| it.lane = "general".to_owned());
     hold(&mesh, allowing(vec![general])).await;
     assert_eq!(code(old, ECHO_UNARY).await, Code::Ok);
+}
+
+#[tokio::test]
+async fn users_are_not_who_lets_them_in() {
+    let authority = Authority::new();
+    let front = Front::new(Form::Pkcs8);
+    let upstream = Upstream::named("edge").start().await;
+    let mesh = front.before(cluster!().control().node("edge"));
+    let mesh = mesh
+        .strict(&authority.issue("edge", LONG))
+        .serving(services::FRONT, &upstream)
+        .start()
+        .await;
+    let edge = mesh.node("edge");
+    let visit = "/sidelane.test.v1.Front/Visit";
+    let by = |allow: wire::Allow| {
+        with(tuning(services::FRONT), |rule| {
+            let (allow, dry_run) = (vec![allow], false);
+            rule.authorization = Some(wire::Authorization { allow, dry_run });
+        })
+    };
+    applied(mesh.control(), &[edge], by(account("edge"))).await;
+    // The app beside it is the sidecar's own; a user who comes by its listener is not.
+    assert_eq!(code(edge, visit).await, Code::Ok);
+    let user = front.raw(edge.external()).await.unwrap();
+    let refusal = Refusal::of(&ask_over(&user, visit, &[]).await);
+    let text = format!("{visit}: not authorized");
+    let wanted = Refusal::new("NOT_AUTHORIZED", Code::PermissionDenied, text);
+    assert_eq!(refusal, wanted);
+    assert_eq!(record(edge)[0]["identity"], "unknown");
+    let external = entry(|it| it.connection = wire::Connection::External.into());
+    applied(mesh.control(), &[edge], by(external)).await;
+    let answer = ask_over(&user, visit, &[]).await;
+    assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
 }
 
 #[tokio::test]

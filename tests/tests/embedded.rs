@@ -28,9 +28,11 @@ use sidelane_tests::routes::ROUTES;
 use sidelane_tests::wire::v1::beat_client::BeatClient;
 use sidelane_tests::wire::v1::beat_server::{Beat, BeatServer};
 use sidelane_tests::wire::v1::echo_client::EchoClient;
+use sidelane_tests::wire::v1::guarded_server::{Guarded, GuardedServer};
 use sidelane_tests::wire::v1::vault_server::{Vault, VaultServer};
 use sidelane_tests::wire::v1::{
-    OpenRequest, OpenResponse, PingRequest, PingResponse, UnaryRequest,
+    GuardedRequest, GuardedResponse, GuardedServiceRouting, OpenRequest, OpenResponse, PingRequest,
+    PingResponse, UnaryRequest,
 };
 use sidelane_tests::{Upstream, cluster, mesh_view, services};
 use tokio::sync::Notify;
@@ -616,4 +618,68 @@ fn the_rules_of_this_file_are_what_the_mesh_is_compiled_with() {
         let compiled = ROUTES.rules().find(|known| known.service == rule.service);
         assert_eq!(compiled.unwrap().agreement(), rule.agreement());
     }
+}
+
+#[tonic::async_trait]
+impl Guarded for Here {
+    async fn read(&self, _: Request<GuardedRequest>) -> Result<Response<GuardedResponse>, Status> {
+        panic!("who is not known has read")
+    }
+
+    async fn write(&self, _: Request<GuardedRequest>) -> Result<Response<GuardedResponse>, Status> {
+        panic!("who is not known has written")
+    }
+
+    async fn status(
+        &self,
+        _: Request<GuardedRequest>,
+    ) -> Result<Response<GuardedResponse>, Status> {
+        Ok(Response::new(GuardedResponse::default()))
+    }
+}
+
+#[tokio::test]
+async fn who_may_call_is_asked_within_the_process_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let path = |method| format!("/sidelane.test.v1.Guarded/{method}");
+    let answered = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&answered);
+    let mesh = linked("guarded", &nobody, folder.path())
+        .serve(GuardedServer::new(Here::default()))
+        .local(&path("Read"), |_: Request<GuardedRequest>| async {
+            panic!("who is not known has read");
+            #[expect(unreachable_code, reason = "says what it would answer")]
+            Ok(Response::new(GuardedResponse::default()))
+        })
+        .local(&path("Status"), move |_: Request<GuardedRequest>| {
+            counts.fetch_add(1, Ordering::Relaxed);
+            async { Ok(Response::new(GuardedResponse::default())) }
+        })
+        .start()
+        .await
+        .unwrap();
+    // Trust is disabled: nobody has an identity. By the handler, and by the bytes of the app.
+    for method in ["Read", "Write"] {
+        let call = mesh
+            .call::<GuardedServiceRouting, _, GuardedResponse>(method, GuardedRequest::default());
+        let refusal = Refusal::of_status(&call.await.unwrap_err());
+        assert_eq!(refusal.reason, "NOT_AUTHORIZED");
+        assert_eq!(
+            (refusal.code, &*refusal.processed),
+            (Code::PermissionDenied, "no")
+        );
+    }
+    let call = mesh.call::<GuardedServiceRouting, GuardedRequest, GuardedResponse>(
+        "Status",
+        GuardedRequest::default(),
+    );
+    call.await.unwrap();
+    assert_eq!(answered.load(Ordering::Relaxed), 1);
+    let denied = [("service", "sidelane.test.v1.Guarded")];
+    let denied = metrics(&mesh)
+        .await
+        .sum("sidelane_authorization_denied_total", &denied);
+    assert_eq!(denied, 2.0);
+    mesh.shutdown().await;
 }
