@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sidelane_proto::model::{CallPath, ServiceName};
+use http::request::Parts;
+use sidelane_identity::SpiffeId;
+use sidelane_proto::model::{CallPath, NodeId, ServiceName};
 use tokio::time::timeout_at;
 
 use crate::admission::Admitted;
@@ -16,7 +18,7 @@ use crate::call::{Call, Peer};
 use crate::classify::{self, Classified, ClassifyError};
 use crate::discover::State;
 use crate::local::LocalService;
-use crate::mesh::Target;
+use crate::mesh::{Target, Way};
 use crate::own;
 use crate::reason::Reason;
 use crate::respond::{Failure, authorization_failure};
@@ -134,26 +136,15 @@ impl Stack {
     pub(crate) fn permitted(
         &self,
         let_in: &LetIn,
-        path: CallPath<'_>,
+        (call, head): (&Call, &Parts),
         peer: &Peer,
     ) -> Result<(), Failure> {
-        match &let_in.permitted {
-            // Health and reflection are of the whole node, and not of the service that shows the
-            // way to them.
-            Some(permitted) if !own::every_node_serves(path.service) => {
-                let asked = Asked {
-                    identity: peer.identity.as_ref(),
-                    node: &peer.node,
-                    callee: self.own.identity.as_ref(),
-                    service: path.service,
-                    method: path.method,
-                    class: peer.class,
-                    lane: peer.lane,
-                };
-                audit::enter(permitted, &asked).map_err(|error| authorization_failure(&error))
-            }
-            _ => Ok(()),
-        }
+        let Some(permitted) = &let_in.permitted else {
+            return Ok(());
+        };
+        let caller = (&peer.node, peer.identity.as_ref());
+        let way = (peer.class, peer.lane);
+        self.asked(permitted, call.path(head), caller, way)
     }
 
     /// May who calls by this sidecar call a service beside it? The app is who this node is; a user is
@@ -161,24 +152,40 @@ impl Stack {
     pub(crate) fn own_call(
         &self,
         classified: &Classified,
-        (call, path): (&Call, CallPath<'_>),
+        (call, head): (&Call, &Parts),
     ) -> Result<(), Failure> {
+        let Some(permitted) = &classified.target.permitted else {
+            return Ok(());
+        };
         let identity = self.own.identity.as_ref();
-        match &classified.target.permitted {
-            Some(permitted) if !own::every_node_serves(path.service) => {
-                let asked = Asked {
-                    identity: identity.filter(|_| !call.is_from_outside()),
-                    node: &self.own.node,
-                    callee: self.own.identity.as_ref(),
-                    service: path.service,
-                    method: path.method,
-                    class: classified.class,
-                    lane: classified.lane,
-                };
-                audit::enter(permitted, &asked).map_err(|error| authorization_failure(&error))
-            }
-            _ => Ok(()),
+        let identity = identity.filter(|_| !call.is_from_outside());
+        let way = (classified.class, classified.lane);
+        self.asked(permitted, call.path(head), (&self.own.node, identity), way)
+    }
+
+    #[inline(never)]
+    fn asked(
+        &self,
+        permitted: &Permitted,
+        path: CallPath<'_>,
+        (node, identity): (&NodeId, Option<&SpiffeId>),
+        (class, lane): Way,
+    ) -> Result<(), Failure> {
+        // Health and reflection are of the whole node, and not of the service that shows the way to
+        // them.
+        if own::every_node_serves(path.service) {
+            return Ok(());
         }
+        let asked = Asked {
+            identity,
+            node,
+            callee: self.own.identity.as_ref(),
+            service: path.service,
+            method: path.method,
+            class,
+            lane,
+        };
+        audit::enter(permitted, &asked).map_err(|error| authorization_failure(&error))
     }
 
     fn is_compiled(&self, local: &LocalService) -> bool {

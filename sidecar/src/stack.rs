@@ -392,7 +392,7 @@ impl Stack {
             };
             let mut guard = self.metrics.call(&let_in.counters, arrived);
             // Before all that takes time or uses up what others are to have.
-            if let Err(failure) = self.permitted(&let_in, call.path(&head), &peer) {
+            if let Err(failure) = self.permitted(&let_in, (&call, &head), &peer) {
                 return end(&mut guard, &mut respond, failure);
             }
             if call.deadline.is_some_and(|at| at <= Instant::now()) {

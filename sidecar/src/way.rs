@@ -341,8 +341,7 @@ impl Stack {
             node: Some(own.clone()),
             failure,
         };
-        self.own_call(classified, (call, call.path(head)))
-            .map_err(failed)?;
+        self.own_call(classified, (call, head)).map_err(failed)?;
         let place = match &classified.target.admitted {
             None => None,
             // Of the whole node, and not of the service that shows the way to it.

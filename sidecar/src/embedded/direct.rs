@@ -196,7 +196,7 @@ async fn here<Req, Resp>(
         return Err(failed(&mut guard, failure));
     }
     // As on a way by bytes: who may not call it uses nothing up, and is told so at once.
-    let authorized = stack.own_call(&classified, (&call, call.path(&head)));
+    let authorized = stack.own_call(&classified, (&call, &head));
     authorized.map_err(|failure| failed(&mut guard, failure))?;
     // As on a way by bytes: counted where it leaves, and let in where it arrives.
     let mut place = None;
