@@ -9,7 +9,7 @@ use std::time::Duration;
 use sidelane_identity::TrustDomain;
 use sidelane_identity::tls::Clients;
 use sidelane_process::listen::{self, ListenError};
-use sidelane_process::runtime::{RuntimeFolder, join_name};
+use sidelane_process::runtime::RuntimeFolder;
 use sidelane_process::settings::{Environment, Trust};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -411,9 +411,9 @@ impl Identity {
             renewal_grace,
             runtime,
         } = parameters;
+        // One of an earlier run would send people to a control that is gone.
+        Join::remove_stale(&runtime, listen);
         if trust == Trust::Disabled {
-            // One of an earlier run in another mode would send people to a control that is gone.
-            runtime.remove(&join_name(listen));
             return Ok(Self {
                 authority: None,
                 keeper: None,

@@ -2,7 +2,7 @@
 //! and to change it. It lies in a folder that nobody else can enter, under control's address, and is
 //! written anew with each start and each new root.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use sha2::{Digest, Sha256};
 use sidelane_identity::TrustDomain;
@@ -57,6 +57,19 @@ impl Join {
             secret: self.secret.clone(),
         };
         self.folder.write(&self.name, file.to_text().as_bytes())
+    }
+
+    /// Takes away what a control that was killed has left, if it listened where one at `listen` lets
+    /// nobody else: sidecars and commands would find it, and take us for somebody who poses as it.
+    pub fn remove_stale(folder: &RuntimeFolder, listen: SocketAddr) {
+        let stale: [IpAddr; 2] = if listen.ip().is_unspecified() {
+            [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+        } else {
+            [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+        };
+        for ip in stale.into_iter().chain([listen.ip()]) {
+            folder.remove(&join_name(SocketAddr::new(ip, listen.port())));
+        }
     }
 
     /// Takes the file away.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, KeyPair};
 use sidelane_control::app::{App, IdentityParameters, Parameters};
-use sidelane_control::certificates::JOIN_HEADER;
+use sidelane_control::certificates::{JOIN_HEADER, Join};
 use sidelane_control::registry::Terms;
 use sidelane_control::rules::Validations;
 use sidelane_identity::token::{Authority, JoinFile, JoinToken};
@@ -493,4 +493,23 @@ async fn a_new_root_signs_when_the_sidecars_have_it() {
     mesh.as_peer(&identity)
         .await
         .expect("and one of the new root");
+}
+
+#[test]
+fn what_a_killed_control_has_left_at_this_port_is_taken_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = runtime(&folder);
+    let left = |listen: &str, names: [&str; 4]| {
+        let names = names.map(|name| format!("control-{name}.join"));
+        for name in &names {
+            runtime.write(name, b"stale").unwrap();
+        }
+        Join::remove_stale(&runtime, listen.parse().unwrap());
+        names.map(|name| runtime.read(&name).unwrap().is_some())
+    };
+    let all = ["127.0.0.1:9", "0.0.0.0:9", "10.0.0.7:9", "0.0.0.0:8"];
+    // Another one may live at another address, or at another port.
+    assert_eq!(left("127.0.0.1:9", all), [false, false, true, true]);
+    assert_eq!(left("0.0.0.0:9", all), [false, false, true, true]);
+    assert_eq!(left("10.0.0.7:9", all), [true, false, false, true]);
 }
