@@ -14,6 +14,7 @@ use sidelane_process::admin::{AdminRequest, AdminResponse, Pages};
 use sidelane_proto::model::Lane;
 use tokio::sync::Notify;
 
+use crate::accept;
 use crate::discover::{Holder, Source, State, Status};
 use crate::drain::{Draining, Phase};
 use crate::explain::{self, Question};
@@ -197,7 +198,8 @@ impl Admin {
             "rules": rules::held(&status),
             "picture_from": status.source.name(),
             "lanes": lanes(),
-            "external": stack.edge.describe(),
+            "peers": accept::bounds(),
+            "users": stack.edge.describe(),
             "services": services,
             "links": self.links(),
         })

@@ -20,6 +20,7 @@ use crate::call::{
     LANE_HEADER, PREVIOUS_ATTEMPTS_HEADER, PUSHBACK_HEADER, SOURCE_IDENTITY_HEADER,
     SOURCE_NODE_HEADER, STATUS_HEADER, TIMEOUT_HEADER, strip_if_any, write_timeout,
 };
+use crate::edge::Edge;
 use crate::forward::{
     Answer, Clock, End, ForwardError, Replay, Runner, Upload, await_answer, stream_answer,
 };
@@ -69,8 +70,8 @@ pub struct Delivery<'a> {
     pub source: Option<&'a str>,
     /// Whose certificate the caller's sidecar has shown, for the app.
     pub identity: Option<&'a SpiffeId>,
-    /// The caller is outside the mesh, and is told nothing of its inside.
-    pub outside: bool,
+    /// The caller is outside the mesh: it is told nothing of the inside, and this is allowed to it.
+    pub outside: Option<&'a Edge>,
     /// This node, for errors: they are read on the caller's.
     pub own: &'a str,
     /// The service, for errors.
@@ -394,7 +395,8 @@ impl<'a> Delivery<'a> {
             return gone;
         };
         self.committed = true;
-        let to_caller = (&mut caller, Stall::of_open(self.lane));
+        let patience = self.outside.map(|edge| edge.patience.clone());
+        let to_caller = (&mut caller, Stall::of_open(self.lane), patience);
         let ended = stream_answer(self.upload, to, body, to_caller, self.clock).await;
         let late = match &ended {
             End::Trailers(trailers) => trailers.get(STATUS_HEADER).map(status_of),
@@ -435,6 +437,11 @@ impl<'a> Delivery<'a> {
             End::Failed(error) => forward_failure(self.service, callee, &error),
             End::DeadlineOver => self.late(),
             End::CallerGone => return gone,
+            // Who takes nothing for so long has left, and holds what others need.
+            End::CallerStalled => {
+                caller.send_reset(h2::Reason::ENHANCE_YOUR_CALM);
+                return gone;
+            }
         };
         let reason = failure.reason;
         if self.plain {
@@ -450,12 +457,12 @@ impl<'a> Delivery<'a> {
 
     /// A failure as its caller may hear of it.
     pub(crate) fn told(&self, failure: Failure) -> Failure {
-        failure.told(self.outside, self.head.uri.path())
+        failure.told(self.outside.is_some(), self.head.uri.path())
     }
 
     /// The headers or trailers of an answer as its caller may see them.
     fn tell(&self, headers: &mut HeaderMap) {
-        if self.outside {
+        if self.outside.is_some() {
             users::tell(headers, self.head.uri.path());
         }
     }
@@ -512,7 +519,7 @@ impl Watched<'_> {
             (End::Trailers(_) | End::NoTrailers, Some(status)) => Some(verdict_of_status(status)),
             (End::Failed(error), _) => verdict_of_error(error, sent),
             (End::NoTrailers, None) | (End::DeadlineOver, _) => Some(Verdict::Failure),
-            (End::CallerGone, _) => None,
+            (End::CallerGone | End::CallerStalled, _) => None,
         };
         self.judge(verdict, Instant::now());
     }

@@ -51,6 +51,7 @@ mod outside;
 pub mod own;
 pub mod parts;
 mod passthrough;
+pub mod patience;
 pub mod pipe;
 mod place;
 pub mod policy;

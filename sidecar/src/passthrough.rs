@@ -149,7 +149,7 @@ impl Stack {
             lane: None,
             source: Some(self.own.node.as_str()),
             identity: self.own.identity.as_ref(),
-            outside: false,
+            outside: None,
             own: self.own.node.as_str(),
             service: &service,
             // No rule says that it may be made again.

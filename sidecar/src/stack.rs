@@ -177,7 +177,7 @@ impl Stack {
             // A user is no node, and has shown nothing.
             source: (!outside).then(|| self.own.node.as_str()),
             identity: self.own.identity.as_ref().filter(|_| !outside),
-            outside,
+            outside: outside.then(|| &*self.edge),
             own: self.own.node.as_str(),
             service,
             retry: None,
@@ -411,7 +411,7 @@ impl Stack {
                 lane: Some(&lane),
                 source: Some(peer.node.as_str()),
                 identity: peer.identity.as_ref(),
-                outside: false,
+                outside: None,
                 own: self.own.node.as_str(),
                 service,
                 // The caller's sidecar knows best what to make again, and where.

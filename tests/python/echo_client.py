@@ -39,6 +39,7 @@ class Ground:
 
     def __init__(self, arguments):
         self.target = arguments.target
+        self.root = arguments.root
         self.server = arguments.server
         self.caller = arguments.caller
         self.server_kind = arguments.server_kind
@@ -50,7 +51,7 @@ class Ground:
     @contextlib.contextmanager
     def echo(self):
         """A client on a connection of its own."""
-        with channel(self.target) as opened:
+        with channel(self.target, self.root) as opened:
             yield pb2_grpc.EchoStub(opened)
 
     def sees(self, key, moment):
@@ -67,7 +68,8 @@ class Ground:
         return self._witness
 
 
-def channel(address):
+def channel(address, root=None):
+    """A channel in the clear, or over TLS with a server that this root vouches for."""
     options = [
         ("grpc.max_receive_message_length", MESSAGE_LIMIT),
         ("grpc.max_send_message_length", MESSAGE_LIMIT),
@@ -75,7 +77,13 @@ def channel(address):
         # Otherwise all channels to one address share a connection.
         ("grpc.use_local_subchannel_pool", 1),
     ]
-    return grpc.insecure_channel(address, options=options)
+    if root is None:
+        return grpc.insecure_channel(address, options=options)
+    # Loopback has no name of its own.
+    options.append(("grpc.ssl_target_name_override", "front.example"))
+    with open(root, "rb") as file:
+        credentials = grpc.ssl_channel_credentials(file.read())
+    return grpc.secure_channel(address, credentials, options=options)
 
 
 numbers = itertools.count()
@@ -747,6 +755,7 @@ if __name__ == "__main__":
     parser.add_argument("--server", required=True, help="whom to ask what it saw")
     parser.add_argument("--server-kind", required=True, help="what it is made of")
     parser.add_argument("--caller", help="the node behind which this is; none without a mesh")
+    parser.add_argument("--root", help="what TLS believes; without it, in the clear")
     parser.add_argument("--cases", help="which cases, NAME,NAME; without it, all")
     arguments = parser.parse_args()
     cases = CASES

@@ -5,13 +5,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::client::framed;
 use crate::frames::{Frame, GOAWAY, HEADERS, PREFACE, SETTINGS, WINDOW_UPDATE};
+use crate::wire::v1::VisitRequest;
 
 /// DATA.
 pub const DATA: u8 = 0;
@@ -23,8 +26,12 @@ pub const RST_STREAM: u8 = 3;
 pub const PING: u8 = 6;
 /// CONTINUATION.
 pub const CONTINUATION: u8 = 9;
+/// On DATA and HEADERS: the stream's last.
+pub const END_STREAM: u8 = 1;
 /// On HEADERS and CONTINUATION: the headers end here.
 pub const END_HEADERS: u8 = 4;
+/// The method that users may call.
+pub const VISIT: &str = "/sidelane.test.v1.Front/Visit";
 /// Frames are written so many bytes at a time.
 const PIECE: usize = 32 * 1024;
 /// A write that takes longer has met a connection that reads no more.
@@ -100,11 +107,24 @@ impl Attacker {
     /// # Errors
     /// Nobody listens.
     pub async fn connect(address: SocketAddr, settings: &[(u16, u32)]) -> Result<Self> {
+        Self::after(&[], address, settings).await
+    }
+
+    /// The same, once these bytes were said.
+    ///
+    /// # Errors
+    /// Nobody listens.
+    pub async fn after(
+        before: &[u8],
+        address: SocketAddr,
+        settings: &[(u16, u32)],
+    ) -> Result<Self> {
         let stream = TcpStream::connect(address)
             .await
             .context("nobody listens")?;
         stream.set_nodelay(true)?;
         let (mut from, mut to) = stream.into_split();
+        to.write_all(before).await?;
         let mut payload = Vec::new();
         for (id, value) in settings {
             payload.extend(id.to_be_bytes());
@@ -160,6 +180,19 @@ impl Attacker {
     pub async fn ended(self, within: Duration) -> Option<Ended> {
         timeout(within, self.reading).await.ok()?.ok()
     }
+}
+
+/// A whole call of `Front.Visit` whose message, which is given back, has so many bytes of payload.
+#[must_use]
+pub fn visit(stream: u32, payload: usize) -> Vec<u8> {
+    let bytes = vec![b'p'; payload];
+    let message = VisitRequest {
+        payload: bytes.into(),
+    };
+    let mut request = frame(HEADERS, END_HEADERS, stream, &call(VISIT));
+    let message = framed(&message.encode_to_vec());
+    request.extend(frame(DATA, END_STREAM, stream, &message));
+    request
 }
 
 /// Calls of this path that are given up at once.

@@ -12,7 +12,10 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper_util::rt::TokioIo;
-use rcgen::{CertificateParams, Issuer, KeyPair, SignatureAlgorithm};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, Issuer, KeyPair, KeyUsagePurpose,
+    SignatureAlgorithm,
+};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -63,6 +66,11 @@ impl Front {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        // Names of its own: a chain in which both have the same looks as if nobody had signed it.
+        params.distinguished_name = DistinguishedName::new();
+        let name = "the root of front.example";
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let root = params.self_signed(&key).unwrap().der().clone();
         let front = Self {
             certificate: folder.path().join("tls.crt"),
@@ -85,7 +93,9 @@ impl Front {
             Form::Pkcs1 => &rcgen::PKCS_RSA_SHA256,
         };
         let key = KeyPair::generate_for(algorithm).unwrap();
-        let params = CertificateParams::new([NAME.to_owned()]).unwrap();
+        let mut params = CertificateParams::new([NAME.to_owned()]).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, NAME);
         let chain = params.signed_by(&key, &self.issuer).unwrap().pem();
         let text = match form {
             Form::Pkcs8 => key.serialize_pem(),

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sidelane_proto::wire::routing::v1 as wire;
+use sidelane_sidecar::accept::LINKS_LIMIT;
 use sidelane_sidecar::edge::FIRST_REQUEST_LIMIT;
 use sidelane_sidecar::trust::HANDSHAKE_LIMIT;
 use sidelane_tests::applied::{applied, tuning, with};
 use sidelane_tests::ask::ask_over;
 use sidelane_tests::client::RawClient;
 use sidelane_tests::cluster::Node;
-use sidelane_tests::flood::is_closed;
+use sidelane_tests::flood::{self, Attacker, is_closed};
 use sidelane_tests::frames::{EMPTY_SETTINGS, Opening, PREFACE};
 use sidelane_tests::refusal::Refusal;
 use sidelane_tests::users::{Form, Front};
@@ -171,7 +172,7 @@ async fn a_users_connection_is_told_its_bounds() {
     assert_eq!(opening.max_concurrent_streams, Some(7));
     assert_eq!(opening.max_header_list_size, Some(64 * 1024));
     let config = node.config().await;
-    let external = &config["external"];
+    let external = &config["users"];
     assert_eq!(external["concurrent_streams"], 7);
     assert_eq!(external["header_list_bytes"], 64 * 1024);
     let window = |name: &str| external[name].as_u64().map(|it| u32::try_from(it).unwrap());
@@ -186,11 +187,24 @@ async fn a_users_connection_is_told_its_bounds() {
         ("handshake_ms", 5_000),
         ("first_request_ms", 10_000),
         ("idle_ms", 300_000),
+        ("stall_ms", 30_000),
+        ("stall_in_a_crowd_ms", 3_000),
+        ("stalls_without_a_crowd", 32),
         ("pending_resets", 1_000),
         ("error_resets", 1_024),
     ] {
         assert_eq!(external[name], value, "{name}");
     }
+    let peers = serde_json::json!({
+        "links": LINKS_LIMIT,
+        "handshake_ms": 5_000,
+        "preface_ms": 10_000,
+        "hello_ms": 3_000,
+        "header_list_bytes": 68 * 1024,
+        "pending_resets": 20_000,
+        "error_resets": 100_000,
+    });
+    assert_eq!(config["peers"], peers);
 }
 
 #[tokio::test]
@@ -239,6 +253,52 @@ async fn who_says_nothing_is_not_waited_for() {
         sleep(begun.elapsed().max(Duration::from_millis(100))).await;
     }
     assert!(begun.elapsed() > Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_taken_is_broken_off() {
+    let upstream = Upstream::named("front").start().await;
+    let mesh = mesh(&upstream, &[("--external-stall", "1s")]).await;
+    let node = mesh.node("edge");
+    // Two windows of nothing: these answers can go nowhere.
+    let nothing = [(4, 0)];
+    let mut reader = Attacker::connect(node.external(), &nothing).await.unwrap();
+    let frames = (0..64).map(|number| flood::visit(2 * number + 1, 4_000));
+    assert_eq!(reader.send(frames).await, 64);
+    let begun = Instant::now();
+    while node.metrics().await.sum("sidelane_cancelled_total", &[]) < 64.0 {
+        assert!(begun.elapsed() < 2 * SLACK, "they are waited for");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(begun.elapsed() > Duration::from_millis(500));
+    // The connection is there, and so are others.
+    let user = RawClient::connect(node.external()).await.unwrap();
+    let answer = ask_over(&user, VISIT, &[]).await;
+    assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
+    assert!(reader.ended(Duration::from_millis(100)).await.is_none());
+}
+
+/// What users do not take fills the window between sidecar and app, which others need.
+#[tokio::test]
+async fn of_many_answers_that_are_not_taken_most_are_broken_off_soon() {
+    let upstream = Upstream::named("front").start().await;
+    let mesh = mesh(&upstream, &[]).await;
+    let node = mesh.node("edge");
+    let mut reader = Attacker::connect(node.external(), &[(4, 0)]).await.unwrap();
+    let frames = (0..64).map(|number| flood::visit(2 * number + 1, 4_000));
+    assert_eq!(reader.send(frames).await, 64);
+    let begun = Instant::now();
+    // Those beyond the crowd of 32; the others have half a minute.
+    while node.metrics().await.sum("sidelane_cancelled_total", &[]) < 32.0 {
+        assert!(begun.elapsed() < 3 * SLACK, "they are waited for");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(begun.elapsed() > Duration::from_secs(2));
+    let open = node.metrics().await.sum("sidelane_open_calls", &[]);
+    assert!((1.0..=32.0).contains(&open), "{open} stand still");
+    let user = RawClient::connect(node.external()).await.unwrap();
+    let answer = ask_over(&user, VISIT, &[]).await;
+    assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
 }
 
 #[tokio::test]

@@ -2,22 +2,26 @@
 //! memory for it, ends the connection where it may, and goes on to serve those who behave.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use prost::Message;
+use sidelane_proto::model::{ConnectionClass, Lane};
+use sidelane_tests::admin::Metrics;
 use sidelane_tests::ask::ask_over;
-use sidelane_tests::client::RawClient;
+use sidelane_tests::client::{RawClient, framed};
 use sidelane_tests::cluster::Node;
 use sidelane_tests::flood::{
-    Attacker, DATA, END_HEADERS, Ended, PING, PRIORITY, call, continuation, frame, hpack_bomb,
-    is_closed, made_you_reset, rapid_reset, same, slow_preface, text,
+    Attacker, DATA, END_HEADERS, END_STREAM, Ended, PING, PRIORITY, RST_STREAM, VISIT, call,
+    continuation, frame, hpack_bomb, is_closed, made_you_reset, rapid_reset, same, slow_preface,
+    text, visit,
 };
 use sidelane_tests::frames::{HEADERS, SETTINGS, WINDOW_UPDATE};
-use sidelane_tests::{Cluster, Upstream, cluster, exclusive, services};
+use sidelane_tests::{Cluster, Upstream, cluster, exclusive, link, services};
 use tonic::Code;
 
-const VISIT: &str = "/sidelane.test.v1.Front/Visit";
 /// As many frames as an attacker sends.
 const MANY: u32 = 100_000;
 /// What a sidecar may hold more after a flood than before.
@@ -211,15 +215,7 @@ async fn answers_that_nobody_reads_hold_little_and_stall_nobody() {
     let upstream = Upstream::named("front").start().await;
     let mesh = mesh(&upstream, &[]).await;
     // `SETTINGS_INITIAL_WINDOW_SIZE` 0: nothing may be answered.
-    let block = call(VISIT);
-    let mut message = vec![0, 0, 0, 0x10, 0x03, 0x0A, 0x80, 0x20];
-    message.resize(5 + 0x1003, b'p');
-    let frames = (0..1_000_u32).map(|number| {
-        let stream = 2 * number + 1;
-        let mut bytes = frame(HEADERS, END_HEADERS, stream, &block);
-        bytes.extend(frame(DATA, 1, stream, &message));
-        bytes
-    });
+    let frames = (0..1_000_u32).map(|number| visit(2 * number + 1, 4_096));
     let (taken, ended) = flooded(mesh.node("edge"), &[(4, 0)], frames).await;
     assert_eq!((taken, ended), (1_000, None));
 }
@@ -251,4 +247,97 @@ async fn two_thousand_slow_prefaces_are_turned_away_or_ended() {
     }
     let took = behaved.took().await;
     assert!(took.len() > 20, "{took:?}");
+}
+
+/// Between sidecars a connection is shared: what is wrong with one call is that call's alone.
+#[tokio::test]
+async fn on_a_peers_link_errors_and_resets_end_streams_alone() {
+    let _alone = exclusive::exclusive().await;
+    let upstream = Upstream::named("front").start().await;
+    let mesh = mesh(&upstream, &[]).await;
+    let node = mesh.node("edge");
+    let (class, lane) = (ConnectionClass::External, Lane::INGRESS_DATA);
+    let opened = link::preamble(class, lane);
+    let mut peer = Attacker::after(&opened, node.external(), &[])
+        .await
+        .unwrap();
+    let hello = framed(&link::hello(node, class, lane).await.encode_to_vec());
+    let mut greeting = frame(HEADERS, END_HEADERS, 1, &call(link::HELLO_PATH));
+    greeting.extend(frame(DATA, END_STREAM, 1, &hello));
+    peer.send(std::iter::once(greeting)).await;
+    // A call beside others that are wrong, until the Hello is answered and it is taken; the first
+    // stream was the Hello's.
+    let mut stream = 1;
+    let mut wrong_ones = 0;
+    let begun = Instant::now();
+    let answered = |metrics: &Metrics| {
+        let labels = [("direction", "inbound"), ("status", "0")];
+        metrics.sum("sidelane_responses_total", &labels)
+    };
+    while answered(&node.metrics().await) < 3.0 {
+        assert!(begun.elapsed() < SOON, "the calls beside are not answered");
+        let wrong = (0..1_000_u32).map(|number| {
+            let stream = stream + 2 * (number + 1);
+            let mut bytes = frame(HEADERS, END_HEADERS, stream, &call(VISIT));
+            bytes.extend(match number % 2 {
+                0 => frame(WINDOW_UPDATE, 0, stream, &[0x7F, 0xFF, 0xFF, 0xFF]),
+                _ => frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]),
+            });
+            bytes
+        });
+        let last = visit(stream + 2_002, 200);
+        let sent = peer.send(wrong.chain(std::iter::once(last))).await;
+        assert_eq!(
+            sent, 1_001,
+            "the link was ended after {wrong_ones} wrong calls"
+        );
+        stream += 2_002;
+        wrong_ones += 1_000;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(peer.ended(Duration::from_millis(200)).await.is_none());
+}
+
+/// What one who behaves feels of attackers that do not hurry, on a machine that has time.
+#[tokio::test]
+#[ignore = "measures time: needs a machine that does nothing else"]
+async fn beside_paced_attackers_calls_are_quick() {
+    let _alone = exclusive::exclusive().await;
+    let upstream = Upstream::named("front").start().await;
+    let mesh = mesh(&upstream, &[]).await;
+    let node = mesh.node("edge");
+    let behaved = Behaved::calling(node).await;
+    let mut attackers = Vec::new();
+    for kind in 0..4_u32 {
+        attackers.push(tokio::spawn(paced(kind, node.external())));
+    }
+    for attacker in attackers {
+        attacker.await.unwrap();
+    }
+    let took = behaved.took().await;
+    let p99 = took[took.len() * 99 / 100];
+    println!("{} calls, p99 {p99:?}", took.len());
+    assert!(p99 < Duration::from_millis(50), "{p99:?}");
+}
+
+/// Again and again for ten seconds: whoever is thrown out comes back.
+async fn paced(kind: u32, address: SocketAddr) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < until {
+        let Ok(mut attacker) = Attacker::connect(address, &[(4, 0)]).await else {
+            continue;
+        };
+        for round in 0..50 {
+            let (first, next) = (round * 20, round * 20 + 20);
+            let skipped = first as usize;
+            let frames: Vec<Vec<u8>> = match kind {
+                0 => rapid_reset(VISIT, next).skip(skipped).collect(),
+                1 => made_you_reset(VISIT, next).skip(skipped).collect(),
+                2 => same(frame(PING, 0, 0, &[7; 8]), 50).collect(),
+                _ => (first..next).map(|it| visit(2 * it + 1, 4_096)).collect(),
+            };
+            attacker.send(frames.into_iter()).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderName, StatusCode};
 use sidelane_proto::model::{ConnectionClass, Lane};
 use sidelane_proto::wire::routing::v1 as wire;
-use sidelane_tests::applied::{applied, rule, with};
+use sidelane_tests::applied::{applied, rule, unary, with};
 use sidelane_tests::ask::{ECHO_UNARY, ask, ask_over, until_answered, values};
 use sidelane_tests::cases::{Ground, Way, run_all};
 use sidelane_tests::certificates::{Authority, LONG};
 use sidelane_tests::client::RawAnswer;
 use sidelane_tests::cluster::{LocalService, Node};
-use sidelane_tests::languages::Language;
+use sidelane_tests::languages::{Language, python};
 use sidelane_tests::link;
 use sidelane_tests::refusal::Refusal;
 use sidelane_tests::upstream::raw::RawRequest;
@@ -33,6 +33,7 @@ const SOON: Duration = Duration::from_secs(10);
 fn echo_for_users() -> wire::PushedRule {
     with(rule(services::ECHO, Lane::GENERAL), |rule| {
         rule.connection = wire::Connection::External.into();
+        rule.methods = vec![unary("Unary")];
     })
 }
 
@@ -126,6 +127,27 @@ async fn calls_of_all_kinds_come_in_by_tls() {
         mesh.node("edge").get("/config").await.body,
     ];
     assert!(seen.iter().all(|text| !text.contains("PRIVATE KEY")));
+}
+
+/// The same by grpcio, which dials the edge by its own TLS and knows nothing else.
+#[tokio::test]
+#[ignore = "needs another language: SIDELANE_TEST_PYTHON"]
+async fn grpcio_finds_nothing_but_grpc_over_tls() {
+    let _alone = exclusive::exclusive().await;
+    let front = Front::new(Form::Pkcs8);
+    let upstream = Upstream::named("echo").start().await;
+    let flags = [("--external-message", "80MiB")];
+    let mesh = strict(&front, &upstream, "callee", &flags).await;
+    let ground = Ground {
+        target: mesh.node("edge").external(),
+        server: upstream.address(),
+        way: Way::Mesh {
+            caller: "edge".to_owned(),
+        },
+        server_kind: Language::Rust,
+    };
+    let kit = python::kit().await.believing(&front.root());
+    kit.run_all(&ground).await;
 }
 
 /// What the app saw of a call's headers.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::Request;
+use serde_json::{Value, json};
 use sidelane_identity::Refusal;
 use sidelane_identity::verify::Leaf;
 use sidelane_proto::model::{ConnectionClass, Lane};
@@ -30,11 +31,11 @@ use super::sniff::{Prefixed, goaway};
 use crate::drain::{Draining, Phase};
 use crate::edge::Edge;
 use crate::http2;
-use crate::lane::{PEER_HEADER_LIST_LIMIT, settings};
+use crate::lane::{ERROR_RESETS, PEER_HEADER_LIST_LIMIT, PENDING_RESETS, settings};
 use crate::preamble::{self, Preamble, PreambleError};
 use crate::socket;
 use crate::telemetry::{Metrics, Side};
-use crate::trust::{Trust, Wire};
+use crate::trust::{HANDSHAKE_LIMIT, Trust, Wire};
 use crate::turns::Turns;
 
 /// The longest wait for a link's Hello.
@@ -46,6 +47,21 @@ const LANE_PAUSE: Duration = Duration::from_millis(20);
 pub const LINKS_LIMIT: usize = 8192;
 /// The path of the Hello.
 const HELLO_PATH: &str = "/sidelane.peer.v1.Peer/Hello";
+
+/// What peers are held to on each listener, for `/config`. What their lanes say stands with those.
+#[must_use]
+pub fn bounds() -> Value {
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    json!({
+        "links": LINKS_LIMIT,
+        "handshake_ms": milliseconds(HANDSHAKE_LIMIT),
+        "preface_ms": milliseconds(PREFACE_LIMIT),
+        "hello_ms": milliseconds(HELLO_LIMIT),
+        "header_list_bytes": PEER_HEADER_LIST_LIMIT,
+        "pending_resets": PENDING_RESETS,
+        "error_resets": ERROR_RESETS,
+    })
+}
 
 /// What an inbound listener needs.
 #[derive(Clone)]

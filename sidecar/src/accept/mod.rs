@@ -14,6 +14,6 @@ mod splice;
 mod visit;
 
 pub use hello::{Known, Naming, Welcome};
-pub use inbound::{Inbound, LINKS_LIMIT};
+pub use inbound::{Inbound, LINKS_LIMIT, bounds};
 pub use outbound::{CONNECTIONS_LIMIT, Outbound, OutboundListener};
 pub use server::{Answering, Connected, Handle};

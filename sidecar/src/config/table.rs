@@ -86,6 +86,12 @@ pub(super) const EXTERNAL_IDLE: Flag = Flag::single(
     "A user's connection without calls is told to go after so long",
 )
 .or("5m");
+pub(super) const EXTERNAL_STALL: Flag = Flag::single(
+    "external-stall",
+    "DURATION",
+    "An answer of which a user takes nothing for so long is broken off",
+)
+.or("30s");
 pub(super) const LISTEN: Flag = Flag::pairs(
     "listen",
     "CLASS=ADDRESS",
@@ -218,6 +224,7 @@ pub const PROGRAM: Program = Program {
         EXTERNAL_PER_ADDRESS,
         EXTERNAL_ACCEPT_RATE,
         EXTERNAL_IDLE,
+        EXTERNAL_STALL,
         LISTEN,
         ADMIN,
         ADVERTISE,

@@ -77,7 +77,7 @@ fn nothing_given_is_a_good_configuration() {
 }
 
 /// Every flag that can be set to something: the flag, a text, and what the file says for it.
-const EVERY: [(&str, &str, &str); 36] = [
+const EVERY: [(&str, &str, &str); 37] = [
     ("node", "orders-1", "orders-1"),
     ("control", "c1:15010,c2:15010", "[c1:15010, c2:15010]"),
     ("network", "lab", "lab"),
@@ -102,6 +102,7 @@ const EVERY: [(&str, &str, &str); 36] = [
     ("external-per-address", "9", "9"),
     ("external-accept-rate", "30", "30"),
     ("external-idle", "2m", "2m"),
+    ("external-stall", "3s", "3s"),
     ("listen", "partner=127.0.0.1:5", "{partner: 127.0.0.1:5}"),
     ("admin", "127.0.0.1:4", "127.0.0.1:4"),
     ("advertise", "orders.lab:15006", "orders.lab:15006"),
@@ -164,6 +165,7 @@ fn every_flag_has_three_spellings() {
                 per_address: 9,
                 accept_rate: 30,
                 idle: Duration::from_secs(120),
+                stall: Duration::from_secs(3),
             },
         },
         listen: vec![("partner".to_owned(), "127.0.0.1:5".parse().unwrap())],
@@ -255,6 +257,7 @@ fn the_table_is_the_contract() {
             "external-per-address",
             "external-accept-rate",
             "external-idle",
+            "external-stall",
             "listen",
             "admin",
             "advertise",

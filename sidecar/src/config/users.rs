@@ -1,12 +1,14 @@
 //! Reads what users meet on the external listener: the certificate, the oldest TLS, and the bounds.
 
+use std::time::Duration;
+
 use sidelane_process::settings::{Flag, Settings, SettingsError, value};
 
 use super::Users;
 use super::read;
 use super::table::{
     EXTERNAL, EXTERNAL_ACCEPT_RATE, EXTERNAL_CONNECTIONS, EXTERNAL_IDLE, EXTERNAL_MESSAGE,
-    EXTERNAL_PER_ADDRESS, EXTERNAL_STREAMS, TLS_CERT, TLS_KEY, TLS_MIN,
+    EXTERNAL_PER_ADDRESS, EXTERNAL_STALL, EXTERNAL_STREAMS, TLS_CERT, TLS_KEY, TLS_MIN,
 };
 use crate::edge::Limits;
 use crate::edge::files::Pair;
@@ -14,8 +16,8 @@ use crate::edge::tls::Oldest;
 
 /// The most of anything that is counted in pieces.
 const MOST: u32 = 1_000_000;
-/// The shortest time without calls, in seconds, after which a connection may be told to go.
-const SHORTEST_IDLE: u64 = 1;
+/// The shortest time, in seconds, that a user is waited for.
+const SHORTEST_WAIT: u64 = 1;
 
 pub(super) fn read(settings: &Settings) -> Result<Users, SettingsError> {
     Ok(Users {
@@ -27,13 +29,8 @@ pub(super) fn read(settings: &Settings) -> Result<Users, SettingsError> {
             connections: settings.value(&EXTERNAL_CONNECTIONS, pieces)? as usize,
             per_address: settings.value(&EXTERNAL_PER_ADDRESS, pieces)? as usize,
             accept_rate: settings.value(&EXTERNAL_ACCEPT_RATE, pieces)?,
-            idle: settings.value(&EXTERNAL_IDLE, |text| {
-                let idle = value::duration(text).map_err(|error| error.to_string())?;
-                if idle.as_secs() < SHORTEST_IDLE {
-                    return Err(format!("must be at least {SHORTEST_IDLE}s"));
-                }
-                Ok(idle)
-            })?,
+            idle: settings.value(&EXTERNAL_IDLE, wait)?,
+            stall: settings.value(&EXTERNAL_STALL, wait)?,
         },
     })
 }
@@ -68,6 +65,14 @@ fn oldest(text: &str) -> Result<Oldest, String> {
         )),
         _ => Err("must be 1.2 or 1.3".to_owned()),
     }
+}
+
+fn wait(text: &str) -> Result<Duration, String> {
+    let time = value::duration(text).map_err(|error| error.to_string())?;
+    if time.as_secs() < SHORTEST_WAIT {
+        return Err(format!("must be at least {SHORTEST_WAIT}s"));
+    }
+    Ok(time)
 }
 
 fn pieces(text: &str) -> Result<u32, String> {

@@ -29,6 +29,9 @@ const END_STREAM: u8 = 1;
 /// On CONTINUATION: the headers' last.
 const END_HEADERS: u8 = 4;
 
+/// `WINDOW_UPDATE` frames that each call may bring beside those of the budget.
+const WINDOWS_A_CALL: f64 = 4.0;
+
 /// How many frames of a kind there may be.
 #[derive(Debug, Clone, Copy)]
 pub struct Bound {
@@ -185,7 +188,13 @@ impl Watch {
             // A request, its end, or something in it.
             DATA if !empty || flags & END_STREAM != 0 => return Ok(()),
             CONTINUATION if !empty || flags & END_HEADERS != 0 => return Ok(()),
-            HEADERS | GOAWAY => return Ok(()),
+            HEADERS => {
+                // Some clients open each call's windows anew.
+                let most = self.budget.windows.burst;
+                self.left[1] = (self.left[1] + WINDOWS_A_CALL).min(most);
+                return Ok(());
+            }
+            GOAWAY => return Ok(()),
             _ => (2, Flood::Talk),
         };
         let left = &mut self.left[place];
@@ -342,7 +351,11 @@ mod tests {
     #[test]
     fn calls_are_no_flood_and_time_and_answers_give_room_again() {
         let call = [
+            // As grpcio opens one.
+            frame(8, 0, &[0; 4]),
+            frame(8, 0, &[0; 4]),
             frame(1, 4, &[0x82; 20]),
+            frame(8, 0, &[0; 4]),
             frame(0, 0, &[7; 100]),
             frame(0, 1, &[]),
         ];

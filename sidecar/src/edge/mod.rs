@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::lane::{HEADER_LIST_LIMIT, LaneSettings, settings};
+use crate::patience::{CROWD, IN_A_CROWD, Patience};
 use crate::trust::HANDSHAKE_LIMIT;
 use calm::Budget;
 use doors::Doors;
@@ -57,6 +58,9 @@ pub struct Limits {
     pub accept_rate: u32,
     /// A connection without calls is told to go after this long.
     pub idle: Duration,
+    /// An answer of which nothing is taken for so long is broken off. What a user does not take fills
+    /// the windows between sidecars and apps, and others need them.
+    pub stall: Duration,
 }
 
 impl Default for Limits {
@@ -68,6 +72,7 @@ impl Default for Limits {
             per_address: 512,
             accept_rate: 1_000,
             idle: Duration::from_secs(5 * 60),
+            stall: Duration::from_secs(30),
         }
     }
 }
@@ -78,6 +83,8 @@ pub struct Edge {
     pub limits: Limits,
     /// Who is let in.
     pub doors: Doors,
+    /// With those who do not take their answers.
+    pub patience: Patience,
     /// What users meet; `None`: they come in the clear, in trust mode `disabled` alone.
     pub tls: Option<Shown>,
     asks: Mutex<Asks>,
@@ -94,6 +101,7 @@ impl Edge {
     pub fn new(limits: Limits, tls: Option<Shown>) -> Self {
         Self {
             doors: Doors::new(&limits),
+            patience: Patience::of(limits.stall),
             limits,
             tls,
             asks: Mutex::new(Asks {
@@ -145,6 +153,9 @@ impl Edge {
             "handshake_ms": milliseconds(HANDSHAKE_LIMIT),
             "first_request_ms": milliseconds(FIRST_REQUEST_LIMIT),
             "idle_ms": milliseconds(limits.idle),
+            "stall_ms": milliseconds(limits.stall),
+            "stall_in_a_crowd_ms": milliseconds(limits.stall.min(IN_A_CROWD)),
+            "stalls_without_a_crowd": CROWD,
             "concurrent_streams": limits.streams,
             "message_bytes": limits.message,
             "header_list_bytes": HEADER_LIST_LIMIT,

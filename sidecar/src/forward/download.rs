@@ -7,6 +7,7 @@ use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 
 use super::{FRAMES_A_POLL, ForwardError};
+use crate::patience::{Patience, Wait};
 use crate::telemetry::Stall;
 use crate::turns::give_way;
 
@@ -18,6 +19,10 @@ pub(super) struct Download {
     data_done: bool,
     /// Whether the caller has no room, for its lane's figures.
     stall: Stall,
+    /// How long it may have none, where that has a bound.
+    patience: Option<Patience>,
+    /// Since it has none.
+    wait: Option<Wait>,
 }
 
 /// Why an answer stopped.
@@ -27,15 +32,19 @@ pub(super) enum Stop {
     Callee(ForwardError),
     /// The caller is gone.
     Caller,
+    /// The caller is there, and takes nothing.
+    Stalled,
 }
 
 impl Download {
-    pub(super) fn new(from: RecvStream, stall: Stall) -> Self {
+    pub(super) fn new(from: RecvStream, stall: Stall, patience: Option<Patience>) -> Self {
         Self {
             from,
             chunk: Bytes::new(),
             data_done: false,
             stall,
+            patience,
+            wait: None,
         }
     }
 
@@ -77,11 +86,12 @@ impl Download {
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(Stop::Caller)),
                 Poll::Pending => {
                     self.stall.begins();
-                    return Poll::Pending;
+                    return self.poll_patience(context);
                 }
             };
         }
         self.stall.ends();
+        self.wait = None;
         let part = self.chunk.split_to(room.min(self.chunk.len()));
         if !part.is_empty() {
             let length = part.len();
@@ -91,5 +101,15 @@ impl Download {
             let _ = self.from.flow_control().release_capacity(length);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Ready when the caller has had no room for as long as it may.
+    fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        let Some(patience) = &self.patience else {
+            return Poll::Pending;
+        };
+        let wait = self.wait.get_or_insert_with(|| patience.wait());
+        ready!(wait.poll_over(context));
+        Poll::Ready(Err(Stop::Stalled))
     }
 }

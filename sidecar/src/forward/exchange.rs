@@ -15,6 +15,7 @@ use tokio::time::Sleep;
 use super::ForwardError;
 use super::download::{Download, Stop};
 use super::upload::{Upload, UploadError};
+use crate::patience::Patience;
 use crate::telemetry::Stall;
 
 /// A call's clock, where it has a deadline.
@@ -44,6 +45,8 @@ pub enum End {
     Failed(ForwardError),
     /// The caller went away.
     CallerGone,
+    /// The caller took nothing for as long as it may.
+    CallerStalled,
     /// The call's time is over.
     DeadlineOver,
 }
@@ -90,16 +93,16 @@ pub async fn await_answer(
 }
 
 /// Streams the rest of the answer, and of the request where it goes on. `stall` counts in the
-/// caller's lane.
+/// caller's lane; `patience` says how long the caller may take nothing, where that has a bound.
 pub async fn stream_answer(
     upload: &mut Upload,
     to: &mut SendStream<Bytes>,
     answer: RecvStream,
-    (caller, stall): (&mut SendStream<Bytes>, Stall),
+    (caller, stall, patience): (&mut SendStream<Bytes>, Stall, Option<Patience>),
     clock: &mut Clock,
 ) -> End {
     upload.commit();
-    let mut download = Download::new(answer, stall);
+    let mut download = Download::new(answer, stall, patience);
     let mut uploading = true;
     poll_fn(|context| {
         if uploading && let Poll::Ready(sent) = upload.poll(to, context) {
@@ -117,6 +120,7 @@ pub async fn stream_answer(
                 Ok(None) => End::NoTrailers,
                 Err(Stop::Callee(error)) => End::Failed(error),
                 Err(Stop::Caller) => End::CallerGone,
+                Err(Stop::Stalled) => End::CallerStalled,
             });
         }
         if caller.poll_reset(context).is_ready() {

@@ -172,6 +172,14 @@ impl Kit {
         client::run(self, ground, proxy, &had).await
     }
 
+    /// Its client dials by TLS, and believes this root. Python's alone can be told so.
+    #[must_use]
+    pub fn believing(mut self, root: &Path) -> Self {
+        let root = root.display().to_string();
+        self.client.arguments.extend(["--root".to_owned(), root]);
+        self
+    }
+
     /// Runs all cases with this language as the client.
     ///
     /// # Panics
