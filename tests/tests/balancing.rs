@@ -188,6 +188,15 @@ async fn an_endpoint_that_fails_fast_attracts_no_calls() {
 
 #[tokio::test]
 async fn newcomers_warm_up_and_then_have_their_share() {
+    newcomers(wire::LoadBalancing::RoundRobin).await;
+}
+
+#[tokio::test]
+async fn they_do_where_calls_go_by_latency() {
+    newcomers(wire::LoadBalancing::PeakEwma).await;
+}
+
+async fn newcomers(strategy: wire::LoadBalancing) {
     let early = [
         Upstream::named("a").start().await,
         Upstream::named("b").start().await,
@@ -207,7 +216,7 @@ async fn newcomers_warm_up_and_then_have_their_share() {
     eligible(&mesh, 2).await;
     let slow_start = SECOND * 4;
     tuned(&mesh, |rule| {
-        rule.load_balancing = wire::LoadBalancing::RoundRobin.into();
+        rule.load_balancing = strategy.into();
         rule.slow_start = milliseconds(4_000);
     })
     .await;

@@ -25,6 +25,18 @@ async fn mesh(ways: &[Way]) -> Mesh {
 
 #[tokio::test]
 async fn endpoints_that_all_fail_or_refuse_get_no_storm_of_retries() {
+    no_storm(Duration::from_secs(3), 300).await;
+}
+
+#[tokio::test]
+#[ignore = "1,000 calls a second need a machine that is quiet"]
+async fn nor_at_a_thousand_calls_a_second() {
+    // What two quiet seconds may have left is 20 of 12,000 here.
+    no_storm(Duration::from_secs(10), 9_500).await;
+}
+
+/// Calls for so long, at least so many, of servers that all fail, and of servers that all refuse.
+async fn no_storm(time: Duration, least: u64) {
     for way in [Way::Unavailable, Way::Refuse] {
         let mesh = mesh(&[way, way]).await;
         mesh.apply(|rule| {
@@ -32,8 +44,8 @@ async fn endpoints_that_all_fail_or_refuse_get_no_storm_of_retries() {
             rule.retry = retry(5, &[]);
         })
         .await;
-        let (calls, time) = mesh.storm(Duration::from_secs(3)).await;
-        assert!(calls > 300, "{calls} calls in {time:?}");
+        let (calls, time) = mesh.storm(time).await;
+        assert!(calls > least, "{calls} calls in {time:?}");
         #[allow(clippy::cast_precision_loss, reason = "few calls")]
         let (calls, attempts) = (calls as f64, mesh.attempts() as f64);
         println!("{attempts} attempts of {calls} calls in {time:?}");
@@ -84,21 +96,31 @@ async fn pushback_is_obeyed_to_within_20_ms() {
         rule.retry = retry(2, &[]);
     })
     .await;
-    // The best of a few: the machine may be busy.
-    let mut best = Duration::MAX;
-    for _ in 0..5 {
-        let (attempts, code) = mesh.attempts_of_a_call().await;
-        assert_eq!((attempts, code), (2, Code::Unavailable));
-        let arrivals = mesh.servers[0].arrivals();
-        let [.., first, second] = arrivals.as_slice() else {
-            panic!("two attempts");
-        };
-        let pause = *second - *first;
-        assert!(pause >= Duration::from_millis(199), "too soon: {pause:?}");
-        best = best.min(pause);
+    // The machine may be busy during one while, or two.
+    let mut longest = Vec::new();
+    for _ in 0..3 {
+        let mut pauses = Vec::new();
+        for _ in 0..5 {
+            let (attempts, code) = mesh.attempts_of_a_call().await;
+            assert_eq!((attempts, code), (2, Code::Unavailable));
+            let arrivals = mesh.servers[0].arrivals();
+            let [.., first, second] = arrivals.as_slice() else {
+                panic!("two attempts");
+            };
+            let pause = *second - *first;
+            assert!(pause >= Duration::from_millis(199), "too soon: {pause:?}");
+            pauses.push(pause);
+        }
+        longest.extend(pauses.into_iter().max());
+        if longest.last() <= Some(&Duration::from_millis(220)) {
+            break;
+        }
     }
-    println!("the best of five pauses of 200 ms: {best:?}");
-    assert!(best <= Duration::from_millis(220), "{best:?}");
+    println!("the longest of five pauses of 200 ms, while by while: {longest:?}");
+    assert!(
+        longest.last() <= Some(&Duration::from_millis(220)),
+        "{longest:?}"
+    );
     // A server that wants none gets none.
     mesh.servers[0].now(Way::Pushback("-1"));
     assert_eq!(mesh.attempts_of_a_call().await.0, 1);

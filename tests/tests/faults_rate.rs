@@ -13,7 +13,7 @@ use anyhow::Result;
 use sidelane_proto::model::Lane;
 use sidelane_tests::app::App;
 use sidelane_tests::applied::{applied, idempotent, retry, rule, with};
-use sidelane_tests::client::{RawAnswer, RawClient};
+use sidelane_tests::client::{RawAnswer, RawClient, mesh_reason};
 use sidelane_tests::hub::{HubWatch, fit, of};
 use sidelane_tests::load::{Load, Plan, Report};
 use sidelane_tests::services::ECHO;
@@ -132,12 +132,16 @@ async fn a_deploy_that_restarts_everything_fails_no_call() {
         let node = mesh.node(name);
         let before = generation(&hub, name);
         let stream = open_stream(&mesh, name).await;
+        // It is open by then, or the log below says that none was cut.
+        load.run_for(SECOND / 10).await;
         load.mark(&format!("{name} is told to end"));
         node.stop(DRAINED).await;
         let ended = stream.await.unwrap().unwrap();
         assert_eq!(ended.reset, None, "a reset is no answer: {ended:?}");
         let status = ended.grpc_status().unwrap();
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert_eq!(mesh_reason(&status).as_deref(), Some("PEER_RESET"));
+        assert!(node.log().contains("1 calls were cut"), "{}", node.log());
         app.kill().await;
         app.start_again().await;
         app.listens().await;

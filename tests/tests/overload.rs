@@ -71,12 +71,16 @@ async fn mesh(concurrency: wire::Concurrency) -> (Capacity, Cluster) {
 /// What came of a while of overload.
 #[derive(Debug)]
 struct Came {
-    /// Calls answered, as a share of what the server can do.
+    /// Calls made, as a share of what the server can do.
+    offered: f64,
+    /// Calls answered, as such a share.
     goodput: f64,
     /// How many were refused.
     refused: usize,
     /// In this time nine of ten of them heard so.
     heard: Duration,
+    /// In this time ninety-nine of a hundred did.
+    heard_late: Duration,
     /// Calls in line, whenever somebody looked.
     waiting: f64,
 }
@@ -105,16 +109,23 @@ async fn overload(server: &Capacity, cluster: &Cluster, time: Duration) -> Came 
     #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
     let answered = (server.answered() - before) as f64;
     let goodput = answered / start.elapsed().as_secs_f64() / CAPACITY;
+    let took = start.elapsed();
     let report = load.stop().await;
+    #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
+    let made = report
+        .calls
+        .iter()
+        .filter(|call| call.sent >= start)
+        .count() as f64;
     let mut refused = refusals(&report);
     refused.sort_unstable();
+    let by = |percent| refused.get(refused.len() * percent / 100).copied();
     Came {
+        offered: made / took.as_secs_f64() / CAPACITY,
         goodput,
         refused: refused.len(),
-        heard: refused
-            .get(refused.len() * 9 / 10)
-            .copied()
-            .unwrap_or_default(),
+        heard: by(90).unwrap_or_default(),
+        heard_late: by(99).unwrap_or_default(),
         waiting,
     }
 }
@@ -171,7 +182,10 @@ async fn holds(
 
 /// On a machine that does nothing else.
 fn is_good(came: &Came) -> bool {
-    came.goodput >= 0.9 && came.heard < Duration::from_millis(10) && came.refused > 0
+    came.offered >= 1.8
+        && came.goodput >= 0.9
+        && came.heard_late < Duration::from_millis(10)
+        && came.refused > 0
 }
 
 /// On any machine.

@@ -363,6 +363,15 @@ const OF_ADMISSION: &[Bad] = &[
         |rule| (concurrency(rule).max_in_flight, concurrency(rule).queue) = (1, 4_097),
     ),
     bad(
+        "concurrency: {max_in_flight: 1, queue: 1, @longest_wait: \"0s\"}",
+        "concurrency.longest_wait",
+        "is whole milliseconds from 1ms to 10s",
+        |rule| {
+            (concurrency(rule).max_in_flight, concurrency(rule).queue) = (1, 1);
+            "0s".clone_into(&mut concurrency(rule).longest_wait);
+        },
+    ),
+    bad(
         "concurrency: {max_in_flight: 1, queue: 1, @longest_wait: \"11s\"}",
         "concurrency.longest_wait",
         "is whole milliseconds from 1ms to 10s",

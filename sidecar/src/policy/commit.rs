@@ -166,15 +166,19 @@ mod tests {
         all
     }
 
-    /// Plays a call whose every attempt takes this course; how often it was sent, and whether each
-    /// further attempt was only made of what was not looked at.
-    fn play(course: &[Event], rule: Option<Retry>, replayable: bool) -> (u32, bool) {
+    /// Plays a call whose attempts take these courses, those after the last one the last; how often
+    /// it was sent, and whether each further attempt was only made of what was not looked at. Its
+    /// request can be sent again after so many attempts and no more.
+    fn play(courses: &[&[Event]], rule: Option<Retry>, again: u32) -> (u32, bool) {
         let now = Instant::now();
         let (mut number, mut only_unprocessed) = (0, true);
         'attempts: loop {
             number += 1;
+            let replayable = number <= again;
+            let taken = courses.iter().nth(number as usize - 1);
+            let course = taken.or(courses.last()).unwrap();
             let mut forwarded = false;
-            for event in course {
+            for event in *course {
                 let leave = Leave {
                     committed: forwarded,
                     retry: rule.filter(|rule| number < rule.attempts),
@@ -224,21 +228,35 @@ mod tests {
             attempts: 5,
             ..Retry::DEFAULT
         };
-        for course in &courses {
-            for replayable in [true, false] {
+        let check = |taken: &[&[Event]]| {
+            let begins = |course: &&[Event]| course.first() == Some(&Event::Head);
+            let heard = taken.iter().position(begins);
+            for again in [u32::MAX, 0, 1] {
                 for rule in [None, Some(Retry::DEFAULT), Some(five)] {
-                    let (attempts, only_unprocessed) = play(course, rule, replayable);
+                    let (attempts, only_unprocessed) = play(taken, rule, again);
                     let most = rule.map_or(3, |rule| rule.attempts.max(3));
-                    assert!(attempts <= most, "{attempts} of {course:?}");
-                    if course.first() == Some(&Event::Head) {
-                        assert_eq!(attempts, 1, "{course:?}");
+                    assert!(attempts <= most, "{attempts} of {taken:?}");
+                    if let Some(heard) = heard {
+                        assert!(attempts as usize <= heard + 1, "{taken:?}");
                     }
-                    if !replayable {
-                        assert_eq!(attempts, 1, "not to be sent twice: {course:?}");
-                    }
+                    let sent = attempts.saturating_sub(1);
+                    assert!(sent <= again, "not to be sent again: {taken:?}");
                     if rule.is_none() {
-                        assert!(only_unprocessed, "not idempotent: {course:?}");
+                        assert!(only_unprocessed, "not idempotent: {taken:?}");
                     }
+                }
+            }
+        };
+        for course in &courses {
+            check(&[course]);
+        }
+        // And attempts that differ: what leads to another one, and then whatever can come.
+        let first: Vec<_> = courses.iter().filter(|course| course.len() == 1).collect();
+        for one in &first {
+            for last in &courses {
+                check(&[one, last]);
+                for two in &first {
+                    check(&[one, two, last]);
                 }
             }
         }
@@ -246,7 +264,7 @@ mod tests {
 
     #[test]
     fn what_may_be_tried_again_is() {
-        let attempts = |event, rule| play(&[event], rule, true).0;
+        let attempts = |event, rule| play(&[&[event]], rule, u32::MAX).0;
         let rule = Some(Retry::DEFAULT);
         // REFUSED_STREAM, GOAWAY above the last id, and a refusal of the mesh, by any rule.
         for event in [GOAWAY, whole(Some(14), Some(Processed::No), false)] {
