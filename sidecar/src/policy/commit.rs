@@ -175,7 +175,7 @@ mod tests {
         'attempts: loop {
             number += 1;
             let replayable = number <= again;
-            let taken = courses.iter().nth(number as usize - 1);
+            let taken = courses.get(number as usize - 1);
             let course = taken.or(courses.last()).unwrap();
             let mut forwarded = false;
             for event in *course {
