@@ -119,6 +119,7 @@ async fn a_question_without_a_path_is_told_how_to_ask() {
         .await;
     assert_eq!(
         answer.body,
-        "ask with /explain?path=/package.Service/Method, and &node=, &lane=, &hash=, &rule= or &header=\n"
+        "ask with /explain?path=/package.Service/Method, and &node=, &lane=, &hash=, &rule=, &header= \
+         or &as=\n"
     );
 }

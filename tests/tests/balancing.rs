@@ -252,10 +252,18 @@ async fn newcomers(strategy: wire::LoadBalancing) {
         let first = part(node, there, there + SECOND);
         assert!(first < 0.2, "{node} has {first} of all at first\n{report}");
     }
+    // Turns are shared exactly, calls that go by latency nearly: servers take a little more or less.
+    let (least, most) = match strategy {
+        wire::LoadBalancing::RoundRobin => (0.21, 0.29),
+        _ => (0.05, 0.6),
+    };
     for node in ["a", "b", "c", "d"] {
         let own = part(node, warm, report.stopped());
-        assert!(within(own, 0.25, 0.15), "{node} has {own}\n{report}");
+        assert!((least..=most).contains(&own), "{node} has {own}\n{report}");
     }
+    let newcomers = ["c", "d"].map(|node| part(node, warm, report.stopped()));
+    let both: f64 = newcomers.iter().sum();
+    assert!((0.3..=0.7).contains(&both), "{newcomers:?}\n{report}");
 }
 
 #[tokio::test]

@@ -129,8 +129,12 @@ async fn a_port_of_zero_is_any_free_one_and_is_told() {
     let bound = node.config().await["bound"].clone();
     let outbound = bound["outbound"][0].as_str().unwrap().to_owned();
     assert_eq!(who_by(&format!("http://{outbound}")).await, "callee");
-    let first = node.log().lines().next().unwrap_or_default().to_owned();
-    assert!(first.contains(&outbound), "{first}");
+    let log = node.log();
+    let starting = log.lines().find(|line| line.contains("\"starting\""));
+    assert!(
+        starting.is_some_and(|line| line.contains(&outbound)),
+        "{log}"
+    );
     // What was bound is what is advertised.
     let internal = listed(&mesh, "any").await["addresses"]["internal"].clone();
     assert_eq!(internal, bound["internal"]);

@@ -127,7 +127,8 @@ const RULE: &[Case] = &[
         METHOD,
         "{ idempotent: true retries { attempts: 2 } }",
         "proto/shop.proto:16:62: `retries` is no field of sidelane.routing.v1.MethodRule; did you \
-         mean `retry`? (known are idempotent, timeout, hash_on, retry, limits, fault, hedge)",
+         mean `retry`? (known are idempotent, timeout, hash_on, retry, limits, fault, hedge, \
+         authorization)",
         "{ idempotent: true retry { attempts: 2 } }",
     ),
     (

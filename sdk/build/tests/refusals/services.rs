@@ -168,7 +168,7 @@ const RULE: &[Case] = &[
         "proto/shop.proto:11:5: `secured` is no field of sidelane.routing.v1.ServiceRule; did you \
          mean `secure`? (known are category, connection, lane, secure, persistent, load_balancing, \
          timeout, load_balancing_custom, connection_custom, retry, max_timeout, hash_header, \
-         locality, slow_start, breaker, outlier, limits, concurrency, fault, split)",
+         locality, slow_start, breaker, outlier, limits, concurrency, fault, split, authorization)",
         "secure: false",
     ),
     (
@@ -260,7 +260,8 @@ fn of_services_in_single_options() {
             "proto/shop.proto:7:3: option field '(sidelane.routing.v1.service).lain' is not \
              defined; did you mean `lane`? (known are category, connection, lane, secure, \
              persistent, load_balancing, timeout, load_balancing_custom, connection_custom, retry, \
-             max_timeout, hash_header, locality, slow_start, breaker, outlier, limits, concurrency, fault, split)",
+             max_timeout, hash_header, locality, slow_start, breaker, outlier, limits, concurrency, \
+             fault, split, authorization)",
             "(.sidelane.routing.v1.service).lane",
         ),
         (

@@ -141,8 +141,9 @@ proptest! {
         let wanted = it.capacity().min(it.rate);
         prop_assert!(stretch.goodput >= 0.85 * wanted, "{stretch:?} of {wanted}");
         let (alone, root) = (time.as_secs_f64(), f64::from(places).sqrt());
-        // A bound of one call too many is much for a server of one place.
-        let most = alone * (1.7 + 3.0 / root);
+        // A bound of one call too many is much for a server of one place; and with hardly more calls
+        // than it can do, what waits says so late.
+        let most = alone * (2.0 + 3.0 / root);
         prop_assert!(stretch.took <= most, "{stretch:?}, at most {most}");
     }
 

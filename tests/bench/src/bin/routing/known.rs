@@ -24,6 +24,7 @@ define_service_routing!(
     secure = true,
     persistent = true,
     load_balancing = ConsistentHash,
+    timeout = Duration::from_secs(30),
     methods = [MethodRule::unary("GetOrder").idempotent()],
 );
 
