@@ -142,6 +142,14 @@ impl Report {
         );
     }
 
+    /// The load was what it should be, whatever else the machine had to do.
+    ///
+    /// # Panics
+    /// If calls were fewer.
+    pub fn pace_was_reached(&self) {
+        assert!(self.pace() >= PACE, "the load fell behind:\n{self}");
+    }
+
     /// Calls that were made, of those that should have been.
     fn pace(&self) -> f64 {
         let time = self.stopped.duration_since(self.started).as_secs_f64();
