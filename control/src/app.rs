@@ -22,9 +22,9 @@ use tonic_health::server::HealthReporter;
 
 use crate::admin::{self, View};
 use crate::ca::{self, Authority, OpenError};
-use crate::certificates::{self, Gate, Join, Keeper};
+use crate::certificates::{self, Cluster, Gate, Join, Keeper, Kubernetes, Outside, Reviewer};
 use crate::claim::Claims;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::drain::Drain;
 use crate::push::{self, Counters, Directory, Membership};
 use crate::registry::{self, Batch, Registry, RuleBook, Snapshot, Terms};
@@ -67,6 +67,10 @@ pub struct IdentityParameters {
     pub leaf_life: Duration,
     /// How long after its end a certificate can still be renewed.
     pub renewal_grace: Duration,
+    /// Where control's own certificate comes from, if it signs none.
+    pub outside: Option<config::Outside>,
+    /// The Kubernetes cluster that is asked whose its tokens are, if any is.
+    pub kubernetes: Option<Kubernetes>,
     /// Where the join file is left.
     pub runtime: RuntimeFolder,
 }
@@ -80,6 +84,8 @@ impl IdentityParameters {
             trust_domain: TrustDomain::default(),
             leaf_life: Duration::from_secs(3_600),
             renewal_grace: Duration::ZERO,
+            outside: None,
+            kubernetes: None,
             runtime: RuntimeFolder::of(&Environment::default()),
         }
     }
@@ -99,6 +105,8 @@ impl From<&Config> for Parameters {
                 trust_domain: config.trust_domain.clone(),
                 leaf_life: config.leaf_life,
                 renewal_grace: config.renewal_grace,
+                outside: config.outside.clone(),
+                kubernetes: config.kubernetes.clone(),
                 runtime: config.runtime.clone(),
             },
         }
@@ -211,6 +219,7 @@ impl App {
             ..Batch::default()
         });
         let directory = Arc::new(Directory::default());
+        let kubernetes = identity.kubernetes.clone();
         let identity = Identity::open(identity, listen, loaded.authority, store.ahead()).await?;
         let (registry, writer) = registry::Start {
             snapshot: Snapshot::start(loaded.store_id, loaded.version, loaded.services)
@@ -244,7 +253,10 @@ impl App {
             fixed: fixed_status,
             ready: admin::Ready::default(),
         });
-        let (health, routes) = routes(&view, &drain, terms, &identity.security).await?;
+        let (health, routes) = routes(&view, &drain, terms, &identity.security, kubernetes).await?;
+        if let Some(outside) = identity.outside {
+            tasks.insert(0, tokio::spawn(outside.run(drain.watch())));
+        }
         if let Some(keeper) = identity.keeper {
             let directory = Arc::clone(&view.directory);
             tasks.insert(0, tokio::spawn(keeper.run(directory, drain.watch())));
@@ -362,18 +374,23 @@ async fn routes(
     drain: &Arc<Drain>,
     terms: Terms,
     security: &Security,
+    kubernetes: Option<Kubernetes>,
 ) -> Result<(Health, Routes), StartError> {
-    let membership = push::service(Membership::new(
-        view.registry.clone(),
-        view.claims.clone(),
-        Arc::clone(&view.directory),
-        Arc::clone(&view.counters),
-        Arc::clone(drain),
-        terms,
-        view.authority.as_ref().map(|authority| authority.trust()),
-    ));
+    let membership = push::service(
+        Membership::new(
+            view.registry.clone(),
+            view.claims.clone(),
+            Arc::clone(&view.directory),
+            Arc::clone(&view.counters),
+            Arc::clone(drain),
+            terms,
+            view.authority.as_ref().map(|authority| authority.trust()),
+        )
+        .certified_elsewhere(view.authority.is_none() && security.tls.is_some()),
+    );
     let gate = security.gate.clone();
-    let certificates = certificates::service(view.authority.clone(), gate, None);
+    let reviewer = kubernetes.map(|it| Arc::new(Cluster::new(it)) as Arc<dyn Reviewer>);
+    let certificates = certificates::service(view.authority.clone(), gate, reviewer);
     let mesh = admin::service(view);
     let (reporter, server) = tonic_health::server::health_reporter();
     let health = Health {
@@ -394,6 +411,7 @@ async fn routes(
 struct Identity {
     authority: Option<Arc<Authority>>,
     keeper: Option<Keeper>,
+    outside: Option<Outside>,
     security: Security,
 }
 
@@ -409,7 +427,9 @@ impl Identity {
             trust_domain: domain,
             leaf_life,
             renewal_grace,
+            outside,
             runtime,
+            kubernetes: _,
         } = parameters;
         // One of an earlier run would send people to a control that is gone.
         Join::remove_stale(&runtime, listen);
@@ -417,17 +437,22 @@ impl Identity {
             return Ok(Self {
                 authority: None,
                 keeper: None,
+                outside: None,
                 security: Security::disabled(),
             });
+        }
+        if let Some(outside) = outside {
+            return Self::from_outside(outside, trust, runtime, listen).await;
         }
         let terms = ca::Terms {
             trust_domain: domain.as_str().to_owned(),
             leaf_life,
+            renewal_grace,
         };
         let authority = Arc::new(Authority::open(terms, kept, ahead, ca::unix_now()).await?);
         let secret = ca::random().map_err(OpenError::from)?;
         let join = Join::new(runtime, listen, domain.clone(), secret);
-        let gate = Gate::new(trust, Some(join.hash()));
+        let gate = Gate::new(trust, Some(join.hash())).judging(authority.trust());
         let keeper = Keeper::start(Arc::clone(&authority), domain, join).await;
         let keeper = keeper.map_err(StartError::Identity)?;
         let tls = sidelane_identity::tls::server(keeper.source(), Clients::Late(renewal_grace));
@@ -435,6 +460,34 @@ impl Identity {
         Ok(Self {
             authority: Some(authority),
             keeper: Some(keeper),
+            outside: None,
+            security: Security {
+                tls: Some(tls),
+                plain: trust == Trust::Permissive,
+                gate,
+            },
+        })
+    }
+
+    /// Where another authority signs. Renewals are its matter, so nobody comes late.
+    async fn from_outside(
+        outside: config::Outside,
+        trust: Trust,
+        runtime: RuntimeFolder,
+        listen: SocketAddr,
+    ) -> Result<Self, StartError> {
+        let outside = Outside::start(outside).await;
+        let outside = outside.map_err(StartError::Identity)?;
+        let secret = ca::random().map_err(OpenError::from)?;
+        let join = Join::new(runtime, listen, outside.domain().clone(), secret);
+        let gate = Gate::new(trust, Some(join.hash()));
+        let outside = outside.leaving(join).map_err(StartError::Identity)?;
+        let tls = sidelane_identity::tls::server(outside.source(), Clients::Anybody);
+        let tls = tls.map_err(|error| StartError::Identity(error.into()))?;
+        Ok(Self {
+            authority: None,
+            keeper: None,
+            outside: Some(outside),
             security: Security {
                 tls: Some(tls),
                 plain: trust == Trust::Permissive,

@@ -9,14 +9,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sidelane_identity::TrustDomain;
-use sidelane_process::address;
+use sidelane_identity::files::Files;
+use sidelane_process::address::{self, HostPort};
 use sidelane_process::runtime::RuntimeFolder;
 use sidelane_process::settings::{
-    self, Environment, Flag, LOG, Listener, Program, Settings, SettingsError, Start, TRUST, Trust,
-    value,
+    self, Environment, Flag, LOG, Listener, Origin, Program, Settings, SettingsError, Start, TRUST,
+    Trust, value,
 };
+use sidelane_spiffe::Endpoint;
 
+pub use crate::ca::RENEWAL_GRACE_MAXIMUM;
 use crate::ca::{LEAF_LIFE_MAXIMUM, LEAF_LIFE_MINIMUM};
+use crate::certificates::Kubernetes;
 
 #[cfg(test)]
 mod tests;
@@ -26,10 +30,6 @@ mod tests;
 pub const LEASE_MINIMUM: Duration = Duration::from_secs(1);
 /// The longest lease. Above it, nodes that died stay in everybody's hubs for no use.
 pub const LEASE_MAXIMUM: Duration = Duration::from_secs(60 * 60);
-
-/// The longest time after its end in which a certificate can be renewed: a revocation is known for
-/// no longer than the longest certificate lives.
-pub const RENEWAL_GRACE_MAXIMUM: Duration = LEAF_LIFE_MAXIMUM;
 
 const LISTEN: Flag =
     Flag::single("listen", "ADDRESS", "gRPC: membership and admin").or("127.0.0.1:15010");
@@ -69,6 +69,39 @@ const RENEWAL_GRACE: Flag = Flag::single(
     "How long after its end a certificate can still be renewed, and nothing else; 0s for never",
 )
 .or("24h");
+const IDENTITY_CHAIN: Flag = Flag::single(
+    "identity-chain",
+    "FILE",
+    "Control's own certificate (PEM), where another authority signs; then control signs nothing",
+);
+const IDENTITY_KEY: Flag = Flag::single(
+    "identity-key",
+    "FILE",
+    "Its private key (PEM), for its owner alone: mode 600",
+);
+const IDENTITY_ROOTS: Flag = Flag::single(
+    "identity-roots",
+    "FILE",
+    "The roots by which sidecars' certificates are judged (PEM)",
+);
+const SPIFFE_SOCKET: Flag = Flag::single(
+    "spiffe-socket",
+    "ADDRESS",
+    "A SPIFFE agent that gives control's certificate: unix:///path; then control signs nothing",
+);
+const KUBERNETES: Flag = Flag::single(
+    "kubernetes",
+    "in-cluster|HOST:PORT",
+    "The API server that is asked whose a service account's token is; if absent, none counts",
+);
+const KUBERNETES_CA: Flag = Flag::single("kubernetes-ca", "FILE", "The cluster's authority (PEM)")
+    .or("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt");
+const KUBERNETES_TOKEN: Flag = Flag::single(
+    "kubernetes-token",
+    "FILE",
+    "Control's own token there, of a service account that may review others",
+)
+.or("/var/run/secrets/kubernetes.io/serviceaccount/token");
 const GRACE: Flag = Flag::single(
     "grace",
     "DURATION",
@@ -91,6 +124,13 @@ pub const PROGRAM: Program = Program {
         TRUST_DOMAIN,
         LEAF_LIFE,
         RENEWAL_GRACE,
+        IDENTITY_CHAIN,
+        IDENTITY_KEY,
+        IDENTITY_ROOTS,
+        SPIFFE_SOCKET,
+        KUBERNETES,
+        KUBERNETES_CA,
+        KUBERNETES_TOKEN,
         GRACE,
         settings::CONFIG,
         LOG,
@@ -119,12 +159,25 @@ pub struct Config {
     pub leaf_life: Duration,
     /// `--renewal-grace`, at most [`RENEWAL_GRACE_MAXIMUM`].
     pub renewal_grace: Duration,
+    /// `--identity-…` or `--spiffe-socket`; `None` where control signs itself.
+    pub outside: Option<Outside>,
+    /// `--kubernetes`, `--kubernetes-ca` and `--kubernetes-token`, if the first is given.
+    pub kubernetes: Option<Kubernetes>,
     /// Where the join file is left.
     pub runtime: RuntimeFolder,
     /// `--grace`.
     pub grace: Duration,
     /// `--log`, as [`sidelane_process::logs::init`] takes it.
     pub log: String,
+}
+
+/// Where control's own certificate comes from, if it signs none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outside {
+    /// From files.
+    Files(Files),
+    /// From an agent.
+    Agent(Endpoint),
 }
 
 /// A configuration, how it came about, and what should be logged about it once there is a log.
@@ -160,6 +213,8 @@ impl Config {
             trust_domain: settings.value(&TRUST_DOMAIN, str::parse::<TrustDomain>)?,
             leaf_life: settings.value(&LEAF_LIFE, leaf_life)?,
             renewal_grace: settings.value(&RENEWAL_GRACE, renewal_grace)?,
+            outside: outside(&settings)?,
+            kubernetes: kubernetes(&settings, environment)?,
             runtime: RuntimeFolder::of(environment),
             grace: settings.value(&GRACE, value::duration)?,
             log: settings::log(&settings)?,
@@ -206,6 +261,87 @@ fn open_pages(listeners: &[Listener<'_>], admin: SocketAddr) -> Option<String> {
         )
     };
     (!admin.ip().is_loopback()).then(told)
+}
+
+fn outside(settings: &Settings) -> Result<Option<Outside>, SettingsError> {
+    const FILES: [&Flag; 3] = [&IDENTITY_CHAIN, &IDENTITY_KEY, &IDENTITY_ROOTS];
+    let files = FILES.map(|flag| settings.item(flag));
+    let socket = settings.item(&SPIFFE_SOCKET);
+    let Some(given) = files.into_iter().flatten().next().or(socket) else {
+        return Ok(None);
+    };
+    if settings::trust(settings)? == Trust::Disabled {
+        let text = "no certificate is shown in trust mode disabled; remove this setting, or say \
+                    --trust strict";
+        return Err(given.refuse(text).into());
+    }
+    for flag in [&TRUST_DOMAIN, &LEAF_LIFE, &RENEWAL_GRACE, &KUBERNETES] {
+        let item = settings.item(flag);
+        if let Some(item) = item.filter(|item| *item.origin() != Origin::Default) {
+            let text = format!("control signs nothing with {given}; remove one of the two");
+            return Err(item.refuse(text).into());
+        }
+    }
+    match (files, socket) {
+        ([None, None, None], Some(socket)) => {
+            Ok(Some(Outside::Agent(socket.parse(str::parse::<Endpoint>)?)))
+        }
+        (_, Some(socket)) => Err(socket
+            .refuse("control's certificate comes from files; remove one of the two")
+            .into()),
+        ([Some(chain), Some(key), Some(roots)], None) => Ok(Some(Outside::Files(Files {
+            chain: chain.text().into(),
+            key: key.text().into(),
+            roots: roots.text().into(),
+        }))),
+        _ => Err(given
+            .refuse("--identity-chain, --identity-key and --identity-roots come together; name all three")
+            .into()),
+    }
+}
+
+/// The cluster, if one is to be asked.
+fn kubernetes(
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<Option<Kubernetes>, SettingsError> {
+    let server = settings.optional(&KUBERNETES, |text| match text {
+        "in-cluster" => in_cluster(environment),
+        text => text.parse::<HostPort>().map_err(|error| error.to_string()),
+    })?;
+    let files = [&KUBERNETES_CA, &KUBERNETES_TOKEN];
+    let given = files.into_iter().filter_map(|flag| settings.item(flag));
+    let mut given = given.filter(|item| *item.origin() != Origin::Default);
+    if server.is_none()
+        && let Some(item) = given.next()
+    {
+        let text = "no cluster is asked without --kubernetes; give that, or remove this setting";
+        return Err(item.refuse(text).into());
+    }
+    let (ca, token) = (
+        settings.value(&KUBERNETES_CA, str::parse::<PathBuf>)?,
+        settings.value(&KUBERNETES_TOKEN, str::parse::<PathBuf>)?,
+    );
+    Ok(server.map(|server| Kubernetes { server, ca, token }))
+}
+
+/// What Kubernetes tells each container.
+fn in_cluster(environment: &Environment) -> Result<HostPort, String> {
+    let variable = |name| {
+        let value = environment.get(name).and_then(|value| value.to_str());
+        value.ok_or_else(|| format!("{name} is not set, so this is no pod; name the API server"))
+    };
+    let (host, port) = (
+        variable("KUBERNETES_SERVICE_HOST")?,
+        variable("KUBERNETES_SERVICE_PORT")?,
+    );
+    let server = match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    };
+    server
+        .parse()
+        .map_err(|error: address::AddressError| error.to_string())
 }
 
 fn leaf_life(text: &str) -> Result<Duration, String> {

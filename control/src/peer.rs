@@ -1,12 +1,12 @@
 //! Who is at the other end of a connection to the gRPC port, as far as the connection proves it.
 
 use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sidelane_identity::verify::Leaf;
 use sidelane_proto::model::{Identity, NodeId};
 
-use crate::ca::Serial;
+use crate::ca::{Found, Held, Revoked, Serial, UnixSeconds, signed_at};
 
 /// The other end.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub struct Shown {
     pub node: Option<NodeId>,
     /// Its number, if it has the form of ours.
     pub serial: Option<Serial>,
+    /// When it was signed, in seconds since 1970.
+    pub signed: UnixSeconds,
     /// Its end. Connections live longer than certificates, and one that has just ended may renew.
     pub until: SystemTime,
 }
@@ -64,8 +66,24 @@ impl Shown {
             identity,
             node,
             serial,
+            signed: signed_at(unix(leaf.not_before), unix(leaf.not_after)),
             until: leaf.not_after,
         })
+    }
+
+    /// As what was made at some time.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        Held {
+            serial: self.serial,
+            made: self.signed,
+        }
+    }
+
+    /// Who of those that it names was revoked since, if any was.
+    #[must_use]
+    pub fn revoked(&self, revoked: &Revoked) -> Option<Found> {
+        revoked.finds(Some(self.held()), self.node.as_ref(), &self.identity)
     }
 
     /// Does it hold still?
@@ -73,4 +91,15 @@ impl Shown {
     pub fn holds(&self, now: SystemTime) -> bool {
         now <= self.until
     }
+
+    /// For how long has it ended, in whole seconds, as the handshake counts them?
+    #[must_use]
+    pub fn ended_for(&self, now: SystemTime) -> Duration {
+        Duration::from_secs(unix(now).saturating_sub(unix(self.until)))
+    }
+}
+
+fn unix(time: SystemTime) -> UnixSeconds {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }

@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use sidelane_identity::Refusal;
+use sidelane_process::seldom::Seldom;
 use sidelane_process::settings::Trust;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -73,7 +74,11 @@ pub struct ConnectionCounters {
     refused: AtomicU64,
     handshakes: AtomicU64,
     failed_handshakes: AtomicU64,
+    /// The same, by reason.
+    distrusted: [AtomicU64; Refusal::LABELS.len()],
     plain: AtomicU64,
+    /// What strangers can have written in the log.
+    lines: Seldom,
 }
 
 /// How connections are secured.
@@ -110,6 +115,23 @@ impl ConnectionCounters {
     #[must_use]
     pub fn handshakes(&self) -> u64 {
         self.handshakes.load(Ordering::Relaxed)
+    }
+
+    /// How many of them failed, for each reason.
+    pub fn reasons(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.distrusted.iter().map(|it| it.load(Ordering::Relaxed));
+        Refusal::LABELS.into_iter().zip(counts)
+    }
+
+    fn distrusted(&self, refusal: &Refusal) {
+        self.failed_handshakes.fetch_add(1, Ordering::Relaxed);
+        let known = Refusal::LABELS
+            .iter()
+            .zip(&self.distrusted)
+            .find(|(label, _)| **label == refusal.label());
+        if let Some((_, counter)) = known {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Handshakes of TLS that failed, and connections in the clear where none may be.
@@ -224,8 +246,11 @@ async fn accepted_one(
             connection(stream, peer, routes, security.gate, draining).await;
         }
         Err(refusal) => {
-            counters.failed_handshakes.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(peer = %address, reason = refusal.label(), "refused: {refusal}");
+            counters.distrusted(&refusal);
+            let reason = refusal.label();
+            if let Some(omitted) = counters.lines.line(reason, Instant::now()) {
+                tracing::warn!(peer = %address, reason, omitted, "refused: {refusal}");
+            }
         }
     }
 }

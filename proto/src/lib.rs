@@ -5,6 +5,7 @@
 
 pub mod codec;
 pub mod model;
+mod secret;
 pub mod wire;
 
 /// `sidelane/routing/v1/routing.proto`, which holds the options that rules are written with: builds

@@ -36,5 +36,11 @@ pub mod admin {
     }
 }
 
-/// The descriptors of all of the above, with their options, as an encoded `FileDescriptorSet`.
+/// The SPIFFE Workload API, which sidecars and control call. The standard gives it no package.
+pub mod spiffe {
+    #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+    tonic::include_proto!("_");
+}
+
+/// The descriptors of all but the last of these, with their options, as an encoded `FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));

@@ -11,17 +11,20 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde_json::{Value, json};
 use sidelane_process::admin::{AdminRequest, AdminResponse, Pages};
-use sidelane_proto::model::Lane;
+use sidelane_process::clock::unix_ms;
+use sidelane_process::metrics;
+use sidelane_proto::model::{Lane, ServiceName};
 use tokio::sync::Notify;
 
 use crate::accept;
-use crate::discover::{Holder, Source, State, Status};
+use crate::discover::{Source, State, Status};
 use crate::drain::{Draining, Phase};
 use crate::explain::{self, Question};
 use crate::health::LocalHealth;
 use crate::kin::Kinship;
 use crate::lane;
 use crate::mesh::Target;
+use crate::origin::Origin;
 use crate::pool::To;
 use crate::stack::Stack;
 use crate::telemetry::{heading, line};
@@ -32,8 +35,8 @@ pub struct Admin {
     pub stack: Arc<Stack>,
     /// The local services.
     pub health: Arc<LocalHealth>,
-    /// What control signs, where it does.
-    pub holder: Option<Arc<Holder>>,
+    /// Where the certificate comes from.
+    pub origin: Origin,
     /// The settings and where they came from.
     pub settings: Value,
     /// The addresses that were bound.
@@ -55,10 +58,16 @@ impl Admin {
         Pages::new()
             .get("/livez", page(|_, _| AdminResponse::text("alive\n")))
             .get("/readyz", page(Self::readyz))
-            .get(
-                "/metrics",
-                page(|admin, _| AdminResponse::text(admin.metrics())),
-            )
+            .get("/metrics", {
+                let admin = Arc::clone(&self);
+                move |request| {
+                    let admin = Arc::clone(&admin);
+                    async move {
+                        let text = admin.metrics() + &metrics::own().await.text();
+                        metrics::page(&request, &text)
+                    }
+                }
+            })
             .get(
                 "/config",
                 page(|admin, _| AdminResponse::json(&admin.config())),
@@ -99,7 +108,7 @@ impl Admin {
 
     fn readyz(&self, request: &AdminRequest) -> AdminResponse {
         let status = self.stack.discovery.status().borrow().clone();
-        let believed = certificate::complaint(&self.stack.trust).map_or(Ok(()), Err);
+        let believed = certificate::complaint(&self.stack.trust, &self.origin).map_or(Ok(()), Err);
         let outbound = believed.clone().and_then(|()| outbound_ready(&status));
         let inbound = believed.and_then(|()| self.inbound_ready(&status));
         let lines = match request.parameter("for") {
@@ -188,12 +197,13 @@ impl Admin {
             .collect();
         json!({
             "node": stack.own.node.as_str(),
+            "unix_ms": unix_ms(),
             "generation": status.generation.number(),
             "settings": self.settings,
             "bound": self.bound,
             "local": self.health.describe(),
             "control": state_text(&status),
-            "certificate": certificate::describe(&stack.trust),
+            "certificate": certificate::describe(&stack.trust, &self.origin),
             "version": status.version.as_ref().map(ToString::to_string),
             "rules": rules::held(&status),
             "picture_from": status.source.name(),
@@ -235,12 +245,17 @@ impl Admin {
 
     fn metrics(&self) -> String {
         let stack = &self.stack;
-        let mut text = stack.metrics.render();
-        self.health.render(&mut text);
         let view = stack.mesh.view();
-        let mut targets: Vec<&Arc<Target>> = view.targets().collect();
+        let known = |name: &ServiceName| view.target(name.as_str()).is_some_and(|it| it.is_known());
+        let mut text = stack.metrics.render_known(known);
+        self.health.render(&mut text);
+        let name = "sidelane_user_memory_bytes";
+        let help = "Bytes that are held for the calls of users, at most.";
+        heading(&mut text, name, "gauge", help);
+        line(&mut text, name, "", stack.edge.room.held() as u64);
+        let mut targets: Vec<&Arc<Target>> = view.targets().filter(|it| it.is_known()).collect();
         targets.sort_by(|one, other| one.name.cmp(&other.name));
-        certificate::render(&mut text, &stack.trust, self.holder.as_deref());
+        certificate::render(&mut text, &stack.trust, &self.origin);
         failure::render(&mut text, &targets);
         render_splits(&mut text, &targets);
         let links = stack.pool.links();
@@ -300,7 +315,7 @@ impl Admin {
                 status.rules as u64,
             ),
             (
-                "sidelane_rules_refused",
+                "sidelane_rules_refused_now",
                 "gauge",
                 "Pushed rules that are refused now.",
                 status.refused_rules.len() as u64,

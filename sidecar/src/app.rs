@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use sidelane::routing::RouteTable;
 use sidelane_process::address::{DialAddress, ListenAddress};
 use sidelane_process::admin;
+use sidelane_process::clock::unix_ms;
 use sidelane_process::listen;
 use sidelane_process::settings::Trust;
 use sidelane_process::signals::Signals;
@@ -31,7 +32,6 @@ use crate::classify;
 use crate::config::{Advertise, Config, Loaded, Unknown};
 use crate::discover::{
     self, Change, DataFolder, Discovery, Held, NodeIdentity, Parameters, Sink, Timing, disk,
-    unix_ms,
 };
 use crate::drain::{Drain, Phase};
 use crate::edge::Edge;
@@ -49,7 +49,8 @@ use crate::present;
 use crate::repair::Repair;
 use crate::rules::RuleCheck;
 use crate::stack::Stack;
-use crate::telemetry::Metrics;
+use crate::telemetry::trace::{Collector, Resource, Tracing};
+use crate::telemetry::{AccessLog, Metrics};
 
 /// The versions of the membership protocol that this program speaks.
 const MEMBERSHIP_PROTOCOL: ProtocolRange = ProtocolRange {
@@ -136,7 +137,9 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
         config.users.limits.clone(),
         present::shown_to_users(&config)?,
     ));
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Metrics::new(config.buckets.clone()).logging(logged(&config)?);
+    let metrics = Arc::new(metrics);
+    let (tracing, collector) = traced(&config, &identity, &metrics)?;
     let given = local_addresses(&config, &host)?;
     let beside = given.iter().map(|(service, _)| service.clone());
     let mesh = Mesh::with_strategies(routes, beside.collect(), strategies, Arc::clone(&metrics));
@@ -149,7 +152,9 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
     let health = Arc::new(LocalHealth::new(&local, config.checks));
     let rules = RulesDigest::new(Rule::digest(routes.rules()));
     let own = Own::new(identity.node.clone(), identity.generation).compiled_with(rules);
-    let own = own.identified(present.id.clone());
+    let own = own
+        .identified(present.id.clone())
+        .signed_by_control(present.origin.holder().is_some());
     let repair = Repair::new(Arc::clone(&mesh));
     let onward = Arc::new(Onward::new(addresses(&listeners)?));
     let lost = Lost {
@@ -180,7 +185,8 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
         hello,
         advertise,
         judge: Arc::new(move |pushed| check.check(pushed)),
-        holder: present.holder.clone(),
+        certificate: present.source.clone(),
+        holder: present.origin.holder().cloned(),
         data: Some(Arc::clone(&folder)),
         timing: Timing::default(),
     };
@@ -207,6 +213,7 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
         },
         edge,
         metrics: Arc::clone(&metrics),
+        tracing,
     });
     let drain = Drain::default();
     let asked = Arc::new(Notify::new());
@@ -214,7 +221,7 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
     let pages = Arc::new(Admin {
         stack: Arc::clone(&stack),
         health: Arc::clone(&health),
-        holder: present.holder,
+        origin: present.origin,
         settings: settings.describe(),
         bound: bound.clone(),
         draining: drain.subscribe(),
@@ -262,8 +269,41 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
     let _ = tokio::time::timeout(LAST_FRAMES, served).await;
     pool.close().await;
     let _ = tokio::time::timeout(Duration::from_secs(2), discovering).await;
+    metrics.access.flush().await;
+    if let Some(collector) = collector {
+        collector.flush().await;
+    }
     info!(cut, "ended; {cut} calls were cut");
     Ok(())
+}
+
+/// Begins the log of calls, where there is to be one.
+fn logged(config: &Config) -> Result<AccessLog, StartError> {
+    let Some((which, to)) = config.access.clone() else {
+        return Ok(AccessLog::default());
+    };
+    let place = format!("{to:?}");
+    AccessLog::start(which, to).map_err(|error| {
+        format!("--access-log-file: {place}: {error}; name a file that can be written").into()
+    })
+}
+
+/// Begins spans, and sends them where they are to go.
+fn traced(
+    config: &Config,
+    identity: &NodeIdentity,
+    metrics: &Metrics,
+) -> Result<(Tracing, Option<Collector>), StartError> {
+    let Some(traces) = &config.traces else {
+        return Ok((Tracing::off(), None));
+    };
+    let resource = Resource {
+        node: identity.node.as_str(),
+        network: config.network.as_str(),
+    };
+    let collector = Collector::start(&traces.url, resource, Arc::clone(&metrics.spans))?;
+    let tracing = Tracing::to(&collector, traces.share, traces.errors);
+    Ok((tracing, Some(collector)))
 }
 
 /// Graceful first; the grace is the deadline; force is the caller's.
@@ -476,6 +516,7 @@ fn serve(
         metrics: Arc::clone(&stack.metrics),
         draining: drain.subscribe(),
         edge: (class == ConnectionClass::External).then(|| Arc::clone(&stack.edge)),
+        lines: Arc::default(),
     };
     served.spawn(inbound(ConnectionClass::Internal).run(listeners.internal));
     if let Some(external) = listeners.external {

@@ -5,15 +5,21 @@
 use std::time::Instant;
 
 use crate::authorization::{Asked, NotAuthorized, Permitted};
+use crate::call::User;
 
-/// The target of the record's lines, for `--log`.
-const TARGET: &str = "sidelane::audit";
+/// The target of the record's lines: `--log` leaves it out only by its name.
+const TARGET: &str = sidelane_process::logs::AUDIT;
 
-/// May the call come in? A refusal is counted and noted, and so is what a dry run would refuse.
+/// May the call come in? A refusal is counted and noted, and so is what a dry run would refuse; a user's
+/// with its address, by which alone it is known.
 ///
 /// # Errors
 /// It may not.
-pub(crate) fn enter(permitted: &Permitted, asked: &Asked<'_>) -> Result<(), NotAuthorized> {
+pub(crate) fn enter(
+    permitted: &Permitted,
+    asked: &Asked<'_>,
+    user: Option<User>,
+) -> Result<(), NotAuthorized> {
     let verdict = permitted.judge(asked);
     if verdict.fits.is_some() {
         return Ok(());
@@ -33,6 +39,7 @@ pub(crate) fn enter(permitted: &Permitted, asked: &Asked<'_>) -> Result<(), NotA
             target: TARGET,
             verdict,
             identity,
+            address = user.map(tracing::field::display),
             node,
             service,
             method,

@@ -119,7 +119,12 @@ impl Builder {
             return ExitCode::from(2);
         }
         // As many as the bounds allow for: 1,024 is less than the apps' connections alone.
-        sidelane_process::files::allow(FILES, "connections may be");
+        let config = &loaded.config;
+        let users = config
+            .external
+            .map_or(0, |_| config.users.limits.connections);
+        let files = FILES + users as u64;
+        sidelane_process::files::allow(files, "connections may be");
         // One thread: it beats two on small machines, for every proxy that was measured, because no
         // call changes its core. What blocks (the disk) has threads of its own.
         let runtime = match tokio::runtime::Builder::new_current_thread()

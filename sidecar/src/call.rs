@@ -85,6 +85,12 @@ impl User {
     }
 }
 
+impl std::fmt::Display for User {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
 /// Who calls.
 #[derive(Debug, Clone)]
 pub enum Caller {
@@ -208,7 +214,8 @@ impl Call {
             strip_mesh_headers(&mut parts.headers);
         }
         if outside {
-            strip_forwarded(&mut parts.headers);
+            // What it says of its own identity in a proxy's name.
+            strip(&mut parts.headers, is_forwarded);
         }
         Ok((call, found))
     }
@@ -314,11 +321,11 @@ fn is_mesh_header(name: &HeaderName) -> bool {
 
 /// Takes out every header that belongs to the mesh, so that no app can make one up.
 pub fn strip_mesh_headers(headers: &mut HeaderMap) {
-    let names: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_mesh_header(name))
-        .cloned()
-        .collect();
+    strip(headers, is_mesh_header);
+}
+
+fn strip(headers: &mut HeaderMap, goes: fn(&HeaderName) -> bool) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
     for name in names {
         headers.remove(name);
     }
@@ -328,7 +335,7 @@ pub fn strip_mesh_headers(headers: &mut HeaderMap) {
 /// users these are claims that nobody has checked, and an app that reads them takes them for its own
 /// proxy's word: its certificate (Envoy's header, RFC 9440's, nginx's and Linkerd's), its address and
 /// what it asked for (RFC 7239, and what came before it), its name.
-pub const FORWARDED: [&str; 13] = [
+pub const FORWARDED: [&str; 15] = [
     "client-cert",
     "client-cert-chain",
     "forwarded",
@@ -342,17 +349,22 @@ pub const FORWARDED: [&str; 13] = [
     "x-webauth-user",
     "x-ssl-cert",
     "remote-user",
+    "x-original-forwarded-for",
+    "cf-access-authenticated-user-email",
 ];
 
 /// Beginnings of names that mean the same: `x-forwarded-for`, `x-forwarded-client-cert`,
 /// `l5d-client-id`, `x-envoy-original-path`, `x-auth-request-email` and their like.
-pub const FORWARDED_PREFIXES: [&str; 6] = [
+pub const FORWARDED_PREFIXES: [&str; 9] = [
     "x-forwarded-",
     "l5d-",
     "x-envoy-",
     "x-auth-request-",
     "x-ssl-client-",
     "x-goog-authenticated-user-",
+    "ssl-client-",
+    "x-amzn-oidc-",
+    "x-ms-client-principal",
 ];
 
 /// Is it one of [`FORWARDED`] or [`FORWARDED_PREFIXES`], however its words are joined? Many servers
@@ -366,18 +378,6 @@ fn is_forwarded(name: &HeaderName) -> bool {
         name.as_str()
     };
     FORWARDED.contains(&name) || FORWARDED_PREFIXES.iter().any(|it| name.starts_with(it))
-}
-
-/// Takes out what a user says of its own identity in a proxy's name.
-fn strip_forwarded(headers: &mut HeaderMap) {
-    let names: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_forwarded(name))
-        .cloned()
-        .collect();
-    for name in names {
-        headers.remove(name);
-    }
 }
 
 /// The values of a header that a rule names. It looks at each header instead of hashing the name,

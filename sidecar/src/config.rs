@@ -19,16 +19,23 @@ use sidelane_process::settings::{
     self, Environment, Listener, Settings, SettingsError, Start, Trust, value,
 };
 use sidelane_proto::model::{Locality, Network, NodeId, ServiceName};
+use sidelane_spiffe::{Endpoint, Wanted};
 
+pub use crate::discover::certificate::ServiceAccount;
 use crate::edge::Limits;
 use crate::edge::files::Pair;
 use crate::edge::tls::Oldest;
 use crate::health::Checks;
+use crate::telemetry::trace::Ratio;
+use crate::telemetry::{Buckets, To, Which};
 
+mod figures;
 mod read;
+mod source;
 mod table;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod users;
 
 pub use table::PROGRAM;
@@ -69,7 +76,11 @@ pub struct Config {
     /// `--identity-chain`, `--identity-key`, `--identity-roots`; `None` in trust mode `disabled`, and
     /// where control signs.
     pub identity: Option<Files>,
-    /// How control is asked for certificates; `None` in trust mode `disabled`, and with files.
+    /// `--spiffe-socket`, `--spiffe-hint` and with them `--identity`; `None` where the certificate
+    /// comes from elsewhere, or there is none.
+    pub spiffe: Option<Workload>,
+    /// How control is asked for certificates; `None` in trust mode `disabled`, with files, and with an
+    /// agent.
     pub joins: Option<Joins>,
     /// `--data`. By default `$XDG_STATE_HOME/sidelane/NODE`, else
     /// `~/.local/state/sidelane/NODE`, else `sidelane/NODE` below `$TMPDIR` or `/tmp`. A sidecar
@@ -92,6 +103,12 @@ pub struct Config {
     pub grace: Duration,
     /// `--link-max-age`: from a second to a day.
     pub link_max_age: Duration,
+    /// `--duration-buckets` and `--size-buckets`.
+    pub buckets: Buckets,
+    /// `--access-log` and `--access-log-file`; `None`: calls are not logged.
+    pub access: Option<(Which, To)>,
+    /// `--otlp`, `--sampling` and `--sample-errors`; `None`: no traces leave this sidecar.
+    pub traces: Option<Traces>,
     /// `--log`, as [`sidelane_process::logs::init`] takes it.
     pub log: String,
 }
@@ -99,6 +116,8 @@ pub struct Config {
 /// By what right control is asked for certificates, and for whose.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Joins {
+    /// `--service-account-token` and `--control-roots`.
+    pub account: Option<ServiceAccount>,
     /// `--token-file`.
     pub token_file: Option<PathBuf>,
     /// `SIDELANE_TOKEN`: a variable and no flag, since other users see what a command line says.
@@ -109,6 +128,15 @@ pub struct Joins {
     pub identity: Option<SpiffeId>,
     /// `--keep-identity`.
     pub keep: bool,
+}
+
+/// An agent that gives this node's certificate, and which one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    /// Where the agent is.
+    pub endpoint: Endpoint,
+    /// Which of its identities is meant.
+    pub wanted: Wanted,
 }
 
 /// Local services that listen at one address.
@@ -129,6 +157,17 @@ pub struct Users {
     pub oldest: Oldest,
     /// What they are allowed.
     pub limits: Limits,
+}
+
+/// Which traces go where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traces {
+    /// The collector's, `http://HOST:PORT`.
+    pub url: String,
+    /// How many of those that begin here are recorded.
+    pub share: Ratio,
+    /// Are calls that fail recorded in any case?
+    pub errors: bool,
 }
 
 /// What peers are told to dial.
@@ -196,7 +235,6 @@ impl Config {
         mut warnings: Vec<String>,
         environment: &Environment,
     ) -> Result<Loaded, SettingsError> {
-        read::refuse_what_is_not_built(&settings)?;
         let trust = settings::trust(&settings)?;
         let node = settings.optional(&NODE, read::node)?;
         let outbound = read::outbound(&settings)?;
@@ -206,6 +244,8 @@ impl Config {
             node.as_ref(),
             &outbound,
         )?);
+        source::ambient(&mut settings, trust, environment);
+        warnings.extend(source::overruled(&settings, trust, environment));
         let config = Self {
             node,
             outbound,
@@ -219,8 +259,9 @@ impl Config {
             admin: settings.value(&ADMIN, address::listen_tcp)?,
             advertise: settings.optional(&ADVERTISE, read::advertise)?,
             trust,
-            identity: read::identity(&settings, trust)?,
-            joins: read::joins(&settings, trust, environment)?,
+            identity: source::files(&settings, trust)?,
+            spiffe: source::spiffe(&settings, trust)?,
+            joins: source::joins(&settings, trust, environment)?,
             data: settings.value(&DATA, str::parse::<PathBuf>)?,
             locality: settings
                 .optional(&LOCALITY, read::locality)?
@@ -238,12 +279,17 @@ impl Config {
             require_rules: settings.switch(&REQUIRE_RULES)?,
             grace: settings.value(&GRACE, value::duration)?,
             link_max_age: settings.value(&LINK_MAX_AGE, read::link_age)?,
+            buckets: figures::buckets(&settings)?,
+            access: figures::access(&settings)?,
+            traces: traces::read(&settings)?,
             log: settings::log(&settings)?,
         };
         let listeners = config.listeners(&settings);
         settings::apart(&listeners)?;
         read::refuse_loops(&settings, &config, &listeners)?;
-        if trust != Trust::Strict {
+        if trust == Trust::Strict {
+            warnings.extend(config.unguarded(&listeners));
+        } else {
             warnings.extend(settings::open_to_others(&listeners));
         }
         Ok(Loaded {
@@ -251,6 +297,27 @@ impl Config {
             settings,
             warnings,
         })
+    }
+
+    /// A sentence for each listener that other machines can reach and that asks nobody for a
+    /// certificate, also in trust mode `strict`: local apps have none.
+    fn unguarded(&self, listeners: &[Listener<'_>]) -> Vec<String> {
+        let local = |it: &&Listener<'_>| {
+            let outbound = ListenAddress::Tcp(it.address);
+            it.address == self.admin || self.outbound.contains(&outbound)
+        };
+        let open = listeners
+            .iter()
+            .filter(local)
+            .filter(|it| !it.address.ip().is_loopback());
+        open.map(|it| {
+            format!(
+                "{} is not loopback, and no certificate is asked for there: whoever reaches it can \
+                 {}",
+                it.item, it.allows
+            )
+        })
+        .collect()
     }
 
     /// The TCP listeners, each with the setting that names it.

@@ -14,15 +14,17 @@ use http::uri::PathAndQuery;
 use http::{Request, Response, Uri};
 use sidelane_identity::SpiffeId;
 use sidelane_proto::model::Retry;
+use tonic::{Code, Status};
+use tracing::debug;
 
 use crate::balance::{FAILURE, InFlight, Verdict};
 use crate::call::{
-    LANE_HEADER, PREVIOUS_ATTEMPTS_HEADER, PUSHBACK_HEADER, SOURCE_IDENTITY_HEADER,
+    ERROR_HEADER, LANE_HEADER, PREVIOUS_ATTEMPTS_HEADER, PUSHBACK_HEADER, SOURCE_IDENTITY_HEADER,
     SOURCE_NODE_HEADER, STATUS_HEADER, TIMEOUT_HEADER, strip_if_any, write_timeout,
 };
-use crate::edge::Edge;
+use crate::edge::Guest;
 use crate::forward::{
-    Answer, Clock, End, ForwardError, Replay, Runner, Upload, await_answer, stream_answer,
+    Answer, Clock, End, ForwardError, Replay, Runner, Taker, Upload, stream_answer,
 };
 use crate::policy::commit::{self, Event, Leave, Step};
 use crate::policy::retry::{self, Pushback};
@@ -32,7 +34,8 @@ use crate::respond::{
     Callee, Failure, forward_failure, is_denied, is_meant, is_peer_reset, is_unreached,
     peer_refusal, users,
 };
-use crate::telemetry::{LaneCounters, Outcome, Stall};
+use crate::telemetry::trace::{Sent, Why, name_of};
+use crate::telemetry::{CallGuard, LaneCounters, Outcome, Stall, Traffic};
 
 /// The status of an answer that has none.
 const NO_STATUS: u16 = 17;
@@ -66,12 +69,10 @@ pub struct Delivery<'a> {
     pub arrived: Instant,
     /// The lane of the link that the call came by, where it came by one.
     pub lane: Option<&'a Arc<LaneCounters>>,
-    /// Which node calls, for the app; `None` where it is no node.
-    pub source: Option<&'a str>,
-    /// Whose certificate the caller's sidecar has shown, for the app.
-    pub identity: Option<&'a SpiffeId>,
+    /// Whose call it is, as an app is told.
+    pub source: Source<'a>,
     /// The caller is outside the mesh: it is told nothing of the inside, and this is allowed to it.
-    pub outside: Option<&'a Edge>,
+    pub outside: Option<Guest<'a>>,
     /// This node, for errors: they are read on the caller's.
     pub own: &'a str,
     /// The service, for errors.
@@ -85,6 +86,35 @@ pub struct Delivery<'a> {
     pub committed: bool,
     /// HTTP/2 that is no gRPC: only what is passed on to its own destination may be that.
     pub plain: bool,
+    /// What is told how the call goes: what it has carried, and its attempts. What is sent goes on in
+    /// its span's name.
+    pub guard: &'a CallGuard,
+}
+
+/// Whose call it is, as an app is told.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// Of this node, whose sidecar has shown the certificate of this identity.
+    Node(&'a str, Option<&'a SpiffeId>),
+    /// Who calls is no node.
+    Unknown,
+}
+
+impl Source<'_> {
+    /// Writes it down.
+    fn tell(self, headers: &mut HeaderMap) {
+        let Self::Node(node, identity) = self else {
+            return;
+        };
+        // A node id is made of characters that every header takes.
+        if let Ok(node) = HeaderValue::from_str(node) {
+            headers.insert(SOURCE_NODE_HEADER, node);
+        }
+        // So is a SPIFFE id.
+        if let Some(Ok(id)) = identity.map(|id| HeaderValue::from_str(id.as_str())) {
+            headers.insert(SOURCE_IDENTITY_HEADER, id);
+        }
+    }
 }
 
 /// How an attempt ended.
@@ -137,6 +167,22 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// As a span says it.
+    fn as_why(&self) -> Why<'_> {
+        match self {
+            Self::Ours(failure) => failure.as_why(),
+            Self::Peers(answer) => {
+                let headers = answer.headers();
+                let reason = headers.get(ERROR_HEADER);
+                Why {
+                    status: name_of(Code::from_i32(status(headers).into())),
+                    reason: reason.and_then(|reason| reason.to_str().ok()),
+                    text: "",
+                }
+            }
+        }
+    }
+
     /// Does it say when to come again? Then whoever said so is not asked before.
     pub(crate) fn asks_to_wait(&self) -> bool {
         match self {
@@ -148,38 +194,90 @@ impl Refusal {
 
 impl<'a> Delivery<'a> {
     /// Sends the request and streams the answer. `watched` is told how the endpoint took it.
-    pub async fn attempt(&mut self, seat: &Seat, watched: Option<Watched<'_>>) -> Attempt {
+    ///
+    /// # Errors
+    /// What `slow` makes of the attempt, if nothing is heard of it for that long; it was sent then,
+    /// and is under way.
+    pub async fn attempt<S>(
+        &mut self,
+        seat: &Seat,
+        mut watched: Option<Watched<'_>>,
+        mut slow: Option<(Duration, impl FnOnce(Runner, Instant) -> S)>,
+    ) -> Result<Attempt, S> {
         let sent = Instant::now();
-        let request = self.request(seat);
-        let Ok((response, mut to)) = seat.send(request, self.upload.is_empty()) else {
-            return self.broke(self.callee(seat).0, &ForwardError::GoingAway);
+        let mut runner = match self.begin(seat, None, sent) {
+            Ok(runner) => runner,
+            Err(error) => {
+                let attempt = self.broke(self.callee(seat).0, &error);
+                return Ok(self.noted(attempt, seat));
+            }
         };
-        self.upload.in_lane(seat.link().counters.as_ref());
-        let answer = await_answer(self.upload, &mut to, response, self.respond, self.clock).await;
-        match self.opened(answer, seat, watched, sent) {
-            Opened::Over(attempt) => attempt,
+        if let Some((after, _)) = &slow
+            && let Some(at) = sent.checked_add(*after)
+        {
+            self.clock.also(at);
+        }
+        let answer = loop {
+            let answer = runner.answer(self.upload, self.respond, self.clock).await;
+            if let Some(answer) = answer {
+                break answer;
+            }
+            if let Some((_, slow)) = slow.take() {
+                return Err(slow(runner, sent));
+            }
+        };
+        // Who had less time than that is not slow. The callee's clock may ring before ours.
+        let over = match &answer {
+            Answer::DeadlineOver => true,
+            Answer::Begun(head) => head.body().is_end_stream() && self.time_is_over(),
+            Answer::Failed(_) => self.time_is_over(),
+            Answer::CallerGone => false,
+        };
+        if slow.is_some()
+            && over
+            && let Some(watched) = watched.take()
+        {
+            watched.begun(&Answer::CallerGone, None, sent, Instant::now());
+        }
+        Ok(match self.opened(answer, seat, watched, sent) {
+            Opened::Over(attempt) => self.noted(attempt, seat),
             Opened::GoesOn(response, early, body) => {
                 let callee = self.callee(seat);
                 let watched = watched.map(|watched| (watched, sent));
+                let mut to = runner.wins(self.upload);
                 self.stream(&mut to, (response, early), body, callee, watched)
                     .await
             }
-        }
+        })
     }
 
-    /// Begins an attempt that others run beside: with the caller's own request, or once more.
+    /// An attempt that came to nothing, written down where the call is recorded.
+    pub(crate) fn noted(&self, attempt: Attempt, seat: &Seat) -> Attempt {
+        if let Attempt::Unprocessed(refusal, _) | Attempt::Again(refusal, _) = &attempt {
+            self.guard.span().failed(node_of(seat), || refusal.as_why());
+        }
+        attempt
+    }
+
+    /// Begins an attempt: with the caller's own request, or, beside others, once more.
     pub(crate) fn begin(
         &mut self,
         seat: &Seat,
         replay: Option<Replay>,
+        now: Instant,
     ) -> Result<Runner, ForwardError> {
         let empty = match &replay {
             Some(replay) => replay.is_empty(),
             None => self.upload.is_empty(),
         };
-        let Ok((response, to)) = seat.send(self.request(seat), empty) else {
+        let Ok((response, to)) = seat.send(self.request(seat, now), empty) else {
             return Err(ForwardError::GoingAway);
         };
+        self.guard.span().sent(Sent {
+            node: node_of(seat),
+            remote: seat.link().remote,
+            hedge: replay.is_some(),
+        });
         if replay.is_none() {
             self.upload.in_lane(seat.link().counters.as_ref());
         }
@@ -219,7 +317,8 @@ impl<'a> Delivery<'a> {
                 Attempt::Failed(self.late())
             }
             // It is the caller's own fault, wherever else it went.
-            Answer::Failed(error @ ForwardError::TooLarge(_)) => {
+            Answer::Failed(error) if error.is_callers() => {
+                self.count_full(&error);
                 Attempt::Failed(forward_failure(self.service, callee, &error))
             }
             Answer::Failed(error) => self.broke(callee, &error),
@@ -240,31 +339,25 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    fn request(&self, seat: &Seat) -> Request<()> {
+    fn request(&self, seat: &Seat, now: Instant) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = self.head.method.clone();
         *request.uri_mut() = with_authority(&self.head.uri);
         *request.version_mut() = http::Version::HTTP_2;
         let mut headers = self.head.headers.clone();
         if let Some(deadline) = self.deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(now);
             headers.insert(TIMEOUT_HEADER, write_timeout(left));
         }
         if self.previous > 0 {
             headers.insert(PREVIOUS_ATTEMPTS_HEADER, HeaderValue::from(self.previous));
         }
         if let To::Local(_) = seat.link().key.to {
-            // A node id is made of characters that every header takes.
-            if let Some(Ok(source)) = self.source.map(HeaderValue::from_str) {
-                headers.insert(SOURCE_NODE_HEADER, source);
-            }
-            // So is a SPIFFE id.
-            if let Some(Ok(id)) = self.identity.map(|id| HeaderValue::from_str(id.as_str())) {
-                headers.insert(SOURCE_IDENTITY_HEADER, id);
-            }
+            self.source.tell(&mut headers);
             let lane = HeaderValue::from_static(seat.link().key.lane.name());
             headers.insert(LANE_HEADER, lane);
         }
+        self.guard.span().onward(&mut headers);
         *request.headers_mut() = headers;
         request
     }
@@ -349,6 +442,15 @@ impl<'a> Delivery<'a> {
         }
     }
 
+    /// Counts a user's call that found no room for what it brings.
+    fn count_full(&self, error: &ForwardError) {
+        if let (ForwardError::NoRoom(full), Some(guest)) = (error, self.outside) {
+            guest.counters.full(*full);
+            let (service, full) = (self.service, full.label());
+            debug!(%service, full, "a user's call ended: too much is held for users");
+        }
+    }
+
     /// What may be made of this attempt.
     fn leave(&self) -> Leave {
         Leave {
@@ -372,6 +474,11 @@ impl<'a> Delivery<'a> {
     /// Sends an answer that has no body.
     pub fn answer(&mut self, mut response: Response<()>) -> Outcome {
         let status = status(response.headers());
+        self.guard.span().heard(|| {
+            let reason = response.headers().get(ERROR_HEADER)?.to_str().ok()?;
+            let said = Status::from_header_map(response.headers())?;
+            Some((reason.to_owned(), said.message().to_owned()))
+        });
         self.tell(response.headers_mut());
         match self.respond.send_response(response, true) {
             Ok(_) => Outcome::Answered(status),
@@ -395,8 +502,12 @@ impl<'a> Delivery<'a> {
             return gone;
         };
         self.committed = true;
-        let patience = self.outside.map(|edge| edge.patience.clone());
-        let to_caller = (&mut caller, Stall::of_open(self.lane), patience);
+        let taker = self.outside.map(|guest| Taker {
+            patience: guest.edge.patience.clone(),
+            share: guest.stay.answer(),
+            given: 0,
+        });
+        let to_caller = (&mut caller, Stall::of_open(self.lane), taker);
         let ended = stream_answer(self.upload, to, body, to_caller, self.clock).await;
         let late = match &ended {
             End::Trailers(trailers) => trailers.get(STATUS_HEADER).map(status_of),
@@ -434,7 +545,10 @@ impl<'a> Delivery<'a> {
             End::Failed(ForwardError::Reset(h2::Reason::CANCEL)) if self.time_is_over() => {
                 self.late()
             }
-            End::Failed(error) => forward_failure(self.service, callee, &error),
+            End::Failed(error) => {
+                self.count_full(&error);
+                forward_failure(self.service, callee, &error)
+            }
             End::DeadlineOver => self.late(),
             End::CallerGone => return gone,
             // Who takes nothing for so long has left, and holds what others need.
@@ -444,6 +558,9 @@ impl<'a> Delivery<'a> {
             }
         };
         let reason = failure.reason;
+        self.guard
+            .span()
+            .refused(failure.code, reason, &failure.text);
         if self.plain {
             // Trailers would make an answer look whole that was cut off.
             caller.send_reset(h2::Reason::INTERNAL_ERROR);
@@ -477,6 +594,18 @@ impl<'a> Delivery<'a> {
     }
 }
 
+impl Drop for Delivery<'_> {
+    /// However it ended, also with its caller's connection.
+    fn drop(&mut self) {
+        let mut traffic: Traffic = self.upload.traffic();
+        if self.plain {
+            // What looks like messages are none.
+            (traffic.request.messages, traffic.response.messages) = (0, 0);
+        }
+        self.guard.carried(traffic);
+    }
+}
+
 impl Watched<'_> {
     /// Tells the endpoint's load and its breaker how an answer began. What the callee did not look
     /// at says nothing: its link was going away.
@@ -493,9 +622,8 @@ impl Watched<'_> {
                 Answer::Begun(_) => self.load.answered(took.min(FAILURE), now),
                 Answer::Failed(error) if error.processed() == Processed::No => {}
                 // Its own fault, and not the endpoint's.
-                Answer::CallerGone | Answer::Failed(ForwardError::TooLarge(_)) => {
-                    self.load.given_up(took, now);
-                }
+                Answer::CallerGone => self.load.given_up(took, now),
+                Answer::Failed(error) if error.is_callers() => self.load.given_up(took, now),
                 Answer::Failed(_) | Answer::DeadlineOver => self.load.failed(took, now),
             }
         }
@@ -558,10 +686,18 @@ fn verdict_of_status(status: u16) -> Verdict {
 
 fn verdict_of_error(error: &ForwardError, sent: Instant) -> Option<Verdict> {
     match error {
-        ForwardError::TooLarge(_) => None,
+        _ if error.is_callers() => None,
         _ if error.processed() == Processed::No => None,
         _ if error.is_loss() => Some(Verdict::Lost { sent }),
         _ => Some(Verdict::Failure),
+    }
+}
+
+/// The node that a seat leads to, where it is another one.
+fn node_of(seat: &Seat) -> Option<&str> {
+    match &seat.link().key.to {
+        To::Peer { node, .. } => Some(node.as_str()),
+        To::Local(_) | To::Destination(_) => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Ends a call that no callee answered: with a failure, with a peer's refusal, or because its
 //! caller gave up. `stack` decides which; here the caller is told and the guard is.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -19,11 +19,7 @@ pub(crate) async fn given_up(delivery: &mut Delivery<'_>) -> GivenUp {
         if delivery.respond.poll_reset(context).is_ready() {
             return Poll::Ready(GivenUp::CallerGone);
         }
-        let over = delivery
-            .clock
-            .as_mut()
-            .is_some_and(|clock| clock.as_mut().poll(context).is_ready());
-        if over {
+        if delivery.clock.is_over(context) {
             Poll::Ready(GivenUp::DeadlineOver)
         } else {
             Poll::Pending
@@ -42,7 +38,7 @@ pub(crate) enum GivenUp {
 /// Ends a call that was given up while nobody had it. `processed` is what is known of attempts
 /// before.
 pub(crate) fn finish(
-    guard: &mut CallGuard,
+    guard: &CallGuard,
     delivery: &mut Delivery<'_>,
     given_up: GivenUp,
     processed: Processed,
@@ -59,7 +55,7 @@ pub(crate) fn finish(
 }
 
 /// Ends a call with what the last attempt said.
-pub(crate) fn refuse_at_last(guard: &mut CallGuard, delivery: &mut Delivery<'_>, refusal: Refusal) {
+pub(crate) fn refuse_at_last(guard: &CallGuard, delivery: &mut Delivery<'_>, refusal: Refusal) {
     match refusal {
         Refusal::Ours(failure) => {
             let failure = delivery.told(failure);
@@ -70,7 +66,10 @@ pub(crate) fn refuse_at_last(guard: &mut CallGuard, delivery: &mut Delivery<'_>,
 }
 
 /// Ends a call with a failure.
-pub(crate) fn end(guard: &mut CallGuard, respond: &mut SendResponse<Bytes>, failure: Failure) {
+pub(crate) fn end(guard: &CallGuard, respond: &mut SendResponse<Bytes>, failure: Failure) {
+    guard
+        .span()
+        .refused(failure.code, failure.reason, &failure.text);
     guard.ended(match send_failure(respond, failure) {
         Ok(reason) => Outcome::Failed(reason),
         Err(CallerGone) => Outcome::Cancelled,

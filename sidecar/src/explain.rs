@@ -21,7 +21,7 @@ use crate::local::LocalService;
 use crate::mesh::{RuleSource, Target, View};
 use crate::parts::{Course, Why};
 use crate::policy::deadline;
-use crate::respond::{Failure, pick_failure};
+use crate::respond::Failure;
 use crate::stack::Stack;
 use crate::way::Beside;
 
@@ -341,7 +341,7 @@ fn pick(
         (Ok(picked), _) => answer.pick = picked.node.to_string(),
         (Err(_), Beside::Last(local)) => answer.express(stack, local),
         (Err(_), Beside::Picked(local)) if alone => answer.express(stack, local),
-        (Err(error), _) => return Err(pick_failure(target.name.as_str(), &error)),
+        (Err(error), _) => return Err(stack.no_pick(target.name.as_str(), &error)),
     }
     Ok(())
 }

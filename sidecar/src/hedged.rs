@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use sidelane_proto::model::{Hedge, MethodRule, NodeId, Retry, RetryBudget};
+use sidelane_proto::model::{Hedge, MethodRule, NodeId, RetryBudget};
 use tokio::time::{Sleep, sleep};
 
 use crate::call::Call;
@@ -22,6 +22,28 @@ use crate::retries::{Further, Retries, Token};
 use crate::stack::Stack;
 use crate::telemetry::Outcome;
 use crate::way::{NoWay, Way};
+
+/// The first attempt of a call that is hedged, as far as it is as any call's.
+pub(crate) enum First {
+    /// It is under way, and another one is due.
+    Slow(Slow, Way),
+    /// It has failed, at this node, and another one may make that good.
+    Failed(Attempt, Option<NodeId>),
+}
+
+/// What comes after the first attempt.
+pub(crate) enum Next {
+    /// It has ended so; at this node, where others may be asked.
+    Nothing(Option<NodeId>, Attempt),
+    /// The rule has others made.
+    More(First, Hedge),
+}
+
+/// An attempt of which nothing was heard in the time that its rule waits.
+pub(crate) struct Slow {
+    runner: Runner,
+    sent: Instant,
+}
 
 /// How it went.
 pub(crate) struct Hedged {
@@ -57,30 +79,31 @@ type Found = Result<Way, NoWay>;
 type Looking<'a> = Pin<Box<dyn Future<Output = Found> + Send + 'a>>;
 
 impl Stack {
-    /// Makes an attempt that goes by `way`, and others beside it. `number` is the first one's;
-    /// `tried` are those that are not asked again.
+    /// Makes further attempts, beside a first one that is slow or in place of one that has failed.
+    /// `number` is the first one's; `tried` are those that are not asked again.
     pub(crate) async fn hedged(
         &self,
         (classified, call, head): (&Classified, &Call, &Parts),
         delivery: &mut Delivery<'_>,
-        (way, tried): (Way, &[NodeId]),
+        (first, tried): (First, &[NodeId]),
         (hedge, number): (Hedge, u32),
     ) -> Hedged {
         let target = &classified.target;
         let (method, rule) = (classified.method(), &target.rule);
-        // What another attempt may make good is held back from the caller.
-        let again = method.and_then(|method| rule.retry_of(method));
-        delivery.retry = Some(again.unwrap_or(Retry::DEFAULT));
-        let now = Instant::now();
+        let sent = match &first {
+            First::Slow(slow, _) => slow.sent,
+            // A failure says itself when the next one is due.
+            First::Failed(..) => Instant::now(),
+        };
         let mut running = Running {
-            hedging: Hedging::begun(hedge, number, delivery.deadline, now),
+            hedging: Hedging::begun(hedge, number, delivery.deadline, sent),
             flights: Vec::new(),
             failed: None,
             been: tried.to_vec(),
             method,
             retries: &target.retries,
         };
-        running.launch(delivery, way, None, now);
+        running.first(first);
         let mut due: Pin<Box<Sleep>> = Box::pin(sleep(Duration::ZERO));
         let mut looking: Option<Looking<'_>> = None;
         let mut token: Option<Token<'_>> = None;
@@ -93,9 +116,9 @@ impl Stack {
                 Step::Send => {
                     match (delivery.upload.replay(), held.take()) {
                         (None, _) => running.hedging.unsent(Unsent::NotNow, now),
-                        (replay, Some((way, token))) => {
+                        (Some(replay), Some((way, token))) => {
                             token.used();
-                            target.counters.attempt();
+                            target.counters.of(classified.method).attempt();
                             delivery.previous = running.hedging.made();
                             running.hedging.sent(now);
                             running.launch(delivery, way, replay, now);
@@ -139,7 +162,7 @@ impl Stack {
             let watched = flight.way.watched(method);
             match delivery.opened(answer, &flight.way.seat, watched, flight.began) {
                 Opened::Over(attempt @ (Attempt::Again(..) | Attempt::Unprocessed(..))) => {
-                    running.failed(attempt);
+                    running.failed(delivery.noted(attempt, &flight.way.seat));
                 }
                 counts => {
                     drop((looking, held));
@@ -158,25 +181,36 @@ impl Stack {
 }
 
 impl<'a> Running<'a> {
-    /// Sends an attempt by this way: with the caller's own request, or with its replay.
-    fn launch(
-        &mut self,
-        delivery: &mut Delivery<'_>,
-        way: Way,
-        replay: Option<Replay>,
-        now: Instant,
-    ) {
+    /// One attempt was made already.
+    fn first(&mut self, first: First) {
+        match first {
+            First::Slow(Slow { runner, sent }, way) => self.flies(runner, way, sent),
+            First::Failed(attempt, node) => {
+                self.been.extend(node);
+                self.failed(attempt);
+            }
+        }
+    }
+
+    fn flies(&mut self, runner: Runner, way: Way, began: Instant) {
         self.been.extend(way.node.clone());
-        match delivery.begin(&way.seat, replay) {
-            Ok(runner) => self.flights.push(Flight {
-                runner,
-                way,
-                began: now,
-                number: self.hedging.made(),
-            }),
+        self.flights.push(Flight {
+            runner,
+            way,
+            began,
+            number: self.hedging.made(),
+        });
+    }
+
+    /// Sends another attempt by this way.
+    fn launch(&mut self, delivery: &mut Delivery<'_>, way: Way, replay: Replay, now: Instant) {
+        match delivery.begin(&way.seat, Some(replay), now) {
+            Ok(runner) => self.flies(runner, way, now),
             Err(error) => {
                 let (callee, _) = delivery.callee(&way.seat);
-                self.failed(delivery.broke(callee, &error));
+                let attempt = delivery.broke(callee, &error);
+                let attempt = delivery.noted(attempt, &way.seat);
+                self.first(First::Failed(attempt, way.into_node()));
             }
         }
     }
@@ -252,6 +286,37 @@ impl<'a> Running<'a> {
             }
             _ => Attempt::Ended(Outcome::Cancelled),
         }
+    }
+}
+
+impl Next {
+    /// What comes after this attempt.
+    pub(crate) fn after(
+        attempt: Result<Attempt, (Slow, Hedge)>,
+        way: Way,
+        hedge: Option<Hedge>,
+    ) -> Self {
+        match (attempt, hedge) {
+            (Ok(Attempt::Ended(outcome)), _) => {
+                // What it held is told how it went.
+                way.ended(outcome);
+                Self::Nothing(None, Attempt::Ended(outcome))
+            }
+            (Err((slow, hedge)), _) => Self::More(First::Slow(slow, way), hedge),
+            (Ok(attempt @ (Attempt::Again(..) | Attempt::Unprocessed(..))), Some(hedge)) => {
+                Self::More(First::Failed(attempt, way.into_node()), hedge)
+            }
+            (Ok(attempt), _) => Self::Nothing(way.into_node(), attempt),
+        }
+    }
+}
+
+impl Slow {
+    /// What is made of an attempt of which nothing was heard for as long as the rule waits.
+    pub(crate) fn after(hedge: Hedge) -> (Duration, impl FnOnce(Runner, Instant) -> (Self, Hedge)) {
+        (hedge.after, move |runner, sent| {
+            (Self { runner, sent }, hedge)
+        })
     }
 }
 

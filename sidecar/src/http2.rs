@@ -12,9 +12,10 @@ use h2::client::SendRequest;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::request::Parts;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
 
+use crate::details;
 use crate::lane::LaneSettings;
 
 /// A received stream, as a body.
@@ -33,6 +34,12 @@ impl ReceivedBody {
             data_done: false,
         }
     }
+}
+
+/// What tonic can read of trailers.
+fn readable(mut trailers: HeaderMap) -> HeaderMap {
+    details::strip_unreadable(&mut trailers);
+    trailers
 }
 
 impl Body for ReceivedBody {
@@ -57,7 +64,7 @@ impl Body for ReceivedBody {
         Poll::Ready(
             trailers
                 .transpose()
-                .map(|trailers| trailers.map(Frame::trailers)),
+                .map(|trailers| trailers.map(readable).map(Frame::trailers)),
         )
     }
 
@@ -107,7 +114,9 @@ impl tower_service::Service<Request<tonic::body::Body>> for Transport {
             poll_fn(|context| sender.poll_ready(context)).await?;
             let (response, stream) = sender.send_request(Request::from_parts(parts, ()), false)?;
             send_body(body, stream).await?;
-            Ok(response.await?.map(ReceivedBody::new))
+            let mut response = response.await?;
+            details::strip_unreadable(response.headers_mut());
+            Ok(response.map(ReceivedBody::new))
         })
     }
 }

@@ -18,6 +18,8 @@ pub struct Own {
     pub rules: RulesDigest,
     /// Whose certificate it shows; `None` in trust mode `disabled`.
     pub identity: Option<SpiffeId>,
+    /// Control signs, and so each certificate of the mesh names the node that it is of.
+    pub control_signs: bool,
     generation: Arc<AtomicU64>,
 }
 
@@ -29,6 +31,7 @@ impl Own {
             node,
             rules: RulesDigest::default(),
             identity: None,
+            control_signs: false,
             generation: Arc::new(AtomicU64::new(generation.number())),
         }
     }
@@ -43,6 +46,15 @@ impl Own {
     #[must_use]
     pub fn identified(self, identity: Option<SpiffeId>) -> Self {
         Self { identity, ..self }
+    }
+
+    /// The same, in a mesh whose certificates control signs, or somebody else.
+    #[must_use]
+    pub fn signed_by_control(self, control_signs: bool) -> Self {
+        Self {
+            control_signs,
+            ..self
+        }
     }
 
     /// The generation's number.

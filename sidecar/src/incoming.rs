@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use sidelane_identity::SpiffeId;
-use sidelane_proto::model::{CallPath, NodeId, ServiceName};
+use sidelane_proto::model::{NodeId, ServiceName};
 use tokio::time::timeout_at;
 
 use crate::admission::Admitted;
@@ -52,7 +52,7 @@ impl Stack {
         // Every node serves health and reflection: whoever named this node means its app, and
         // came by the lane of one of its services.
         if own::every_node_serves(service) {
-            let by = |local: &LocalService| self.comes_in(service, local, peer).is_ok();
+            let by = |local: &LocalService| self.comes_in((service, ""), local, peer).is_ok();
             if let Some(local) = self.local.iter().find(|local| by(local)) {
                 return Ok(Arc::clone(local));
             }
@@ -76,9 +76,10 @@ impl Stack {
         service: &str,
         local: &LocalService,
         peer: &Peer,
-        call: &Call,
+        (call, head): (&Call, &Parts),
     ) -> Result<LetIn, ClassifyError> {
-        let refused = match self.comes_in(service, local, peer) {
+        let path = head.uri.path();
+        let refused = match self.comes_in((service, path), local, peer) {
             Ok(let_in) => return Ok(let_in),
             Err(refused) => refused,
         };
@@ -88,7 +89,7 @@ impl Stack {
         loop {
             let connected = matches!(status.borrow_and_update().state, State::Connected { .. });
             // Between the look above and this one, or since the last round.
-            if let Ok(let_in) = self.comes_in(service, local, peer) {
+            if let Ok(let_in) = self.comes_in((service, path), local, peer) {
                 return Ok(let_in);
             }
             // What is compiled in is no news to wait for, and without control there are none.
@@ -103,28 +104,34 @@ impl Stack {
 
     fn comes_in(
         &self,
-        service: &str,
+        (service, path): (&str, &str),
         local: &LocalService,
         peer: &Peer,
     ) -> Result<LetIn, ClassifyError> {
         let view = self.mesh.view();
-        let target = view.target(local.name.as_str());
+        let own = local.name.as_str() == service;
+        // The method is only there to be counted.
+        let found = own.then(|| view.find(path).ok()).flatten();
+        let (target, method) = match found {
+            Some(found) => (found.service, found.method),
+            None => (view.target(local.name.as_str()), None),
+        };
         let way = (peer.class, peer.lane);
         let secure = peer.identity.is_some();
         classify::incoming(service, target.map(|it| &**it), way, secure, Instant::now())?;
         // Of the whole node: the service that showed the way is not charged for it.
-        if local.name.as_str() != service
-            && let Ok(name) = ServiceName::new(service)
-        {
+        if !own && let Ok(name) = ServiceName::new(service) {
             return Ok(LetIn {
                 counters: self.metrics.counters(&name, Direction::Inbound, way),
                 permitted: None,
                 admitted: None,
             });
         }
-        let counters = target.and_then(|target| target.inbound.clone());
-        let counters =
-            counters.unwrap_or_else(|| self.metrics.counters(&local.name, Direction::Inbound, way));
+        let counters = target.and_then(|target| target.inbound.as_ref());
+        let counters = match counters {
+            Some(counters) => Arc::clone(counters.of(method)),
+            None => self.metrics.counters(&local.name, Direction::Inbound, way),
+        };
         Ok(LetIn {
             counters,
             permitted: target.and_then(|target| target.permitted.clone()),
@@ -144,7 +151,7 @@ impl Stack {
         };
         let caller = (&peer.node, peer.identity.as_ref());
         let way = (peer.class, peer.lane);
-        self.asked(permitted, call.path(head), caller, way)
+        self.asked(permitted, (call, head), caller, way)
     }
 
     /// May who calls by this sidecar call a service beside it? The app is who this node is; a user is
@@ -160,17 +167,18 @@ impl Stack {
         let identity = self.own.identity.as_ref();
         let identity = identity.filter(|_| !call.is_from_outside());
         let way = (classified.class, classified.lane);
-        self.asked(permitted, call.path(head), (&self.own.node, identity), way)
+        self.asked(permitted, (call, head), (&self.own.node, identity), way)
     }
 
     #[inline(never)]
     fn asked(
         &self,
         permitted: &Permitted,
-        path: CallPath<'_>,
+        (call, head): (&Call, &Parts),
         (node, identity): (&NodeId, Option<&SpiffeId>),
         (class, lane): Way,
     ) -> Result<(), Failure> {
+        let path = call.path(head);
         // Health and reflection are of the whole node, and not of the service that shows the way to
         // them.
         if own::every_node_serves(path.service) {
@@ -185,7 +193,7 @@ impl Stack {
             class,
             lane,
         };
-        audit::enter(permitted, &asked).map_err(|error| authorization_failure(&error))
+        audit::enter(permitted, &asked, call.user()).map_err(|error| authorization_failure(&error))
     }
 
     fn is_compiled(&self, local: &LocalService) -> bool {

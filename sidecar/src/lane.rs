@@ -52,9 +52,12 @@ pub const HEADER_LIST_LIMIT: u32 = 64 * 1024;
 /// The same between two sidecars: what the mesh adds on the way (a deadline, for one) must not
 /// break a call that its caller's own sidecar took.
 pub const PEER_HEADER_LIST_LIMIT: u32 = HEADER_LIST_LIMIT + 4 * 1024;
-/// Streams that the other side reset before they were looked at. The default of 20 ends
-/// connections of callers that merely cancel often; peers and local apps are trusted further.
-pub const PENDING_RESETS: usize = 20_000;
+/// Streams that a local app reset before they were looked at. The default of 20 ends connections of
+/// callers that merely cancel often; apps and peers are trusted further.
+pub const APP_PENDING_RESETS: usize = 20_000;
+/// The same of a peer. One turn of reading brings no more of calls as sidecars make them, of which
+/// each has some 64 bytes with its reset.
+pub const PENDING_RESETS: usize = 8_192;
 /// Streams that we reset for an error of the other side, over a connection's life.
 pub const ERROR_RESETS: usize = 100_000;
 /// Streams that we reset and still remember, so that late frames of theirs harm nobody.

@@ -22,7 +22,7 @@ use crate::balance::{Hub, Strategies};
 use crate::retries::Retries;
 pub use crate::rules::RuleSource;
 use crate::rules::Said;
-use crate::telemetry::{Direction, Metrics, TargetCounters};
+use crate::telemetry::{Direction, Metrics, ServiceCounters};
 
 pub use view::View;
 use view::{Current, Draft};
@@ -51,9 +51,9 @@ pub struct Target {
     /// Who may call it, where it is beside this sidecar; `None` where nobody said anything of it.
     pub permitted: Option<Arc<Permitted>>,
     /// What is counted about its calls.
-    pub counters: Arc<TargetCounters>,
+    pub counters: Arc<ServiceCounters>,
     /// What is counted about the calls that peers send, where it is beside this sidecar.
-    pub inbound: Option<Arc<TargetCounters>>,
+    pub inbound: Option<Arc<ServiceCounters>>,
 }
 
 /// A rule that was replaced while the mesh runs.
@@ -338,14 +338,13 @@ impl Mesh {
         let before = known.and_then(|known| known.admitted.as_ref());
         let admitted = Admitted::under(&rule, &said, before, || self.metrics.admission(name), now);
         let same = known.filter(|known| known.rule.agreement() == rule.agreement());
-        let counters = match same {
-            Some(known) => Arc::clone(&known.counters),
-            None => self.metrics.target(name, &rule),
+        let counted = |direction, before: Option<&Arc<ServiceCounters>>| match before {
+            Some(before) if before.fits(&rule) => Arc::clone(before),
+            _ => self.metrics.service(name, direction, &rule),
         };
-        let inbound = here.then(|| {
-            let way = (rule.class, rule.lane);
-            self.metrics.counters(name, Direction::Inbound, way)
-        });
+        let counters = counted(Direction::Outbound, known.map(|known| &known.counters));
+        let before = known.and_then(|known| known.inbound.as_ref());
+        let inbound = here.then(|| counted(Direction::Inbound, before));
         let budget = rule.retry_budget();
         let mut target = Target {
             name: name.clone(),

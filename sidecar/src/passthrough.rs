@@ -13,11 +13,10 @@ use h2::server::SendResponse;
 use http::request::Parts;
 use http::{Method, Request};
 use sidelane_proto::model::{ConnectionClass, Lane, ServiceName};
-use tokio::time::sleep_until;
 
 use crate::call::{Call, CallError, strip_mesh_headers};
 use crate::classify::ClassifyError;
-use crate::deliver::Delivery;
+use crate::deliver::{Delivery, Source};
 use crate::discover::State;
 use crate::ending::{as_http, end};
 use crate::forward::{Clock, Upload};
@@ -28,6 +27,7 @@ use crate::pool::{Address, Key, To};
 use crate::reason::{Processed, Reason};
 use crate::respond::Failure;
 use crate::stack::Stack;
+use crate::telemetry::trace::{CallSpan, Facts, Kind};
 use crate::way::Decided;
 
 /// One call that goes on.
@@ -80,7 +80,7 @@ impl Stack {
             };
             match self.heard(decided, &mut call, &head).await {
                 Ok(classified) => {
-                    self.routed(&call, &classified, &head, body, &mut respond)
+                    self.routed(&call, &classified, &head, body, &mut respond, None)
                         .await;
                 }
                 Err(ClassifyError::UnknownService { .. })
@@ -124,11 +124,27 @@ impl Stack {
             plain,
         } = passing;
         let counters = self.metrics.passed_on();
-        let mut guard = self.metrics.call(&counters, arrived);
+        // What is no gRPC is none of these spans' conventions.
+        let span = match plain {
+            true => CallSpan::default(),
+            false => self
+                .tracing
+                .begin(&head.headers, (arrived, None), || Facts {
+                    kind: Kind::Client,
+                    path: head.uri.path(),
+                    class: ConnectionClass::Internal,
+                    lane: Lane::GENERAL,
+                    rule: None,
+                    node: None,
+                }),
+        };
+        let note = self.metrics.access.note(head.uri.path(), None);
+        let guard = self.metrics.call(&counters, arrived);
+        let guard = guard.traced(span).noted(note);
         let failed = |failure: Failure| if plain { as_http(failure) } else { failure };
         if deadline.is_some_and(|at| at <= Instant::now()) {
             let failure = Failure::deadline(head.uri.path(), arrived.elapsed(), Processed::No);
-            return end(&mut guard, &mut respond, failed(failure));
+            return end(&guard, &mut respond, failed(failure));
         }
         let key = Key {
             to: To::Destination(origin.destination.clone()),
@@ -137,7 +153,7 @@ impl Stack {
         };
         let address = Address::Tcp(origin.destination.clone());
         let service = head.uri.path().to_owned();
-        let mut clock: Clock = deadline.map(|at| Box::pin(sleep_until(at.into())));
+        let mut clock = Clock::until(deadline);
         let mut upload = Upload::new(body);
         let mut delivery = Delivery {
             head: &head,
@@ -147,8 +163,7 @@ impl Stack {
             deadline,
             arrived,
             lane: None,
-            source: Some(self.own.node.as_str()),
-            identity: self.own.identity.as_ref(),
+            source: Source::Unknown,
             outside: None,
             own: self.own.node.as_str(),
             service: &service,
@@ -157,13 +172,14 @@ impl Stack {
             previous: 0,
             committed: false,
             plain,
+            guard: &guard,
         };
         let place = Place {
             key,
             address: &address,
             persistent: false,
         };
-        self.to_place(&place, &mut delivery, &mut guard, &counters)
+        self.to_place(&place, &mut delivery, &guard, &counters)
             .await;
     }
 }

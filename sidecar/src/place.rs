@@ -2,16 +2,22 @@
 //! destination that the call was meant for. There is nobody else to try; but what was not looked at
 //! because the connection was going away is sent again, over another one.
 
-use std::time::Instant;
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
 
 use crate::deliver::{Attempt, Delivery, Refusal, Refused};
 use crate::ending::{as_http, end, finish, given_up, refuse_at_last};
+use crate::forward::Runner;
 use crate::policy::retry;
 use crate::pool::{Address, Key};
 use crate::reason::Processed;
 use crate::respond::Failure;
 use crate::stack::Stack;
 use crate::telemetry::{CallGuard, TargetCounters};
+
+type Slow = fn(Runner, Instant) -> Infallible;
+/// There is nobody to send another attempt to.
+const NEVER_SLOW: Option<(Duration, Slow)> = None;
 
 /// The one place.
 pub(crate) struct Place<'a> {
@@ -27,7 +33,7 @@ impl Stack {
         &self,
         place: &Place<'_>,
         delivery: &mut Delivery<'_>,
-        guard: &mut CallGuard,
+        guard: &CallGuard,
         counters: &TargetCounters,
     ) {
         let plain = delivery.plain;
@@ -58,7 +64,8 @@ impl Stack {
                 Err(failure) => return end(guard, delivery.respond, failed(failure)),
             };
             counters.attempt();
-            let refusal = match delivery.attempt(&seat, None).await {
+            let Ok(attempt) = delivery.attempt(&seat, None, NEVER_SLOW).await;
+            let refusal = match attempt {
                 Attempt::Ended(outcome) => return guard.ended(outcome),
                 Attempt::Failed(failure) => return end(guard, delivery.respond, failed(failure)),
                 Attempt::Unprocessed(refusal, Refused::GoingAway) => refusal,

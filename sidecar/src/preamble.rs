@@ -6,7 +6,8 @@ use sidelane_proto::model::{ConnectionClass, Lane};
 
 /// Bytes of a preamble.
 pub const LENGTH: usize = 8;
-const MAGIC: [u8; 4] = *b"SLN1";
+/// How a preamble begins.
+pub const MAGIC: [u8; 4] = *b"SLN1";
 /// How an HTTP/2 connection begins (RFC 9113 §3.4), as far as it takes to tell it apart.
 pub const HTTP2: [u8; 4] = *b"PRI ";
 

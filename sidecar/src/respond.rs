@@ -16,9 +16,11 @@ use crate::authorization::NotAuthorized;
 use crate::balance::PickError;
 use crate::call::{CallError, ERROR_HEADER, PUSHBACK_HEADER};
 use crate::classify::ClassifyError;
+use crate::details;
 use crate::forward::ForwardError;
 use crate::pool::PoolError;
 use crate::reason::{Processed, Reason};
+use crate::telemetry::trace::{Why, name_of};
 
 pub mod users;
 
@@ -40,9 +42,20 @@ pub struct Failure {
     pub pushback: Option<Duration>,
     /// Plain HTTP asked: the answer is plain HTTP, with this status.
     pub plain: Option<StatusCode>,
+    /// It is told to somebody outside the mesh, who has no use for its reasons: see [`users`].
+    pub outside: bool,
 }
 
 impl Failure {
+    /// As a span says it.
+    pub(crate) fn as_why(&self) -> Why<'_> {
+        Why {
+            status: name_of(self.code),
+            reason: Some(self.reason.name()),
+            text: &self.text,
+        }
+    }
+
     /// A failure before delivery: the call was not processed.
     #[must_use]
     pub fn refused(reason: Reason, text: impl Into<String>) -> Self {
@@ -53,6 +66,7 @@ impl Failure {
             processed: Processed::No,
             pushback: None,
             plain: None,
+            outside: false,
         }
     }
 
@@ -81,7 +95,9 @@ impl Failure {
                 CONTENT_TYPE,
                 HeaderValue::from_static("text/plain; charset=utf-8"),
             );
-            headers.insert(ERROR_HEADER, HeaderValue::from_static(self.reason.name()));
+            if !self.outside {
+                headers.insert(ERROR_HEADER, HeaderValue::from_static(self.reason.name()));
+            }
             return response;
         }
         let headers = response.headers_mut();
@@ -98,14 +114,21 @@ impl Failure {
         trailers
     }
 
-    fn write_to(&self, headers: &mut HeaderMap) {
+    fn status(&self) -> Status {
+        if self.outside {
+            return Status::new(self.code, self.text.clone());
+        }
         let processed = match self.processed {
             Processed::No => "no",
             Processed::Maybe => "maybe",
         };
         let metadata = [("processed".to_owned(), processed.to_owned())];
         let details = ErrorDetails::with_error_info(self.reason.name(), DOMAIN, metadata);
-        let status = Status::with_error_details(self.code, self.text.clone(), details);
+        Status::with_error_details(self.code, self.text.clone(), details)
+    }
+
+    fn write_to(&self, headers: &mut HeaderMap) {
+        let status = self.status();
         if status.add_header(headers).is_err() {
             // Only a text that cannot be a header value leads here; the code always can.
             headers.insert(
@@ -113,7 +136,9 @@ impl Failure {
                 HeaderValue::from(i32::from(self.code)),
             );
         }
-        headers.insert(ERROR_HEADER, HeaderValue::from_static(self.reason.name()));
+        if !self.outside {
+            headers.insert(ERROR_HEADER, HeaderValue::from_static(self.reason.name()));
+        }
         if let Some(pushback) = self.pushback {
             let milliseconds = u64::try_from(pushback.as_millis()).unwrap_or(u64::MAX);
             headers.insert(PUSHBACK_HEADER, HeaderValue::from(milliseconds));
@@ -126,6 +151,9 @@ impl Failure {
 #[must_use]
 pub fn peer_refusal(headers: &HeaderMap) -> Option<Processed> {
     headers.get(ERROR_HEADER)?;
+    if !details::are_readable(headers) {
+        return None;
+    }
     let info = Status::from_header_map(headers)?.get_details_error_info()?;
     (info.domain == DOMAIN).then(
         || match info.metadata.get("processed").map(String::as_str) {
@@ -300,6 +328,8 @@ pub fn forward_failure(service: &str, callee: Callee<'_>, error: &ForwardError) 
     let text = format!("{service} on {callee}: {error}");
     let reason = match error {
         ForwardError::TooLarge(_) => Reason::MessageTooLarge,
+        ForwardError::Quiet(_) => Reason::Deadline,
+        ForwardError::NoRoom(_) => Reason::Overloaded,
         _ => Reason::PeerReset,
     };
     Failure {
@@ -312,6 +342,14 @@ pub fn forward_failure(service: &str, callee: Callee<'_>, error: &ForwardError) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_whose_details_cannot_be_read_says_nothing() {
+        let mut headers = Failure::refused(Reason::NoEndpoint, "none").into_trailers();
+        assert_eq!(peer_refusal(&headers), Some(Processed::No));
+        headers.insert(details::DETAILS_HEADER, HeaderValue::from_static("ES"));
+        assert_eq!(peer_refusal(&headers), None);
+    }
 
     #[test]
     fn a_failure_carries_status_reason_and_details() {

@@ -13,20 +13,21 @@ use h2::server::SendResponse;
 use http::Request;
 use http::request::Parts;
 use sidelane::routing::Found;
-use sidelane_proto::model::{MethodRule, NodeId};
-use tokio::time::{sleep, sleep_until};
+use sidelane_proto::model::{MethodRule, NodeId, Retry};
+use tokio::time::sleep;
 
 use crate::accept::{Answering, Connected, Handle};
 use crate::admission::Asked;
 use crate::admit::admit;
 use crate::call::{Call, Caller, Peer};
 use crate::classify::{self, Classified};
-use crate::deliver::{Attempt, Delivery, Refusal, Refused};
+use crate::deliver::{Attempt, Delivery, Refusal, Refused, Source};
 use crate::discover::Discovery;
-use crate::edge::Edge;
+use crate::edge::{Edge, Guest};
 use crate::ending::{end, finish, given_up, refuse_at_last, send_failure};
 use crate::forward::{Clock, Upload};
 use crate::health::LocalHealth;
+use crate::hedged::{Next, Slow};
 use crate::identity::Own;
 use crate::local::LocalServices;
 use crate::mesh::{Mesh, RuleSource};
@@ -37,7 +38,8 @@ use crate::pool::Pool;
 use crate::reason::Processed;
 use crate::repair::Repair;
 use crate::respond::{Failure, admission_failure};
-use crate::retries::{Further, Token};
+use crate::retries::{Further, Token, Withheld};
+use crate::telemetry::trace::{CallSpan, Facts, Kind, Tracing};
 use crate::telemetry::{LaneCounters, Metrics};
 use crate::trust::Trust;
 use crate::way::{NoWay, local_key};
@@ -66,6 +68,8 @@ pub struct Stack {
     pub edge: Arc<Edge>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Begins the spans of calls.
+    pub tracing: Tracing,
 }
 
 impl Handle for Arc<Stack> {
@@ -81,7 +85,9 @@ impl Handle for Arc<Stack> {
             // What the mesh does not know has somewhere else to go: see `passthrough`.
             Connected::Local(Some(origin)) => Box::pin(stack.carried(origin, request, respond)),
             Connected::Peer(peer, lane) => Box::pin(stack.inbound(peer, lane, request, respond)),
-            Connected::User(user) => Box::pin(stack.of_user(user, request, respond)),
+            Connected::User(user, leaving) => {
+                Box::pin(stack.of_user((user, leaving), request, respond))
+            }
         }
     }
 }
@@ -112,12 +118,12 @@ impl Stack {
                 Ok(classified) => classified,
                 Err(error) => return self.refuse(&mut respond, error.into()),
             };
-            self.routed(&call, &classified, &head, body, &mut respond)
+            self.routed(&call, &classified, &head, body, &mut respond, None)
                 .await;
         }
     }
 
-    /// A call of the local app whose rule is known, up to its end.
+    /// A call of the local app, or of a user, whose rule is known, up to its end.
     pub(crate) async fn routed(
         &self,
         call: &Call,
@@ -125,14 +131,22 @@ impl Stack {
         head: &Parts,
         body: RecvStream,
         respond: &mut SendResponse<Bytes>,
+        guest: Option<Guest<'_>>,
     ) {
         let arrived = call.arrived;
         let service = call.path(head).service;
-        let outside = call.is_from_outside();
+        let outside = guest.is_some();
         let retries = &classified.target.retries;
         retries.call();
         // From here on the call ends exactly once, whatever happens.
-        let mut guard = self.metrics.call(&classified.target.counters, arrived);
+        let counters = classified.target.counters.of(classified.method);
+        let span = self.span(call, classified, head, guest);
+        let note = self
+            .metrics
+            .access
+            .note(head.uri.path(), outside.then_some("user"));
+        let guard = self.metrics.call(counters, arrived);
+        let guard = guard.traced(span).noted(note);
         let rule = &classified.target.rule;
         let written = classified.target.source != RuleSource::Default;
         let method = classified.method();
@@ -144,8 +158,9 @@ impl Stack {
         };
         let Ok(limit) = limit else {
             let failure = Failure::deadline(head.uri.path(), arrived.elapsed(), Processed::No);
-            return end(&mut guard, respond, failure.told(outside, head.uri.path()));
+            return end(&guard, respond, failure.told(outside, head.uri.path()));
         };
+        let limit = guest.map_or(limit, |guest| guest.until(limit, arrived));
         // Before anything is sent, and once: it is the call that is counted, not its attempts.
         if let Some(admitted) = &classified.target.admitted
             && !own::every_node_serves(service)
@@ -156,15 +171,15 @@ impl Stack {
                 lane: classified.lane,
                 method,
             };
-            if let Err(error) = admitted.leaves(&asked, Instant::now()) {
+            if let Err(error) = admitted.leaves(&asked, now) {
                 let failure = admission_failure(service, &error);
-                return end(&mut guard, respond, failure.told(outside, head.uri.path()));
+                return end(&guard, respond, failure.told(outside, head.uri.path()));
             }
         }
-        let mut clock: Clock = limit.map(|at| Box::pin(sleep_until(at.into())));
+        let mut clock = Clock::until(limit);
         let mut upload = Upload::new(body);
-        if outside {
-            upload.of_user(self.edge.limits.message);
+        if let Some(guest) = guest {
+            guest.follows(&mut upload);
         }
         let mut delivery = Delivery {
             head,
@@ -175,15 +190,18 @@ impl Stack {
             arrived,
             lane: None,
             // A user is no node, and has shown nothing.
-            source: (!outside).then(|| self.own.node.as_str()),
-            identity: self.own.identity.as_ref().filter(|_| !outside),
-            outside: outside.then(|| &*self.edge),
+            source: match outside {
+                true => Source::Unknown,
+                false => Source::Node(self.own.node.as_str(), self.own.identity.as_ref()),
+            },
+            outside: guest,
             own: self.own.node.as_str(),
             service,
             retry: None,
             previous: 0,
             committed: false,
             plain: false,
+            guard: &guard,
         };
         let again = method.and_then(|method| rule.retry_of(method));
         // Who names a node means no other.
@@ -206,36 +224,31 @@ impl Stack {
                     way
                 }
                 end = given_up(&mut delivery) => {
-                    return finish(&mut guard, &mut delivery, end, processed(ran.as_ref()));
+                    return finish(&guard, &mut delivery, end, processed(ran.as_ref()));
                 }
             };
             let (node, attempt) = match way {
                 Ok(way) => {
-                    classified.target.counters.attempt();
+                    counters.attempt();
                     if let Some(token) = token.take() {
                         token.used();
                     }
-                    // The last attempt holds nothing back.
-                    delivery.retry = again.filter(|again| number < again.attempts);
-                    match hedge {
-                        None => {
-                            let watched = way.watched(method);
-                            let attempt = delivery.attempt(&way.seat, watched).await;
-                            // What it held others may have.
-                            let node = match &attempt {
-                                Attempt::Ended(outcome) => {
-                                    way.ended(*outcome);
-                                    None
-                                }
-                                _ => way.into_node(),
-                            };
-                            (node, attempt)
-                        }
-                        // Put away: no other call needs room for it.
-                        Some(hedge) => {
-                            let call = (classified, call, head);
-                            let (first, hedge) = ((way, &*tried), (hedge, number));
-                            let hedged = self.hedged(call, &mut delivery, first, hedge);
+                    delivery.retry = match hedge {
+                        // The last attempt holds nothing back.
+                        None => again.filter(|again| number < again.attempts),
+                        // What another attempt may make good is held back from the caller.
+                        Some(_) => Some(again.unwrap_or(Retry::DEFAULT)),
+                    };
+                    let watched = way.watched(method);
+                    let slow = hedge.map(Slow::after);
+                    let attempt = delivery.attempt(&way.seat, watched, slow).await;
+                    match Next::after(attempt, way, hedge) {
+                        Next::Nothing(node, attempt) => (node, attempt),
+                        // Nearly all calls end in time. What goes on from here is put away: no other
+                        // call needs room for it.
+                        Next::More(first, hedge) => {
+                            let (call, hedge) = ((classified, call, head), (hedge, number));
+                            let hedged = self.hedged(call, &mut delivery, (first, &tried), hedge);
                             let hedged = Box::pin(hedged).await;
                             (tried, number) = (hedged.tried, hedged.number);
                             (None, hedged.attempt)
@@ -260,7 +273,7 @@ impl Stack {
                     // Nor is one that has said when to come again.
                     if first || refusal.asks_to_wait() {
                         let refusal = ran.unwrap_or(refusal);
-                        return refuse_at_last(&mut guard, &mut delivery, refusal);
+                        return refuse_at_last(&guard, &mut delivery, refusal);
                     }
                     tried.clear();
                     (None, Attempt::Unprocessed(refusal, Refused::Unreached))
@@ -274,12 +287,14 @@ impl Stack {
                     match delivery.meant(failure) {
                         Attempt::Failed(failure) => {
                             let refusal = ran.unwrap_or(Refusal::Ours(failure));
-                            return refuse_at_last(&mut guard, &mut delivery, refusal);
+                            return refuse_at_last(&guard, &mut delivery, refusal);
                         }
                         attempt => (node, attempt),
                     }
                 }
                 Err(NoWay { node, failure }) => {
+                    let node_id = node.as_ref().map(NodeId::as_str);
+                    guard.span().failed(node_id, || failure.as_why());
                     let refusal = Refusal::Ours(failure);
                     (node, Attempt::Unprocessed(refusal, Refused::Unreached))
                 }
@@ -288,7 +303,7 @@ impl Stack {
                 Attempt::Ended(outcome) => return guard.ended(outcome),
                 Attempt::Failed(failure) => {
                     let failure = delivery.told(failure);
-                    return end(&mut guard, delivery.respond, failure);
+                    return end(&guard, delivery.respond, failure);
                 }
                 Attempt::Unprocessed(refusal, refused) => {
                     let sent = match refused {
@@ -310,20 +325,24 @@ impl Stack {
                     let pause = retry::repeat(attempt, again, pushback, limit, now, random);
                     if let Err(Some(why)) = pause {
                         retries.withheld(why);
+                        guard.span().withheld(why.name());
                     }
                     // The budget last: nothing else stands in the way then.
                     let take = |pause| {
                         token = retries.take(Further::Repeat, budget, now);
+                        if token.is_none() {
+                            guard.span().withheld(Withheld::Budget.name());
+                        }
                         token.is_some().then_some(pause)
                     };
                     let Some(pause) = pause.ok().and_then(take) else {
-                        return refuse_at_last(&mut guard, &mut delivery, refusal);
+                        return refuse_at_last(&guard, &mut delivery, refusal);
                     };
                     tokio::select! {
                         () = sleep(pause) => {}
                         end = given_up(&mut delivery) => {
                             let ran = Processed::Maybe;
-                            return finish(&mut guard, &mut delivery, end, ran);
+                            return finish(&guard, &mut delivery, end, ran);
                         }
                     }
                     tried.extend(node);
@@ -337,7 +356,7 @@ impl Stack {
             // Nobody else is meant, and it has said when to come again.
             if call.node.is_some() && refusal.asks_to_wait() {
                 let refusal = ran.unwrap_or(refusal);
-                return refuse_at_last(&mut guard, &mut delivery, refusal);
+                return refuse_at_last(&guard, &mut delivery, refusal);
             }
             tried.extend(node);
             let replayable = delivery.upload.replayable();
@@ -356,11 +375,34 @@ impl Stack {
             };
             if !retry::again(attempt, again, limit, now) || !granted() {
                 let refusal = ran.unwrap_or(refusal);
-                return refuse_at_last(&mut guard, &mut delivery, refusal);
+                return refuse_at_last(&guard, &mut delivery, refusal);
             }
             delivery.upload.rewind();
             last = Some(refusal);
         }
+    }
+
+    /// The span of a call that a local app or a user makes. A user's begins a trace.
+    fn span(
+        &self,
+        call: &Call,
+        classified: &Classified,
+        head: &Parts,
+        guest: Option<Guest<'_>>,
+    ) -> CallSpan {
+        let linked = guest.and_then(|guest| guest.trace);
+        let begun = (call.arrived, linked);
+        self.tracing.begin(&head.headers, begun, || Facts {
+            kind: match guest {
+                None => Kind::Client,
+                Some(_) => Kind::Server,
+            },
+            path: head.uri.path(),
+            class: classified.class,
+            lane: classified.lane,
+            rule: Some(&classified.target.rule.origin),
+            node: None,
+        })
     }
 
     /// A call of a peer, for a service beside this sidecar.
@@ -386,20 +428,35 @@ impl Stack {
                 Err(failure) => return self.refuse(&mut respond, failure),
             };
             // Before the app: what the rule forbids must not reach it.
-            let let_in = match self.admitted(service, &local, &peer, &call).await {
+            let let_in = match self.admitted(service, &local, &peer, (&call, &head)).await {
                 Ok(let_in) => let_in,
                 Err(error) => return self.refuse(&mut respond, error.into()),
             };
-            let mut guard = self.metrics.call(&let_in.counters, arrived);
+            let span = self
+                .tracing
+                .begin(&head.headers, (arrived, None), || Facts {
+                    kind: Kind::Server,
+                    path: head.uri.path(),
+                    class: peer.class,
+                    lane: peer.lane,
+                    rule: None,
+                    node: Some(peer.node.as_str()),
+                });
+            let note = self
+                .metrics
+                .access
+                .note(head.uri.path(), Some(peer.node.as_str()));
+            let guard = self.metrics.call(&let_in.counters, arrived);
+            let guard = guard.traced(span).noted(note);
             // Before all that takes time or uses up what others are to have.
             if let Err(failure) = self.permitted(&let_in, (&call, &head), &peer) {
-                return end(&mut guard, &mut respond, failure);
+                return end(&guard, &mut respond, failure);
             }
             if call.deadline.is_some_and(|at| at <= Instant::now()) {
                 let failure = Failure::deadline(head.uri.path(), arrived.elapsed(), Processed::No);
-                return end(&mut guard, &mut respond, failure);
+                return end(&guard, &mut respond, failure);
             }
-            let mut clock: Clock = call.deadline.map(|at| Box::pin(sleep_until(at.into())));
+            let mut clock = Clock::until(call.deadline);
             let mut upload = Upload::new(body);
             let mut delivery = Delivery {
                 head: &head,
@@ -409,8 +466,7 @@ impl Stack {
                 deadline: call.deadline,
                 arrived,
                 lane: Some(&lane),
-                source: Some(peer.node.as_str()),
-                identity: peer.identity.as_ref(),
+                source: Source::Node(peer.node.as_str(), peer.identity.as_ref()),
                 outside: None,
                 own: self.own.node.as_str(),
                 service,
@@ -419,6 +475,7 @@ impl Stack {
                 previous: 0,
                 committed: false,
                 plain: false,
+                guard: &guard,
             };
             // After the deadline, which bounds the wait for a place; before a seat, which is the lane's.
             let entered = match &let_in.admitted {
@@ -436,14 +493,14 @@ impl Stack {
                         biased;
                         admit = admit => admit,
                         end = given_up(&mut delivery) => {
-                            return finish(&mut guard, &mut delivery, end, Processed::No);
+                            return finish(&guard, &mut delivery, end, Processed::No);
                         }
                     };
                     match admit {
                         Ok(place) => place,
                         Err(error) => {
                             let failure = admission_failure(service, &error);
-                            return end(&mut guard, delivery.respond, failure);
+                            return end(&guard, delivery.respond, failure);
                         }
                     }
                 }
@@ -454,7 +511,7 @@ impl Stack {
                 address: &local.address,
                 persistent: true,
             };
-            self.to_place(&place, &mut delivery, &mut guard, &let_in.counters)
+            self.to_place(&place, &mut delivery, &guard, &let_in.counters)
                 .await;
             if let Some(entered) = entered {
                 entered.ended(guard.outcome().into());

@@ -1,11 +1,12 @@
 //! What links between sidecars prove. In trust modes `strict` and `permissive` TLS 1.3 lies between
 //! the socket and the preamble, both ends show an X.509-SVID, and whoever dials means the identity
 //! that control names for the node. What was proved is asked again while the link lives: it ends
-//! when the other side's certificate does, or when it is revoked.
+//! when the other side's certificate is revoked, or has ended and the other side has shown no newer
+//! one on any link: see `vouched`.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,8 +16,10 @@ use sidelane_identity::{Refusal, Source, SpiffeId, tls};
 use sidelane_proto::model::Identity;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use crate::vouched::{Proof, Vouched};
 
 /// The longest handshake.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
@@ -44,6 +47,8 @@ pub struct Certified {
     server: Arc<ServerConfig>,
     /// Links in the clear are refused.
     strict: bool,
+    /// What peers have shown on all links.
+    vouched: Mutex<Vouched>,
 }
 
 /// A stream of a link, and what its other end has proved; `None` in the clear.
@@ -61,6 +66,7 @@ impl Trust {
             source,
             server,
             strict,
+            vouched: Mutex::default(),
         })))
     }
 
@@ -92,6 +98,15 @@ impl Trust {
             Self::Disabled => None,
             Self::Certified(own) => own.source.borrow().clone(),
         }
+    }
+
+    /// How long ago this sidecar's own certificate ended, if it has and no other has taken its place:
+    /// no peer takes a link from it, and it takes none.
+    #[must_use]
+    pub fn ended(&self, now: SystemTime) -> Option<Duration> {
+        let end = self.present()?.svid().not_after();
+        let ago = now.duration_since(end).ok();
+        ago.filter(|ago| !ago.is_zero())
     }
 
     /// Would a link to who is named so be TLS, or else be refused? One in the clear is not secure.
@@ -128,6 +143,7 @@ impl Trust {
         let handshake = TlsConnector::from(config).connect(tls::name(), stream);
         let stream = in_time(handshake).await?;
         let leaf = tls::peer(stream.get_ref().1)?;
+        self.shown(leaf.as_ref());
         Ok((Wire::Tls(Box::new(stream.into())), leaf))
     }
 
@@ -151,10 +167,12 @@ impl Trust {
         let handshake = TlsAcceptor::from(Arc::clone(&own.server)).accept(stream);
         let stream = in_time(handshake).await?;
         let leaf = tls::peer(stream.get_ref().1)?;
+        self.shown(leaf.as_ref());
         Ok((Wire::Tls(Box::new(stream.into())), leaf))
     }
 
-    /// Waits until a certificate that was believed is not believed any more, and says why.
+    /// Waits until whoever has shown a certificate is not believed any more, and says why: it was
+    /// revoked, or has ended and its owner has shown no newer one.
     pub async fn distrusted(&self, leaf: &Leaf) -> Refusal {
         let Self::Certified(own) = self else {
             return std::future::pending().await;
@@ -163,16 +181,11 @@ impl Trust {
         loop {
             let now = SystemTime::now();
             let identity = source.borrow_and_update().clone();
-            let still = match identity {
-                Some(identity) => verify::still(leaf, &identity, now),
-                // Without an own one, too, certificates end.
-                None if now > leaf.not_after => Err(Refusal::Expired),
-                None => Ok(()),
+            let until = match own.believed(leaf, identity.as_deref(), now) {
+                Ok(until) => until,
+                Err(refusal) => return refusal,
             };
-            if let Err(refusal) = still {
-                return refusal;
-            }
-            let left = leaf.not_after.duration_since(now).unwrap_or_default();
+            let left = until.duration_since(now).unwrap_or_default();
             // A whole moment past the end, so that it is over when it is looked at.
             let until = sleep((left + Duration::from_millis(10)).min(LOOK_AT_CLOCK));
             tokio::select! {
@@ -183,6 +196,35 @@ impl Trust {
                 () = until => {}
             }
         }
+    }
+
+    /// Waits until the owner of a certificate is to be asked for a newer one, by another handshake.
+    /// What ends with the certificate would otherwise end calls, though both sides have renewed.
+    pub async fn wears_out(&self, leaf: &Leaf) {
+        let Self::Certified(own) = self else {
+            return std::future::pending().await;
+        };
+        loop {
+            let due = own.vouched().of(leaf).and_then(|proof| proof.due);
+            match due {
+                // It is not kept in mind, and ends with its certificate.
+                None => std::future::pending::<()>().await,
+                Some(due) if due <= Instant::now() => return,
+                Some(due) => sleep_until(due.into()).await,
+            }
+        }
+    }
+
+    /// A peer has shown this on a link.
+    fn shown(&self, leaf: Option<&Leaf>) {
+        let (Self::Certified(own), Some(leaf)) = (self, leaf) else {
+            return;
+        };
+        let proof = Proof {
+            leaf: leaf.clone(),
+            due: self.until(Some(leaf), Instant::now()),
+        };
+        own.vouched().shown(proof, SystemTime::now());
     }
 
     /// Until when a link may take calls that `leaf` and the own certificate vouch for: a fifth of
@@ -198,6 +240,36 @@ impl Trust {
         });
         let left = end.duration_since(SystemTime::now()).unwrap_or_default();
         opened.checked_add(left.mul_f64(0.8))
+    }
+}
+
+impl Certified {
+    /// Until when whoever has shown this certificate is believed, as far as is known now.
+    fn believed(
+        &self,
+        leaf: &Leaf,
+        identity: Option<&sidelane_identity::Identity>,
+        now: SystemTime,
+    ) -> Result<SystemTime, Refusal> {
+        let still = |leaf: &Leaf| match identity {
+            Some(identity) => verify::still(leaf, identity, now),
+            // Without an own one, too, certificates end.
+            None if now > leaf.not_after => Err(Refusal::expired(leaf.not_after, now)),
+            None => Ok(()),
+        };
+        match still(leaf) {
+            Ok(()) => Ok(leaf.not_after),
+            Err(expired @ Refusal::Expired { .. }) => {
+                let newer = self.vouched().newer(leaf).cloned();
+                let newer = newer.ok_or(expired)?;
+                still(&newer).map(|()| newer.not_after)
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    fn vouched(&self) -> MutexGuard<'_, Vouched> {
+        self.vouched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

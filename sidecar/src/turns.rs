@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,6 +21,27 @@ pub struct Turns<Stream> {
     read: usize,
     written: usize,
     counters: Option<Arc<LaneCounters>>,
+    intake: Option<Arc<Intake>>,
+}
+
+/// What the reader of a connection knows of those who take what it brought. HTTP/2 reads on whenever
+/// it is asked for the next call; so long as there are calls that nobody has taken yet, the reader
+/// brings no more than one turn of them, however fast they are made and given up.
+#[derive(Debug, Default)]
+pub struct Intake {
+    /// All that was brought is taken.
+    empty: AtomicBool,
+    /// There is more to bring than was let in.
+    held: AtomicBool,
+}
+
+impl Intake {
+    /// Says that all was taken. True where more is there, and whoever asks must come again for it.
+    #[must_use]
+    pub fn emptied(&self) -> bool {
+        self.empty.store(true, Ordering::Relaxed);
+        self.held.load(Ordering::Relaxed) && self.held.swap(false, Ordering::Relaxed)
+    }
 }
 
 impl<Stream> Turns<Stream> {
@@ -31,7 +53,36 @@ impl<Stream> Turns<Stream> {
             read: 0,
             written: 0,
             counters,
+            intake: None,
         }
+    }
+
+    /// The same for a connection that brings calls: what it reads counts until they were taken.
+    #[must_use]
+    pub fn bringing(mut self, intake: Arc<Intake>) -> Self {
+        self.intake = Some(intake);
+        self
+    }
+
+    /// Is there no room to read before others had their turn?
+    fn read_turn_is_over(&mut self, context: &mut Context<'_>) -> bool {
+        let over = self.read >= self.turn;
+        let Some(intake) = &self.intake else {
+            if over {
+                self.read = 0;
+                give_way(context);
+            }
+            return over;
+        };
+        if intake.empty.load(Ordering::Relaxed) {
+            intake.empty.store(false, Ordering::Relaxed);
+            self.read = 0;
+            return false;
+        }
+        if over {
+            intake.held.store(true, Ordering::Relaxed);
+        }
+        over
     }
 
     /// Takes down what was written; a socket that takes nothing ends the turn.
@@ -70,9 +121,7 @@ impl<Stream: AsyncRead + Unpin> AsyncRead for Turns<Stream> {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.read >= self.turn {
-            self.read = 0;
-            give_way(context);
+        if self.read_turn_is_over(context) {
             return Poll::Pending;
         }
         let before = into.filled().len();
@@ -83,7 +132,7 @@ impl<Stream: AsyncRead + Unpin> AsyncRead for Turns<Stream> {
             if let Some(counters) = &self.counters {
                 counters.received(bytes);
             }
-        } else {
+        } else if self.intake.is_none() {
             self.read = 0;
         }
         result
@@ -204,6 +253,35 @@ mod tests {
             stream.read_exact(&mut vec![0; WHOLE]).await.unwrap();
         });
         assert!(turns.await >= WHOLE / TURN - 1);
+    }
+
+    #[tokio::test]
+    async fn calls_that_nobody_takes_are_followed_by_no_more_than_a_turn() {
+        let intake = Arc::new(Intake::default());
+        let mut stream = Turns::new(Endless, TURN, None).bringing(Arc::clone(&intake));
+        let mut read = async |most: usize| {
+            let mut read = 0;
+            while read < most {
+                let mut piece = [0; TURN];
+                let mut piece = ReadBuf::new(&mut piece);
+                let turn = std::future::poll_fn(|context| {
+                    Poll::Ready(Pin::new(&mut stream).poll_read(context, &mut piece))
+                });
+                if turn.await.is_pending() {
+                    break;
+                }
+                read += piece.filled().len();
+            }
+            read
+        };
+        // Nothing is taken, however often it is asked.
+        assert_eq!(read(WHOLE).await, TURN);
+        assert_eq!(read(WHOLE).await, 0);
+        // What was taken makes room for the next turn, and it is said that there is one.
+        assert!(intake.emptied());
+        assert_eq!(read(TURN / 2).await, TURN / 2);
+        assert!(!intake.emptied());
+        assert_eq!(read(WHOLE).await, TURN);
     }
 
     #[tokio::test]

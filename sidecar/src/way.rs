@@ -3,7 +3,7 @@
 //! the same functions.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
 use http::request::Parts;
@@ -18,6 +18,7 @@ use crate::balance::{InFlight, PickError, Strategy, Verdict, Wanted};
 use crate::call::{Call, CallError, Caller, values_of};
 use crate::classify::{self, Classified, ClassifyError};
 use crate::deliver::Watched;
+use crate::edge::FIRST_WORD;
 use crate::local::LocalService;
 use crate::mesh::{Target, View};
 use crate::own;
@@ -174,7 +175,12 @@ impl Stack {
         let left = call
             .deadline
             .map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let wait = left.map_or(FIRST_DISCOVERY, |left| left.min(FIRST_DISCOVERY));
+        let longest = if call.is_from_outside() {
+            FIRST_WORD
+        } else {
+            FIRST_DISCOVERY
+        };
+        let wait = left.map_or(longest, |left| left.min(longest));
         if !self.discovery.answered(&name, wait).await {
             return decided;
         }
@@ -411,7 +417,7 @@ impl Stack {
             node: None,
             failure,
         };
-        let pick = pick.map_err(|error| none(pick_failure(service, &error)))?;
+        let pick = pick.map_err(|error| none(self.no_pick(service, &error)))?;
         let Some(address) = pick.endpoint.addresses.of(classified.class).cloned() else {
             let error = PickError::NoAddress {
                 class: classified.class,
@@ -487,6 +493,20 @@ impl Stack {
                     failure,
                 })
             }
+        }
+    }
+
+    /// What a pick that failed is to the caller. Where this sidecar's own certificate has ended, nobody
+    /// can be reached, and that is why: the hub only knows that links are lost.
+    pub(crate) fn no_pick(&self, service: &str, error: &PickError) -> Failure {
+        let failure = pick_failure(service, error);
+        let lost = matches!(
+            error,
+            PickError::NoneHealthy { .. } | PickError::AllTried { .. }
+        );
+        match self.trust.ended(SystemTime::now()) {
+            Some(ago) if lost => unproved(Reason::ConnectFailed, failure, ago),
+            _ => failure,
         }
     }
 
@@ -577,9 +597,27 @@ impl Stack {
                     To::Local(_) => Callee::App(self.own.node.as_str()),
                     To::Destination(address) => Callee::Destination(address.as_str()),
                 };
-                pool_failure(service, callee, (key.class, key.lane), &error)
+                let failure = pool_failure(service, callee, (key.class, key.lane), &error);
+                let dialled = matches!(key.to, To::Peer { .. });
+                match self.trust.ended(SystemTime::now()) {
+                    Some(ago) if dialled => unproved(failure.reason, failure, ago),
+                    _ => failure,
+                }
             })
     }
+}
+
+/// The failure of a call that no peer takes, because this sidecar cannot prove who it is.
+fn unproved(reason: Reason, mut failure: Failure, ago: Duration) -> Failure {
+    let why = format!(
+        "; this sidecar's own certificate ended {} s ago and is not renewed yet, so no peer takes a \
+         link from it: its /readyz says why",
+        ago.as_secs()
+    );
+    failure.text.push_str(&why);
+    failure.code = reason.code();
+    failure.reason = reason;
+    failure
 }
 
 pub(crate) fn local_key(local: &LocalService, (class, lane): (ConnectionClass, Lane)) -> Key {

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use allocation_counter::{AllocationInfo, measure};
+use http::{HeaderMap, HeaderValue};
 use sidelane::routing::{ConnectionClass, Found, Lane, MethodRule, RouteTable, Rule, rule};
 use sidelane_proto::model::{FieldError, ServiceName, ServiceState};
 use sidelane_sidecar::classify::{self, Policy};
 use sidelane_sidecar::mesh::{Mesh, View};
 use sidelane_sidecar::telemetry::Metrics;
+use sidelane_sidecar::telemetry::trace::{Collector, Ratio, Resource, Tracing};
 
 const SERVICES: usize = 1_000;
 const METHODS: &[MethodRule] = &[
@@ -128,4 +130,42 @@ fn a_peers_call_that_may_come_in_is_decided_without_allocating() {
         }
     });
     nothing("inbound", &counted);
+}
+
+#[tokio::test]
+async fn a_call_that_is_not_recorded_allocates_its_header_and_nothing_else() {
+    let resource = Resource {
+        node: "here",
+        network: "default",
+    };
+    // Nobody listens there, and nothing is sent.
+    let collector = Collector::start("http://127.0.0.1:1", resource, Arc::default()).unwrap();
+    let tracing = Tracing::to(&collector, Ratio::new(0.0).unwrap(), false);
+    let begun = |headers: &HeaderMap| {
+        let facts = || unreachable!("it is not recorded");
+        tracing.begin(headers, (Instant::now(), None), facts)
+    };
+    let mut theirs = HeaderMap::with_capacity(16);
+    for (name, value) in [
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+        (
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
+        ),
+    ] {
+        theirs.insert(name, HeaderValue::from_static(value));
+    }
+    let mut own = theirs.clone();
+    own.remove("traceparent");
+    own.reserve(8);
+    // The first number is the thread's own generator's.
+    drop(begun(&own));
+    let before = theirs.clone();
+    let counted = measure(|| begun(&theirs).onward(&mut theirs));
+    nothing("others have decided", &counted);
+    assert_eq!(theirs, before);
+    let counted = measure(|| begun(&own).onward(&mut own));
+    assert_eq!(counted.count_total, 1, "{counted:?}");
+    assert!(own["traceparent"].to_str().unwrap().ends_with("-00"));
 }

@@ -10,6 +10,8 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use crate::secrets;
+
 /// A frozen process accepts connections and never answers.
 const TIME_LIMIT: Duration = Duration::from_secs(3);
 
@@ -18,6 +20,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(3);
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
+    /// The `content-type`; empty where there is none.
+    pub content_type: String,
     /// The whole body.
     pub body: String,
 }
@@ -40,7 +44,15 @@ struct Sample {
 /// # Errors
 /// Nobody listens, or there is no whole answer within 3 s.
 pub async fn get(address: SocketAddr, path: &str) -> Result<Answer> {
-    ask(address, http::Method::GET, path).await
+    ask(address, http::Method::GET, path, "").await
+}
+
+/// The same, by who wants the answer in this format.
+///
+/// # Errors
+/// Nobody listens, or there is no whole answer within 3 s.
+pub async fn get_as(address: SocketAddr, path: &str, accept: &str) -> Result<Answer> {
+    ask(address, http::Method::GET, path, accept).await
 }
 
 /// Asks with POST and an empty body.
@@ -48,18 +60,30 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<Answer> {
 /// # Errors
 /// Nobody listens, or there is no whole answer within 3 s.
 pub async fn post(address: SocketAddr, path: &str) -> Result<Answer> {
-    ask(address, http::Method::POST, path).await
+    ask(address, http::Method::POST, path, "").await
 }
 
-async fn ask(address: SocketAddr, method: http::Method, path: &str) -> Result<Answer> {
+async fn ask(
+    address: SocketAddr,
+    method: http::Method,
+    path: &str,
+    accept: &str,
+) -> Result<Answer> {
     let question = format!("{method} http://{address}{path}");
-    tokio::time::timeout(TIME_LIMIT, exchange(address, method, path))
+    let answer = tokio::time::timeout(TIME_LIMIT, exchange(address, method, (path, accept)))
         .await
-        .with_context(|| format!("{question}: no answer within {TIME_LIMIT:?}"))?
-        .context(question)
+        .with_context(|| format!("{question}: no answer within {TIME_LIMIT:?}"))?;
+    if let Ok(answer) = &answer {
+        secrets::assert_none_in_page(&question, &answer.body);
+    }
+    answer.context(question)
 }
 
-async fn exchange(address: SocketAddr, method: http::Method, path: &str) -> Result<Answer> {
+async fn exchange(
+    address: SocketAddr,
+    method: http::Method,
+    (path, accept): (&str, &str),
+) -> Result<Answer> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -68,13 +92,18 @@ async fn exchange(address: SocketAddr, method: http::Method, path: &str) -> Resu
         .method(method)
         .uri(path)
         .header(http::header::HOST, address.to_string())
+        .header(http::header::ACCEPT, accept)
         .body(Full::<Bytes>::default())?;
     let response = sender.send_request(request).await?;
     let status = response.status().as_u16();
+    let content_type = response.headers().get(http::header::CONTENT_TYPE);
+    let content_type = content_type.and_then(|it| it.to_str().ok());
+    let content_type = content_type.unwrap_or_default().to_owned();
     let body = response.into_body().collect().await?.to_bytes();
     connection.abort();
     Ok(Answer {
         status,
+        content_type,
         body: String::from_utf8_lossy(&body).into_owned(),
     })
 }

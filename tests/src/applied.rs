@@ -2,13 +2,12 @@
 //! `sidelane apply` does.
 
 use sidelane_proto::model::Lane;
-use sidelane_proto::wire::admin::v1::mesh_client::MeshClient;
 use sidelane_proto::wire::admin::v1::{ApplyRulesRequest, ApplyRulesResponse};
 use sidelane_proto::wire::routing::v1 as wire;
 
 use crate::admin::Answer;
-use crate::client;
 use crate::cluster::{Control, Node};
+use crate::owner;
 
 /// Where the rules of these tests are said to be written.
 pub const ORIGIN: &str = "rules.yaml:3";
@@ -123,8 +122,7 @@ pub async fn apply(
     rules: Vec<wire::PushedRule>,
     remove: &[&str],
 ) -> ApplyRulesResponse {
-    let channel = client::channel(control.listen()).await;
-    let mut mesh = MeshClient::new(channel.expect("control listens"));
+    let mut mesh = owner::mesh(control).await;
     let request = ApplyRulesRequest {
         rules,
         remove: remove.iter().map(|&service| service.to_owned()).collect(),

@@ -19,6 +19,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::cluster::{Cluster, ClusterBuilder};
 use crate::routes::ROUTES;
 
 /// The store that this control plane says it has.
@@ -101,6 +102,18 @@ impl FakeControl {
             sessions: Mutex::new(sessions),
             server,
         }
+    }
+
+    /// The control of the node that this mesh named last, which it has welcomed.
+    ///
+    /// # Panics
+    /// If that cannot start, or does not come within 10 s.
+    pub async fn of(mesh: ClusterBuilder) -> (Self, Cluster, Session) {
+        let control = Self::start().await;
+        let mesh = mesh.with("--control", &control.address()).launch().await;
+        let session = control.session().await;
+        session.welcome().await;
+        (control, mesh, session)
     }
 
     /// Where it listens, as `--control` takes it.

@@ -2,13 +2,13 @@
 //! for work and for nothing else. Bounded in count, and to an address that a test gives.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -32,6 +32,8 @@ pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 /// The method that users may call.
 pub const VISIT: &str = "/sidelane.test.v1.Front/Visit";
+/// What is told apart from the PINGs of a flood.
+const LAST_PING: [u8; 8] = *b"the last";
 /// Frames are written so many bytes at a time.
 const PIECE: usize = 32 * 1024;
 /// A write that takes longer has met a connection that reads no more.
@@ -84,10 +86,10 @@ pub fn text(block: &mut Vec<u8>, text: &str) {
 }
 
 /// An attacker's connection.
-#[derive(Debug)]
 pub struct Attacker {
-    to: OwnedWriteHalf,
-    reading: JoinHandle<Ended>,
+    to: Box<dyn AsyncWrite + Send + Unpin>,
+    reading: JoinHandle<()>,
+    seen: Arc<Mutex<Ended>>,
 }
 
 /// How the other side ended a connection.
@@ -97,8 +99,12 @@ pub struct Ended {
     pub goaway: Option<u32>,
     /// Streams that it reset.
     pub resets: u32,
-    /// Streams that it answered.
+    /// The error code of the first of them.
+    pub reset: Option<u32>,
+    /// Streams that it answered, counted by their heads and trailers.
     pub answers: u32,
+    /// It has answered the PING by which [`Attacker::settled`] asks.
+    pub settled: bool,
 }
 
 impl Attacker {
@@ -123,7 +129,22 @@ impl Attacker {
             .await
             .context("nobody listens")?;
         stream.set_nodelay(true)?;
-        let (mut from, mut to) = stream.into_split();
+        Self::over(stream, before, settings).await
+    }
+
+    /// The same, on whatever carries bytes.
+    ///
+    /// # Errors
+    /// Nobody takes them.
+    pub async fn over<Stream>(
+        stream: Stream,
+        before: &[u8],
+        settings: &[(u16, u32)],
+    ) -> Result<Self>
+    where
+        Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (mut from, mut to) = tokio::io::split(stream);
         to.write_all(before).await?;
         let mut payload = Vec::new();
         for (id, value) in settings {
@@ -132,22 +153,32 @@ impl Attacker {
         }
         to.write_all(PREFACE).await?;
         to.write_all(&frame(SETTINGS, 0, 0, &payload)).await?;
+        to.flush().await?;
+        let seen = Arc::new(Mutex::new(Ended::default()));
+        let noted = Arc::clone(&seen);
+        let code = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("four bytes"));
         let reading = tokio::spawn(async move {
-            let mut ended = Ended::default();
             while let Ok(frame) = Frame::read(&mut from).await {
+                let mut ended = noted.lock().expect("nobody panics with it");
                 match frame.kind {
                     GOAWAY if frame.payload.len() >= 8 => {
-                        let code = frame.payload[4..8].try_into().expect("four bytes");
-                        ended.goaway = Some(u32::from_be_bytes(code));
+                        ended.goaway = Some(code(&frame.payload[4..8]));
                     }
-                    RST_STREAM => ended.resets += 1,
+                    RST_STREAM => {
+                        ended.resets += 1;
+                        ended.reset.get_or_insert(code(&frame.payload));
+                    }
                     HEADERS => ended.answers += 1,
+                    PING if frame.payload[..] == LAST_PING => ended.settled = true,
                     _ => {}
                 }
             }
-            ended
         });
-        Ok(Self { to, reading })
+        Ok(Self {
+            to: Box::new(to),
+            reading,
+            seen,
+        })
     }
 
     /// Sends these frames, as fast as they are taken. Returns how many were.
@@ -173,12 +204,48 @@ impl Attacker {
     }
 
     async fn write(&mut self, bytes: &[u8]) -> bool {
-        matches!(timeout(STUCK, self.to.write_all(bytes)).await, Ok(Ok(())))
+        let written = async {
+            self.to.write_all(bytes).await?;
+            self.to.flush().await
+        };
+        matches!(timeout(STUCK, written).await, Ok(Ok(())))
+    }
+
+    /// Waits until the other side has taken in all that was sent, or has ended the connection, and
+    /// says what came until then and whether the connection still stands.
+    ///
+    /// # Panics
+    /// If it does neither in time.
+    pub async fn settled(&mut self, within: Duration) -> (Ended, bool) {
+        let _ = self.write(&frame(PING, 0, 0, &LAST_PING)).await;
+        let settled = async {
+            while !self.seen().settled && !self.reading.is_finished() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let settled = timeout(within, settled).await;
+        settled.unwrap_or_else(|_| panic!("neither taken in nor ended: {:?}", self.seen()));
+        (self.seen(), !self.reading.is_finished())
+    }
+
+    /// What came so far.
+    #[must_use]
+    pub fn seen(&self) -> Ended {
+        *self.seen.lock().expect("nobody panics with it")
     }
 
     /// Waits until the other side has ended the connection, and says how; `None`: it has not.
-    pub async fn ended(self, within: Duration) -> Option<Ended> {
-        timeout(within, self.reading).await.ok()?.ok()
+    pub async fn ended(mut self, within: Duration) -> Option<Ended> {
+        timeout(within, &mut self.reading).await.ok()?.ok()?;
+        let seen = *self.seen.lock().expect("nobody panics with it");
+        Some(seen)
+    }
+}
+
+impl Drop for Attacker {
+    /// Who goes reads no more either: the connection closes.
+    fn drop(&mut self) {
+        self.reading.abort();
     }
 }
 
@@ -195,36 +262,63 @@ pub fn visit(stream: u32, payload: usize) -> Vec<u8> {
     request
 }
 
-/// Calls of this path that are given up at once.
-pub fn rapid_reset(path: &str, count: u32) -> impl Iterator<Item = Vec<u8>> {
-    let block = call(path);
+/// The headers of a call of this path, and those of each one after it on the same connection: all of
+/// them in the table, which is six bytes.
+fn twice(path: &str) -> (Vec<u8>, [u8; 6]) {
+    let mut first = vec![0x83, 0x86, 0x44];
+    text(&mut first, path);
+    first.push(0x41);
+    text(&mut first, "front.example");
+    first.push(0x5F);
+    text(&mut first, "application/grpc");
+    first.push(0x40);
+    text(&mut first, "te");
+    text(&mut first, "trailers");
+    (first, [0x83, 0x86, 0xC1, 0xC0, 0xBF, 0xBE])
+}
+
+/// Calls of this path, from a link's second stream on, each with this frame behind it.
+fn each_with(
+    path: &str,
+    count: u32,
+    (kind, payload): (u8, [u8; 4]),
+) -> impl Iterator<Item = Vec<u8>> + Send + use<> {
+    let (first, later) = twice(path);
     (0..count).map(move |number| {
-        let stream = 2 * number + 1;
-        let mut bytes = frame(HEADERS, END_HEADERS, stream, &block);
-        bytes.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+        let stream = 2 * number + 3;
+        let block = if number == 0 { &first[..] } else { &later };
+        let mut bytes = frame(HEADERS, END_HEADERS, stream, block);
+        bytes.extend(frame(kind, 0, stream, &payload));
         bytes
     })
+}
+
+/// Calls of this path that are given up at once.
+pub fn rapid_reset(path: &str, count: u32) -> impl Iterator<Item = Vec<u8>> + Send + use<> {
+    each_with(path, count, (RST_STREAM, [0, 0, 0, 8]))
 }
 
 /// Calls of this path with an error for which the other side must reset them: a window that grows
 /// beyond what there is (RFC 9113 §6.9.1).
-pub fn made_you_reset(path: &str, count: u32) -> impl Iterator<Item = Vec<u8>> {
-    let block = call(path);
-    (0..count).map(move |number| {
-        let stream = 2 * number + 1;
-        let mut bytes = frame(HEADERS, END_HEADERS, stream, &block);
-        bytes.extend(frame(WINDOW_UPDATE, 0, stream, &[0x7F, 0xFF, 0xFF, 0xFF]));
-        bytes
-    })
+pub fn made_you_reset(path: &str, count: u32) -> impl Iterator<Item = Vec<u8>> + Send + use<> {
+    each_with(path, count, (WINDOW_UPDATE, [0x7F, 0xFF, 0xFF, 0xFF]))
 }
 
-/// One call of this path whose headers never end.
+/// A call of this path, and DATA for streams before it that were never opened, each of which is to be
+/// reset (RFC 9113 §5.1.1).
+pub fn late_data(path: &str, count: u32) -> impl Iterator<Item = Vec<u8>> + Send + use<> {
+    let opened = frame(HEADERS, END_HEADERS, 2 * count + 3, &call(path));
+    let late = (0..count).map(|number| frame(DATA, 0, 2 * number + 3, b"d"));
+    std::iter::once(opened).chain(late)
+}
+
+/// One call of this path whose headers never end, on a link's second stream.
 pub fn continuation(path: &str, count: usize) -> impl Iterator<Item = Vec<u8>> {
-    let begun = frame(HEADERS, 0, 1, &call(path));
+    let begun = frame(HEADERS, 0, 3, &call(path));
     let mut field = vec![0];
     text(&mut field, "x");
     text(&mut field, "y");
-    let more = frame(CONTINUATION, 0, 1, &field);
+    let more = frame(CONTINUATION, 0, 3, &field);
     std::iter::once(begun).chain(std::iter::repeat_n(more, count))
 }
 
@@ -246,18 +340,35 @@ pub fn hpack_bomb(path: &str, count: u32) -> impl Iterator<Item = Vec<u8>> {
             text(&mut block, &"b".repeat(4_000));
         }
         block.resize(16 * 1024, 0xBE);
-        frame(HEADERS, END_HEADERS, 2 * number + 1, &block)
+        frame(HEADERS, END_HEADERS, 2 * number + 3, &block)
     })
 }
 
-/// A connection that begins its preface and goes on with it no further.
+/// The frames of a call of this path that has 70 KiB of headers, which is more than anybody takes.
+#[must_use]
+pub fn oversize_headers(path: &str, stream: u32) -> Vec<u8> {
+    const PIECE: usize = 16 * 1024;
+    let mut block = call(path);
+    block.push(0);
+    text(&mut block, "x-large");
+    text(&mut block, &"v".repeat(70 * 1024));
+    let pieces = block.len().div_ceil(PIECE);
+    let frames = block.chunks(PIECE).enumerate().map(|(index, piece)| {
+        let kind = if index == 0 { HEADERS } else { CONTINUATION };
+        let flags = if index + 1 == pieces { END_HEADERS } else { 0 };
+        frame(kind, flags, stream, piece)
+    });
+    frames.collect::<Vec<_>>().concat()
+}
+
+/// A connection that begins with these bytes, and goes on with no others.
 ///
 /// # Errors
 /// Nobody listens.
-pub async fn slow_preface(address: SocketAddr) -> Result<TcpStream> {
+pub async fn slow_preface(address: SocketAddr, bytes: &[u8]) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
     // Who is turned away may find out here.
-    let _ = stream.write_all(&PREFACE[..3]).await;
+    let _ = stream.write_all(bytes).await;
     Ok(stream)
 }
 

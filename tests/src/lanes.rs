@@ -2,9 +2,38 @@
 //! both with the wire. The figures themselves may be tuned; the promises stay.
 
 use serde_json::Value;
-use sidelane_proto::model::Lane;
+use sidelane_proto::model::{ConnectionClass, Lane};
 
 use crate::frames::Opening;
+use crate::services;
+
+/// A service in each lane, a method of it, its class and its lane.
+pub const CALLS: [(&str, &str, ConnectionClass, Lane); 4] = [
+    (
+        services::ECHO,
+        "Unary",
+        ConnectionClass::Internal,
+        Lane::GENERAL,
+    ),
+    (
+        services::BEAT,
+        "Ping",
+        ConnectionClass::Internal,
+        Lane::GOSSIP,
+    ),
+    (
+        services::BULK,
+        "Pull",
+        ConnectionClass::Internal,
+        Lane::BIFROST_DATA,
+    ),
+    (
+        services::FRONT,
+        "Visit",
+        ConnectionClass::External,
+        Lane::INGRESS_DATA,
+    ),
+];
 
 /// What one bulk stream may at least send before it is read: a bandwidth-delay product.
 const BULK_WINDOW: u32 = 16 << 20;

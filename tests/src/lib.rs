@@ -26,6 +26,7 @@
 )]
 
 pub mod admin;
+pub mod api_server;
 pub mod app;
 pub mod applied;
 pub mod ask;
@@ -33,6 +34,7 @@ pub mod cases;
 pub mod certificates;
 pub mod client;
 pub mod cluster;
+pub mod collector;
 pub mod exclusive;
 pub mod executions;
 pub mod fake_control;
@@ -50,13 +52,17 @@ pub mod mesh_view;
 pub mod moody;
 pub mod moved;
 pub mod netns;
+pub mod openmetrics;
+pub mod owner;
 pub mod ports;
 pub mod process;
 pub mod refusal;
 pub mod routes;
 pub mod run;
+pub mod secrets;
 pub mod services;
 pub mod sockets;
+pub mod stranger;
 pub mod strategies;
 pub mod three;
 pub mod tunnel;
@@ -64,6 +70,7 @@ pub mod unruled;
 pub mod upstream;
 pub mod users;
 pub mod wire;
+pub mod workload;
 
 pub use cluster::Cluster;
 pub use exclusive::exclusive;

@@ -188,17 +188,34 @@ pub struct Mesh {
 /// # Panics
 /// If it does not come up.
 pub async fn mesh(cluster: ClusterBuilder, program: &'static str, ways: &[Way]) -> Mesh {
+    mesh_with(cluster, program, ways, &[]).await
+}
+
+/// The same, where all sidecars have these flags.
+///
+/// # Panics
+/// As [`mesh`].
+pub async fn mesh_with(
+    cluster: ClusterBuilder,
+    program: &'static str,
+    ways: &[Way],
+    flags: &[(&str, &str)],
+) -> Mesh {
+    let flagged = |building: ClusterBuilder| {
+        let each = flags.iter();
+        each.fold(building, |building, (flag, value)| {
+            building.with(flag, value)
+        })
+    };
     let mut servers = Vec::new();
     let mut building = cluster.control();
     for (way, name) in ways.iter().zip(["a", "b", "c"]) {
         let server = Server::start(*way).await;
-        building = building
-            .node(name)
-            .running(program)
-            .serving(services::ECHO, &server.upstream);
+        building =
+            flagged(building.node(name).running(program)).serving(services::ECHO, &server.upstream);
         servers.push(server);
     }
-    let building = building.node("caller").running(program);
+    let building = flagged(building.node("caller").running(program));
     let cluster = building.launch().await;
     cluster.control().ready().await;
     for node in cluster.nodes() {

@@ -12,6 +12,8 @@ use rustix::process::{Pid, Signal};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::Mutex;
 
+use crate::secrets;
+
 /// Set for the program under test, which then ends when its standard input does, so that a test
 /// program that is killed leaves nothing behind.
 pub const TETHER_VARIABLE: &str = "TETHERED_TO_TEST";
@@ -110,6 +112,7 @@ impl Process {
             let ended = running.try_wait().expect("the state of a child is known");
             assert!(ended.is_some(), "{} still runs: stop it first", self.name);
         }
+        self.hide();
         let mut started = self.command().spawn().unwrap_or_else(|error| {
             panic!(
                 "{} cannot start {}: {error}",
@@ -123,6 +126,14 @@ impl Process {
         self.id.store(id, Ordering::Relaxed);
         *self.tether.lock().await = started.stdin.take();
         *child = Some(started);
+    }
+
+    /// What it was given, and what is in its mesh's folder by now, are secrets.
+    fn hide(&self) {
+        secrets::hide_given(&self.arguments, &self.variables);
+        if let Some(folder) = self.log.parent() {
+            secrets::hide_left(folder);
+        }
     }
 
     fn command(&self) -> Command {
@@ -144,7 +155,8 @@ impl Process {
         // Settings of whoever runs the tests must not reach what is tested.
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy().to_lowercase();
-            if text.starts_with("sidelane_") || text.ends_with("_proxy") {
+            let settings = ["sidelane_", "spiffe_"];
+            if settings.iter().any(|it| text.starts_with(it)) || text.ends_with("_proxy") {
                 command.env_remove(name);
             }
         }
@@ -260,11 +272,36 @@ impl Process {
     /// Where there is no `/proc`, or no such process.
     #[must_use]
     pub fn resident_memory(&self) -> u64 {
-        let memory = self.status("VmRSS:");
+        self.bytes("VmRSS:")
+    }
+
+    /// The most that it occupied since [`Self::forget_peak`], or its start, in bytes (`VmHWM`).
+    ///
+    /// # Panics
+    /// Where there is no `/proc`, or no such process.
+    #[must_use]
+    pub fn peak_memory(&self) -> u64 {
+        self.bytes("VmHWM:")
+    }
+
+    /// Measures the peak anew from now on. Returns what is occupied now, in bytes.
+    ///
+    /// # Panics
+    /// Where there is no `/proc`, or no such process.
+    #[must_use]
+    pub fn forget_peak(&self) -> u64 {
+        let path = format!("/proc/{}/clear_refs", self.id());
+        std::fs::write(&path, "5")
+            .unwrap_or_else(|error| panic!("{} has no {path}: {error}", self.name));
+        self.peak_memory()
+    }
+
+    fn bytes(&self, field: &str) -> u64 {
+        let memory = self.status(field);
         let kibibytes = memory
             .strip_suffix(" kB")
             .and_then(|number| number.parse::<u64>().ok());
-        kibibytes.unwrap_or_else(|| panic!("{} has a VmRSS of {memory:?}", self.name)) * 1024
+        kibibytes.unwrap_or_else(|| panic!("{} has a {field} of {memory:?}", self.name)) * 1024
     }
 
     fn status(&self, field: &str) -> String {
@@ -306,7 +343,11 @@ impl Drop for Process {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.end_of_log());
+            return;
         }
+        self.hide();
+        secrets::assert_none(&format!("the log of {}", self.name), &self.log());
+        secrets::assert_none_in_pages();
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use crate::secrets;
+
 /// A program that cannot start says so at once; longer means that it has started.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
@@ -87,11 +89,19 @@ impl Run {
             .unwrap_or_else(|_| panic!("{self:?} has not ended after {END_LIMIT:?}"))
             .unwrap_or_else(|error| panic!("{self:?} cannot be run: {error}"));
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ended {
+        let ended = Ended {
             code: output.status.code(),
             stdout: text(output.stdout),
             stderr: text(output.stderr),
+        };
+        secrets::hide_given(&self.arguments, &self.variables);
+        let said = self.arguments.join(" ");
+        secrets::assert_none(&format!("the errors of `{said}`"), &ended.stderr);
+        // A token is made to be printed.
+        if !self.arguments.iter().any(|it| it == "token") {
+            secrets::assert_none(&format!("the output of `{said}`"), &ended.stdout);
         }
+        ended
     }
 }
 

@@ -17,7 +17,7 @@ use rcgen::{
     SignatureAlgorithm,
 };
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -25,8 +25,9 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
-use crate::client::{RawClient, USER_AGENT};
+use crate::client::{RawAnswer, RawClient, USER_AGENT};
 use crate::cluster::ClusterBuilder;
 
 /// The name that users dial.
@@ -41,6 +42,19 @@ pub enum Form {
     Sec1,
     /// `RSA PRIVATE KEY` (RFC 8017).
     Pkcs1,
+}
+
+/// A connection from 127.0.0.`last`: to the edge each address is a user of its own.
+///
+/// # Panics
+/// If nobody listens.
+pub async fn from_address(last: u8, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+    let stream = socket.connect(to).await;
+    let stream = stream.unwrap_or_else(|error| panic!("nobody listens on {to}: {error}"));
+    stream.set_nodelay(true).unwrap();
+    stream
 }
 
 /// The certificate of a front, in files, and who signed it.
@@ -88,6 +102,21 @@ impl Front {
     /// # Panics
     /// If the files cannot be written.
     pub fn renew(&self, form: Form) {
+        self.renew_changed(form, |_| {});
+    }
+
+    /// The same, with a certificate that has ended.
+    ///
+    /// # Panics
+    /// If the files cannot be written.
+    pub fn renew_too_late(&self) {
+        self.renew_changed(Form::Pkcs8, |params| {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        });
+    }
+
+    fn renew_changed(&self, form: Form, change: impl FnOnce(&mut CertificateParams)) {
         let algorithm: &SignatureAlgorithm = match form {
             Form::Pkcs8 | Form::Sec1 => &rcgen::PKCS_ECDSA_P256_SHA256,
             Form::Pkcs1 => &rcgen::PKCS_RSA_SHA256,
@@ -96,6 +125,7 @@ impl Front {
         let mut params = CertificateParams::new([NAME.to_owned()]).unwrap();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, NAME);
+        change(&mut params);
         let chain = params.signed_by(&key, &self.issuer).unwrap().pem();
         let text = match form {
             Form::Pkcs8 => key.serialize_pem(),
@@ -134,6 +164,21 @@ impl Front {
         alpn: &[&[u8]],
         versions: &[&'static SupportedProtocolVersion],
     ) -> Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(address).await;
+        let stream = stream.with_context(|| format!("nobody listens on {address}"))?;
+        self.shake_over(stream, alpn, versions).await
+    }
+
+    /// The same, on a connection that was opened already.
+    ///
+    /// # Errors
+    /// There is no TLS between them.
+    pub async fn shake_over(
+        &self,
+        stream: TcpStream,
+        alpn: &[&[u8]],
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone())?;
         let provider = sidelane_identity::tls::provider();
@@ -142,8 +187,6 @@ impl Front {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        let stream = TcpStream::connect(address).await;
-        let stream = stream.with_context(|| format!("nobody listens on {address}"))?;
         stream.set_nodelay(true)?;
         let name = ServerName::try_from(NAME)?;
         Ok(TlsConnector::from(Arc::new(config))
@@ -247,6 +290,23 @@ fn write(path: &Path, text: &str) {
     fs::write(&beside, text).unwrap();
     fs::set_permissions(&beside, fs::Permissions::from_mode(0o600)).unwrap();
     fs::rename(&beside, path).unwrap();
+}
+
+/// What a user was told of a failure that the mesh made: a status and a text, and nothing that is the
+/// mesh's own.
+///
+/// # Panics
+/// If the answer says more.
+#[must_use]
+pub fn told(answer: &RawAnswer) -> (Code, String) {
+    let carrier = answer.trailers.as_ref().unwrap_or(&answer.headers);
+    for headers in [&answer.headers, carrier] {
+        let mut names = headers.keys().map(http::HeaderName::as_str);
+        let own = |name: &str| name.starts_with("sidelane-") || name == "grpc-status-details-bin";
+        assert!(!names.any(own), "{answer:?}");
+    }
+    let status = Status::from_header_map(carrier).unwrap_or_else(|| panic!("{answer:?}"));
+    (status.code(), status.message().to_owned())
 }
 
 /// The certificate that is shown in a handshake.

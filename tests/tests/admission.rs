@@ -34,12 +34,8 @@ async fn mesh(upstream: &(impl LocalService + ?Sized)) -> Cluster {
         .running(unruled!())
         .node("two")
         .running(unruled!())
-        .launch()
+        .each_ready()
         .await;
-    cluster.control().ready().await;
-    for node in cluster.nodes() {
-        node.ready().await;
-    }
     for caller in ["one", "two"] {
         until_answered(cluster.node(caller)).await;
     }

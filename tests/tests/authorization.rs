@@ -18,7 +18,7 @@ use sidelane_tests::certificates::{Authority, LONG};
 use sidelane_tests::client::{RawAnswer, RawClient};
 use sidelane_tests::cluster::Node;
 use sidelane_tests::refusal::Refusal;
-use sidelane_tests::users::{Form, Front};
+use sidelane_tests::users::{Form, Front, told};
 use sidelane_tests::wire::v1::echo_client::EchoClient;
 use sidelane_tests::wire::v1::{ChatRequest, Moment};
 use sidelane_tests::{Cluster, Upstream, cluster, services, unruled};
@@ -476,15 +476,52 @@ async fn users_are_not_who_lets_them_in() {
     // The app beside it is the sidecar's own; a user who comes by its listener is not.
     assert_eq!(code(edge, visit).await, Code::Ok);
     let user = front.raw(edge.external()).await.unwrap();
-    let refusal = Refusal::of(&ask_over(&user, visit, &[]).await);
+    let refusal = told(&ask_over(&user, visit, &[]).await);
+    // Its address is all that is known of it.
+    let lines = record(edge);
+    assert_eq!(lines.last().unwrap()["address"], "127.0.0.1", "{lines:?}");
     let text = format!("{visit}: not authorized");
-    let wanted = Refusal::new("NOT_AUTHORIZED", Code::PermissionDenied, text);
-    assert_eq!(refusal, wanted);
+    assert_eq!(refusal, (Code::PermissionDenied, text));
     assert_eq!(record(edge)[0]["identity"], "unknown");
     let external = entry(|it| it.connection = wire::Connection::External.into());
     applied(mesh.control(), &[edge], by(external)).await;
     let answer = ask_over(&user, visit, &[]).await;
     assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
+}
+
+#[tokio::test]
+async fn behind_the_edge_users_are_its_sidecar_and_of_class_external() {
+    let authority = Authority::new();
+    let front = Front::new(Form::Pkcs8);
+    let upstream = Upstream::named("callee").start().await;
+    let mesh = front.before(cluster!().control().node("edge"));
+    let mesh = mesh
+        .strict(&authority.issue("edge", LONG))
+        .node("callee")
+        .strict(&authority.issue("callee", LONG))
+        .serving(services::FRONT, &upstream)
+        .start()
+        .await;
+    let (edge, callee) = (mesh.node("edge"), mesh.node("callee"));
+    let visit = "/sidelane.test.v1.Front/Visit";
+    let user = front.raw(edge.external()).await.unwrap();
+    let cases = [
+        (account("edge"), Code::Ok),
+        (account("another"), Code::PermissionDenied),
+    ];
+    for (mut allow, wanted) in cases {
+        allow.connection = wire::Connection::External.into();
+        let rule = with(tuning(services::FRONT), |rule| {
+            let (allow, dry_run) = (vec![allow], false);
+            rule.authorization = Some(wire::Authorization { allow, dry_run });
+        });
+        applied(mesh.control(), &[edge, callee], rule).await;
+        let answer = ask_over(&user, visit, &[]).await;
+        assert_eq!(answer.grpc_status().unwrap().code(), wanted, "{answer:?}");
+    }
+    let noted = &record(callee)[0];
+    assert_eq!(noted["identity"], Authority::id("edge"));
+    assert_eq!(noted["class"], "External");
 }
 
 #[tokio::test]

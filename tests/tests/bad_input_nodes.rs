@@ -82,14 +82,7 @@ async fn a_named_node_is_that_node_or_a_refusal() {
 
 /// A caller that knows what this control plane says, and nothing else.
 async fn caller(news: Update) -> (Cluster, FakeControl, Session) {
-    let control = FakeControl::start().await;
-    let mesh = cluster!()
-        .node("caller")
-        .with("--control", &control.address())
-        .launch()
-        .await;
-    let mut session = control.session().await;
-    session.welcome().await;
+    let (control, mesh, mut session) = FakeControl::of(cluster!().node("caller")).await;
     session.update(news).await.unwrap();
     mesh.node("caller").ready().await;
     (mesh, control, session)

@@ -141,13 +141,14 @@ async fn what_is_not_built_yet_or_not_to_be_read_is_refused_and_never_ignored() 
         ),
         (
             "--otlp",
-            "http://127.0.0.1:4317",
-            "not built yet: no traces leave this program; remove this setting",
+            "127.0.0.1:4317",
+            "write http://HOST:PORT of a collector that takes OTLP over gRPC, such as \
+             http://127.0.0.1:4317",
         ),
         (
             "--sampling",
             "0.1",
-            "not built yet: no traces leave this program; remove this setting",
+            "no traces leave this program: say where to, by --otlp URL",
         ),
     ];
     for (flag, value, reason) in cases {
@@ -181,5 +182,32 @@ async fn settings_that_contradict_each_other_are_both_named() {
         refused(control().with(same)).await,
         "sidelane-control: --admin \"127.0.0.1:9\" (command line): --listen \"127.0.0.1:9\" \
          (command line) listens there, too; give each its own\n"
+    );
+}
+
+#[tokio::test]
+async fn more_users_than_files_are_refused_by_what_the_start_can_raise_the_limit_to() {
+    let start = |limits: &str| {
+        let script = format!("{limits}; exec \"$0\" \"$@\"");
+        let users = [
+            "--external",
+            "127.0.0.1:9",
+            "--external-connections",
+            "1024",
+        ];
+        // What follows is refused after it, so that no sidecar starts here.
+        let run = Run::of("/bin/sh").with(["-c", &script, PROGRAM, "sidecar"]);
+        run.with(users).with(["--tls-cert", "alone"])
+    };
+    let said = refused(start("ulimit -n 1535")).await;
+    let expected = "sidelane-sidecar: --external-connections \"1024\" (command line): this process \
+                    may open 1535 files, and 1536 are needed for 1024 connections of users and all \
+                    else: raise its hard limit (ulimit -Hn 1536, LimitNOFILE=1536), or allow fewer \
+                    connections\n";
+    assert_eq!(said, expected);
+    let said = refused(start("ulimit -n 1536; ulimit -Sn 600")).await;
+    assert!(
+        said.contains("--tls-cert and --tls-key come together"),
+        "{said}"
     );
 }

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,12 +16,11 @@ use sidelane_tests::client::RawClient;
 use sidelane_tests::cluster::Node;
 use sidelane_tests::flood::{self, Attacker, is_closed};
 use sidelane_tests::frames::{EMPTY_SETTINGS, Opening, PREFACE};
-use sidelane_tests::refusal::Refusal;
-use sidelane_tests::users::{Form, Front};
+use sidelane_tests::users::{Form, Front, from_address as from, told};
 use sidelane_tests::wire::v1::{VisitRequest, VisitResponse};
 use sidelane_tests::{Cluster, Upstream, cluster, services};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 use tonic::Code;
 
@@ -38,14 +36,6 @@ async fn mesh(upstream: &Upstream, flags: &[(&str, &str)]) -> Cluster {
         mesh = mesh.with(flag, value);
     }
     mesh.serving(services::FRONT, upstream).start().await
-}
-
-/// A connection from this address of ours.
-async fn from(last: u8, to: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    let own = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
-    socket.bind(SocketAddr::new(own, 0)).unwrap();
-    socket.connect(to).await.unwrap()
 }
 
 /// Is a user from there served?
@@ -88,8 +78,7 @@ async fn a_message_of_4_mib_is_taken_and_one_byte_more_is_not() {
         assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok, "{limit}");
         let answer = user.unary(VISIT, &[], &message(limit + 1)).await.unwrap();
         let text = "sidelane.test.v1.Front: a message of the request is larger than is taken here";
-        let expected = Refusal::new("MESSAGE_TOO_LARGE", Code::ResourceExhausted, text);
-        assert_eq!(Refusal::of(&answer), expected.that_may_have_run());
+        assert_eq!(told(&answer), (Code::ResourceExhausted, text.to_owned()));
         // The connection and the app go on, and nobody holds it against the app.
         let answer = ask_over(&user, VISIT, &[]).await;
         assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
@@ -186,10 +175,20 @@ async fn a_users_connection_is_told_its_bounds() {
         ("accepted_per_second_and_address", 250),
         ("handshake_ms", 5_000),
         ("first_request_ms", 10_000),
+        ("nowhere_after_ms", 500),
+        ("peers_before_full_doors", 64),
         ("idle_ms", 300_000),
         ("stall_ms", 30_000),
         ("stall_in_a_crowd_ms", 3_000),
         ("stalls_without_a_crowd", 32),
+        ("call_quiet_ms", 300_000),
+        ("call_deadline_ms", 3_600_000),
+        ("keepalive_ms", 60_000),
+        ("keepalive_answer_ms", 20_000),
+        ("calls_per_address", 1_024),
+        ("memory_bytes", 536_870_912),
+        ("memory_bytes_per_address", 134_217_728),
+        ("memory_bytes_of_a_call", 16_384),
         ("pending_resets", 1_000),
         ("error_resets", 1_024),
     ] {
@@ -201,7 +200,7 @@ async fn a_users_connection_is_told_its_bounds() {
         "preface_ms": 10_000,
         "hello_ms": 3_000,
         "header_list_bytes": 68 * 1024,
-        "pending_resets": 20_000,
+        "pending_resets": 8_192,
         "error_resets": 100_000,
     });
     assert_eq!(config["peers"], peers);
@@ -223,7 +222,7 @@ async fn who_says_nothing_is_not_waited_for() {
     let begun = Instant::now();
     assert!(is_closed(&mut silent, HANDSHAKE_LIMIT + SLACK).await);
     assert!(begun.elapsed() + Duration::from_millis(100) >= HANDSHAKE_LIMIT);
-    assert_eq!(refused(node, "tls").await, 1.0);
+    assert_eq!(refused(node, "handshake_timeout").await, 1.0);
     // A handshake and no request: neither a preface, nor one with nothing behind it.
     let said: [&[u8]; 2] = [b"", PREFACE];
     for bytes in said {

@@ -22,6 +22,7 @@ use sidelane_sidecar::Mesh;
 use sidelane_sidecar::config::Config;
 use sidelane_sidecar::embedded::{EmbedError, Embedded};
 use sidelane_tests::admin::{self, Metrics};
+use sidelane_tests::collector::Collector;
 use sidelane_tests::ports::free_port;
 use sidelane_tests::refusal::Refusal;
 use sidelane_tests::routes::ROUTES;
@@ -536,7 +537,7 @@ async fn wrong_settings_get_the_flags_errors_and_nothing_runs() {
         ("external", "orders:1"),
         ("locality", "here"),
         ("require-rules", "perhaps"),
-        ("otlp", "http://127.0.0.1:1"),
+        ("otlp", "127.0.0.1:4317"),
     ] {
         let expected = the_processs_error(&format!("--{name}={value}"));
         assert_eq!(error(mesh().setting(name, value)).await, expected);
@@ -682,4 +683,31 @@ async fn who_may_call_is_asked_within_the_process_too() {
         .sum("sidelane_authorization_denied_total", &denied);
     assert_eq!(denied, 2.0);
     mesh.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_linked_sidecar_sends_the_spans_of_its_programs_calls() {
+    let collector = Collector::start().await;
+    let upstream = Upstream::named("far").start().await;
+    let cluster = cluster!().control().node("process");
+    let cluster = cluster.serving(services::ECHO, &upstream).start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mesh = linked("linked", &cluster.control().listen(), folder.path())
+        .setting("otlp", collector.url())
+        .setting("sampling", "1")
+        .start()
+        .await
+        .unwrap();
+    mesh.ready().await.unwrap();
+    eligible(admin_of(&mesh), services::ECHO, "process").await;
+    let mut echo = EchoClient::new(mesh.channel());
+    echo.unary(UnaryRequest::default()).await.unwrap();
+    let settings: Value = serde_json::from_str(&page(&mesh, "/config").await).unwrap();
+    assert_eq!(settings["settings"]["otlp"]["value"], collector.url());
+    // Its end sends what it has.
+    mesh.shutdown().await;
+    let spans = collector.spans();
+    assert_eq!(spans.len(), 1, "{spans:#?}");
+    assert_eq!(spans[0].node(), Some("linked"));
+    assert_eq!(spans[0].attribute("sidelane.node"), "process");
 }

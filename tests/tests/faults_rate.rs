@@ -14,8 +14,9 @@ use sidelane_proto::model::Lane;
 use sidelane_tests::app::App;
 use sidelane_tests::applied::{applied, idempotent, retry, rule, with};
 use sidelane_tests::client::{RawAnswer, RawClient, mesh_reason};
+use sidelane_tests::cluster::ClusterBuilder;
 use sidelane_tests::hub::{HubWatch, fit, of};
-use sidelane_tests::load::{Load, Plan, Report};
+use sidelane_tests::load::{Call, Load, Plan, Report};
 use sidelane_tests::services::ECHO;
 use sidelane_tests::three::{NEWS, NODES};
 use sidelane_tests::wire::v1::{Behaviour, ChatRequest};
@@ -33,8 +34,8 @@ const PLAN: Plan = Plan {
 };
 
 /// A caller, and three nodes with an app of its own process each, all of this program.
-async fn mesh(program: &str) -> (Cluster, Vec<App>) {
-    let mut mesh = cluster!().control().node("caller").running(program);
+async fn mesh(mesh: ClusterBuilder, program: &str) -> (Cluster, Vec<App>) {
+    let mut mesh = mesh.control().node("caller").running(program);
     let mut apps = Vec::new();
     for node in NODES {
         let app = app!(node).await;
@@ -42,11 +43,7 @@ async fn mesh(program: &str) -> (Cluster, Vec<App>) {
         mesh = node.with("--grace", "3s").serving(ECHO, &app);
         apps.push(app);
     }
-    let mesh = mesh.launch().await;
-    mesh.control().ready().await;
-    for node in mesh.nodes() {
-        node.ready().await;
-    }
+    let mesh = mesh.each_ready().await;
     (mesh, apps)
 }
 
@@ -68,12 +65,18 @@ fn executed(apps: &[App], report: &Report) -> Vec<HashMap<String, usize>> {
         .collect()
 }
 
+/// How often this call ran on each server.
+fn runs(executed: &[HashMap<String, usize>], call: &Call) -> Vec<usize> {
+    let of = |by: &HashMap<String, usize>| by.get(&call.key).copied().unwrap_or_default();
+    executed.iter().map(of).collect()
+}
+
 #[tokio::test]
 #[ignore = "2,000 calls a second need a machine that is quiet"]
 async fn no_idempotent_call_fails_when_one_of_three_is_killed() {
     let _turn = exclusive().await;
     // Compiled without rules, so that what is applied may say what is idempotent.
-    let (mesh, apps) = mesh(unruled!()).await;
+    let (mesh, apps) = mesh(cluster!(), unruled!()).await;
     let caller = mesh.node("caller");
     let tried = with(rule(ECHO, Lane::GENERAL), |rule| {
         let mut unary = idempotent("Unary");
@@ -104,10 +107,7 @@ async fn no_idempotent_call_fails_when_one_of_three_is_killed() {
     let executed = executed(&apps, &report);
     let mut again = 0;
     for call in &report.calls {
-        let counts: Vec<usize> = executed
-            .iter()
-            .map(|by| by.get(&call.key).copied().unwrap_or_default())
-            .collect();
+        let counts = runs(&executed, call);
         assert!(counts[0] + counts[2] <= 1, "{counts:?}: {call:?}\n{report}");
         assert!(counts.iter().sum::<usize>() >= 1, "{counts:?}: {call:?}");
         assert!(counts[1] <= 1, "{counts:?}: {call:?}");
@@ -122,7 +122,8 @@ async fn no_idempotent_call_fails_when_one_of_three_is_killed() {
 #[ignore = "2,000 calls a second need a machine that is quiet"]
 async fn a_deploy_that_restarts_everything_fails_no_call() {
     let _turn = exclusive().await;
-    let (mesh, apps) = mesh(PROGRAM).await;
+    // As users run it: with certificates of control's.
+    let (mesh, apps) = mesh(cluster!().enrolled(), PROGRAM).await;
     let caller = mesh.node("caller");
     let hub = HubWatch::start(caller.admin());
     whole(&hub).await;
@@ -167,8 +168,7 @@ async fn a_deploy_that_restarts_everything_fails_no_call() {
     report.nothing_failed();
     let executed = executed(&apps, &report);
     for call in &report.calls {
-        let counts = executed.iter().map(|by| by.get(&call.key).copied());
-        let count: usize = counts.map(Option::unwrap_or_default).sum();
+        let count: usize = runs(&executed, call).iter().sum();
         assert_eq!(count, 1, "{call:?}\n{report}");
     }
     hub.shows_nobody_twice();
@@ -180,7 +180,8 @@ async fn a_deploy_that_restarts_everything_fails_no_call() {
 async fn no_call_that_may_run_once_runs_twice_when_one_of_three_is_killed() {
     let _turn = exclusive().await;
     // Compiled with the rule, by which nothing is idempotent.
-    let (mesh, apps) = mesh(PROGRAM).await;
+    // As users run it: with certificates of control's.
+    let (mesh, apps) = mesh(cluster!().enrolled(), PROGRAM).await;
     let caller = mesh.node("caller");
     let hub = HubWatch::start(caller.admin());
     whole(&hub).await;
@@ -193,8 +194,7 @@ async fn no_call_that_may_run_once_runs_twice_when_one_of_three_is_killed() {
     println!("one of three is killed at 2,000 calls a second, nothing is idempotent\n{report}");
     let executed = executed(&apps, &report);
     for call in &report.calls {
-        let counts = executed.iter().map(|by| by.get(&call.key).copied());
-        let count: usize = counts.map(Option::unwrap_or_default).sum();
+        let count: usize = runs(&executed, call).iter().sum();
         match &call.result {
             Ok(_) => assert_eq!(count, 1, "{call:?}\n{report}"),
             // It was on b, and may have run there.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use sidelane_proto::wire::routing::v1 as wire;
 use sidelane_tests::applied::{hedged, idempotent, retry};
 use sidelane_tests::ask::ECHO_UNARY;
+use sidelane_tests::client::RawClient;
 use sidelane_tests::moody::{LIMIT, Mesh, Server, Way, bound};
 use sidelane_tests::wire::v1::UnaryRequest;
 use sidelane_tests::{cluster, moody, services, unruled};
@@ -271,4 +272,30 @@ async fn a_loser_that_was_cancelled_is_no_verdict_and_one_that_failed_first_is()
     }
     assert!((opened().await - 1.0).abs() < 0.5);
     assert_eq!(mesh.servers[0].count() - met, 3);
+}
+
+#[tokio::test]
+async fn who_had_less_time_than_another_attempt_waits_for_calls_nobody_slow() {
+    let mesh = mesh(&[SLOWEST]).await;
+    let client = RawClient::connect(mesh.caller().outbound()).await.unwrap();
+    let opened = || mesh.figure("sidelane_breaker_changes_total", &[("to", "open")]);
+    // Longer than the calls have, and then shorter.
+    for (after, calls, opens) in [(2_000, 6, 0.0), (20, 3, 1.0)] {
+        mesh.apply(|rule| {
+            rule.methods = vec![hedged("Unary", after, 2)];
+            rule.breaker = Some(wire::Breaker {
+                consecutive_failures: Some(3),
+                ..wire::Breaker::default()
+            });
+        })
+        .await;
+        for _ in 0..calls {
+            let (limit, request) = ([("grpc-timeout", "100m")], UnaryRequest::default());
+            let answer = client.unary(ECHO_UNARY, &limit, &request);
+            let status = answer.await.unwrap().grpc_status().unwrap();
+            assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+        }
+        let opened = opened().await;
+        assert!((opened - opens).abs() < 0.5, "{opened} with {after} ms");
+    }
 }

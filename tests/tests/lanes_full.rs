@@ -99,6 +99,38 @@ async fn gated() -> (watch::Sender<bool>, RawUpstream) {
     (open, server.await)
 }
 
+/// How long calls of lane gossip take.
+#[derive(Debug, Clone, Copy)]
+struct Took {
+    p50: Duration,
+    p99: Duration,
+}
+
+impl Took {
+    /// Within what lanes promise of an idle mesh. Below a millisecond the machine is what is measured.
+    fn is_as(self, idle: Self) -> bool {
+        let least = Duration::from_millis(1);
+        self.p50 <= 2 * idle.p50.max(least) && self.p99 <= 6 * idle.p99.max(least)
+    }
+}
+
+/// A hundred of them, none of which may fail.
+async fn beats(client: &RawClient) -> Took {
+    let mut took = Vec::new();
+    for _ in 0..100 {
+        let start = Instant::now();
+        let answer = ask_over(client, BEAT, &[]).await;
+        took.push(start.elapsed());
+        assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    took.sort();
+    Took {
+        p50: took[50],
+        p99: took[98],
+    }
+}
+
 #[tokio::test]
 async fn a_lane_without_a_seat_refuses_and_the_others_go_on() {
     let (open, beat) = gated().await;
@@ -176,6 +208,9 @@ async fn bulk_without_room_waits_in_a_short_line_and_the_others_go_on() {
     #[allow(clippy::cast_precision_loss, reason = "a few hundred")]
     let all = room as f64;
     let client = RawClient::connect(caller.outbound()).await.unwrap();
+    // The first dials the link.
+    beats(&client).await;
+    let idle = beats(&client).await;
     // One opens the first link: while it is dialled, fewer may wait than have room.
     let mut calls = begun(&client, BULK, 1).await;
     let in_flight = ("calls_in_flight", "bifrost_data", "dialled");
@@ -188,25 +223,30 @@ async fn bulk_without_room_waits_in_a_short_line_and_the_others_go_on() {
         longest_ms: 5,
     };
     let load = Load::start(caller.outbound(), plan).await;
-    let beats = async {
-        for _ in 0..100 {
-            let answer = ask_over(&client, BEAT, &[]).await;
-            assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
     // Who names the node waits as who may go nowhere else.
     let named = Instant::now();
     let answer = ask_over(&client, BULK, &[("sidelane-node", "callee")]).await;
     assert_full_lane(&answer, "bifrost_data");
     let longest = Duration::from_millis(wait.try_into().unwrap());
     assert!(named.elapsed() >= longest, "{:?}", named.elapsed());
-    let more = (0..2 * queue).map(|_| async {
-        let start = Instant::now();
-        assert_full_lane(&ask_over(&client, BULK, &[]).await, "bifrost_data");
-        start.elapsed()
-    });
-    let ((), refused) = tokio::join!(beats, join_all(more));
+    let more = || {
+        (0..2 * queue).map(|_| async {
+            let start = Instant::now();
+            assert_full_lane(&ask_over(&client, BULK, &[]).await, "bifrost_data");
+            start.elapsed()
+        })
+    };
+    let mut times = 0;
+    // Once more where the machine was busy just then, and with others who wait.
+    let refused = loop {
+        times += 1;
+        let (full, refused) = tokio::join!(beats(&client), join_all(more()));
+        println!("gossip beside a full lane: {full:?}, idle: {idle:?}");
+        if full.is_as(idle) {
+            break refused;
+        }
+        assert!(times < 4, "{full:?}, idle: {idle:?}");
+    };
     // Some waited as long as they may; that no more do than fit into the line is the pool's test.
     let waited = refused.iter().filter(|it| **it >= longest).count();
     assert!(waited >= 1, "{refused:?}");
@@ -221,7 +261,7 @@ async fn bulk_without_room_waits_in_a_short_line_and_the_others_go_on() {
     let waiting = figure(&metrics, "calls_waiting", "bifrost_data", "dialled");
     assert_eq!(waiting, 0.0);
     #[allow(clippy::cast_precision_loss, reason = "a few dozen")]
-    let expected = 1.0 + 2.0 * queue as f64;
+    let expected = 1.0 + f64::from(times) * 2.0 * queue as f64;
     let full = figure(&metrics, "full_total", "bifrost_data", "dialled");
     assert_eq!(full, expected);
 
@@ -244,14 +284,7 @@ async fn those_who_wait_for_a_link_have_a_bound_and_the_other_lanes_do_not_wait(
     })
     .await;
     let peer = FakePeer::welcoming().await;
-    let control = FakeControl::start().await;
-    let mesh = cluster!()
-        .node("caller")
-        .with("--control", &control.address())
-        .launch()
-        .await;
-    let mut session = control.session().await;
-    session.welcome().await;
+    let (_control, mesh, mut session) = FakeControl::of(cluster!().node("caller")).await;
     let known = vec![
         state(vec![endpoint(
             services::BEAT,

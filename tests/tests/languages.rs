@@ -3,7 +3,8 @@
 //! variable. The same pairs without a mesh are the control group: what fails there is not ours.
 //!
 //! One mesh for each language of the server, so that all clients find the same; the test names each
-//! cell and case that failed, after all have run.
+//! cell and case that failed, after all have run. Of the hundreds of cases that measure time, one that
+//! failed is run once more, so that a moment of a busy machine fails nobody.
 
 use std::fmt::Write;
 use std::time::Instant;
@@ -184,10 +185,16 @@ impl Table {
         let cell = format!("{} to {}, {road}", client.language(), ground.server_kind);
         println!("---- {cell}");
         let start = Instant::now();
-        let report = client.run(ground, proxy, chosen).await;
+        let mut report = client.run(ground, proxy, chosen).await;
+        self.cases += report.passed();
+        if let Some(timed) = report.only_timed().filter(|timed| !timed.is_empty()) {
+            println!("once more, since they measure time: {}", timed.join(", "));
+            let again = client.run(ground, proxy, &timed).await;
+            self.cases += again.passed();
+            report = again;
+        }
         println!("---- {cell}: {} ms", start.elapsed().as_millis());
         self.cells += 1;
-        self.cases += report.passed();
         if !report.failures().is_empty() {
             // Writing to a string does not fail.
             let _ = writeln!(self.failures, "{cell}:\n{}", report.failures());

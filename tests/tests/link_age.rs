@@ -37,12 +37,8 @@ async fn links_become_as_old_as_they_may_and_no_call_fails_for_it() {
         .node("young")
         .with("--link-max-age", "1s")
         .node("usual")
-        .launch()
+        .each_ready()
         .await;
-    cluster.control().ready().await;
-    for node in cluster.nodes() {
-        node.ready().await;
-    }
     let (young, usual) = (cluster.node("young"), cluster.node("usual"));
     for node in [young, usual] {
         until_answered(node).await;

@@ -298,6 +298,7 @@ async fn certificates_change_every_second_and_no_call_fails() {
     }
     let report = load.stop().await;
     report.nothing_failed();
+    report.pace_was_kept();
     // Longer than any of the certificates lived, so links were replaced on the way.
     let (tls, plain) = links(mesh.node("callee"), "accepted").await;
     assert!(

@@ -39,11 +39,7 @@ async fn mesh(upstreams: &[Capacity]) -> Cluster {
             .with("--locality", place);
     }
     let mesh = mesh.node("caller").running(unruled!());
-    let mesh = mesh.with("--locality", "eu/a").launch().await;
-    mesh.control().ready().await;
-    for node in mesh.nodes() {
-        node.ready().await;
-    }
+    let mesh = mesh.with("--locality", "eu/a").each_ready().await;
     let caller = mesh.node("caller");
     until_answered(caller).await;
     let nodes: Vec<&Node> = mesh.nodes().iter().collect();

@@ -52,12 +52,8 @@ async fn mesh(concurrency: wire::Concurrency) -> (Capacity, Cluster) {
         .serving(services::ECHO, &server.upstream)
         .node("caller")
         .running(unruled!())
-        .launch()
+        .each_ready()
         .await;
-    cluster.control().ready().await;
-    for node in cluster.nodes() {
-        node.ready().await;
-    }
     until_answered(cluster.node("caller")).await;
     let bounded = with(rule(services::ECHO, Lane::GENERAL), |rule| {
         rule.concurrency = Some(concurrency);

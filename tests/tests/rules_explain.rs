@@ -36,12 +36,8 @@ async fn mesh() -> (Cluster, Vec<Upstream>) {
         .node("caller")
         .running(unruled!())
         .node("ruled")
-        .launch()
+        .each_ready()
         .await;
-    cluster.control().ready().await;
-    for node in cluster.nodes() {
-        node.ready().await;
-    }
     (cluster, upstreams)
 }
 

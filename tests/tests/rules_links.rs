@@ -35,12 +35,8 @@ async fn other_rules_are_shown_and_said_once_and_the_link_goes_on() {
         .node("same")
         .node("other")
         .running(unruled!())
-        .launch()
+        .each_ready()
         .await;
-    cluster.control().ready().await;
-    for node in cluster.nodes() {
-        node.ready().await;
-    }
     let [callee, same, other] = ["callee", "same", "other"].map(|name| cluster.node(name));
     for (node, expected) in [(same, "same"), (other, "different")] {
         assert_eq!(until_answered(node).await, "callee");

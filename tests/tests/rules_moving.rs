@@ -52,12 +52,8 @@ async fn a_rule_that_moves_under_load_fails_no_call() {
         .serving(services::ECHO, &upstreams[1])
         .node("caller")
         .running(unruled!())
-        .launch()
+        .each_ready()
         .await;
-    mesh.control().ready().await;
-    for node in mesh.nodes() {
-        node.ready().await;
-    }
     let caller = mesh.node("caller");
     until_answered(caller).await;
 

@@ -46,12 +46,8 @@ async fn mesh() -> Mesh {
         .serving(services::ECHO, &upstreams[1])
         .node("caller")
         .running(unruled!())
-        .launch()
+        .each_ready()
         .await;
-    cluster.control().ready().await;
-    for node in cluster.nodes() {
-        node.ready().await;
-    }
     until_answered(cluster.node("caller")).await;
     let mesh = Mesh { cluster, upstreams };
     mesh.both().await;

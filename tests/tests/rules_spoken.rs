@@ -48,12 +48,8 @@ async fn mesh() -> Mesh {
         .node("ruled")
         .node("unruled")
         .running(unruled!())
-        .launch()
+        .each_ready()
         .await;
-    cluster.control().ready().await;
-    for node in cluster.nodes() {
-        node.ready().await;
-    }
     Mesh {
         cluster,
         _upstreams: upstreams,
@@ -283,12 +279,8 @@ async fn where_rules_are_demanded_a_callers_word_is_none() {
         .node("strict")
         .running(unruled!())
         .with("--config", &config.display().to_string())
-        .launch()
+        .each_ready()
         .await;
-    cluster.control().ready().await;
-    for node in cluster.nodes() {
-        node.ready().await;
-    }
     let strict = cluster.node("strict");
     let gossip = "Internal/gossip/secure=false/persistent=false";
     let refusal = refused(strict, COUNT_CALLS, gossip).await;

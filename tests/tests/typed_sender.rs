@@ -336,11 +336,7 @@ async fn a_sidecar_without_a_rule_obeys_its_callers() {
             .running(unruled!())
             .serving(services::ECHO, server);
     }
-    let mesh = mesh.launch().await;
-    mesh.control().ready().await;
-    for node in mesh.nodes() {
-        node.ready().await;
-    }
+    let mesh = mesh.each_ready().await;
     let caller = mesh.node("caller");
     let question = format!("/explain?path=/{}/Unary", services::ECHO);
     // A service without a rule is looked for once somebody calls it.

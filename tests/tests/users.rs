@@ -2,6 +2,7 @@
 //! listened, and nothing of the mesh behind it.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,16 +10,15 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use sidelane_proto::model::{ConnectionClass, Lane};
 use sidelane_proto::wire::routing::v1 as wire;
 use sidelane_tests::applied::{applied, rule, unary, with};
-use sidelane_tests::ask::{ECHO_UNARY, ask, ask_over, until_answered, values};
+use sidelane_tests::ask::{ECHO_UNARY, ask, ask_over, until_answered};
 use sidelane_tests::cases::{Ground, Way, run_all};
 use sidelane_tests::certificates::{Authority, LONG};
-use sidelane_tests::client::RawAnswer;
+use sidelane_tests::client::{RawAnswer, RawClient};
 use sidelane_tests::cluster::{LocalService, Node};
 use sidelane_tests::languages::{Language, python};
 use sidelane_tests::link;
-use sidelane_tests::refusal::Refusal;
 use sidelane_tests::upstream::raw::RawRequest;
-use sidelane_tests::users::{Form, Front, first_in, shown};
+use sidelane_tests::users::{Form, Front, first_in, from_address, shown, told};
 use sidelane_tests::wire::v1::echo_client::EchoClient;
 use sidelane_tests::wire::v1::{UnaryRequest, UnaryResponse};
 use sidelane_tests::{Cluster, RawUpstream, Upstream, cluster, exclusive, services, unruled};
@@ -151,10 +151,16 @@ async fn grpcio_finds_nothing_but_grpc_over_tls() {
 }
 
 /// What the app saw of a call's headers.
-fn told(answer: &RawAnswer) -> Vec<String> {
-    let mut told = answer.message::<UnaryResponse>().unwrap().metadata;
-    told.sort();
-    told
+fn seen(answer: &RawAnswer) -> Vec<String> {
+    let mut seen = answer.message::<UnaryResponse>().unwrap().metadata;
+    // What is left of a call's time is another at each call.
+    for header in &mut seen {
+        if header.starts_with("grpc-timeout: ") {
+            "grpc-timeout".clone_into(header);
+        }
+    }
+    seen.sort();
+    seen
 }
 
 #[tokio::test]
@@ -208,12 +214,18 @@ async fn nothing_that_a_user_says_of_itself_or_the_mesh_comes_to_the_app() {
         "cf-connecting-ip",
         "x-goog-authenticated-user-email",
         "x-remote-user",
+        "x-original-forwarded-for",
+        "ssl-client-verify",
+        "ssl-client-subject-dn",
+        "x-amzn-oidc-identity",
+        "x-ms-client-principal-name",
+        "cf-access-authenticated-user-email",
         "sidelane_source_node",
     ];
     forged.extend(of_proxies.map(|name| (name, "admin")));
     let answer = ask_over(&user, ECHO_UNARY, &forged).await;
-    assert_eq!(told(&answer), told(&plain));
-    let of_mesh: Vec<String> = told(&answer)
+    assert_eq!(seen(&answer), seen(&plain));
+    let of_mesh: Vec<String> = seen(&answer)
         .into_iter()
         .filter(|line| line.starts_with("sidelane-"))
         .collect();
@@ -269,27 +281,147 @@ async fn what_is_not_for_users_does_not_exist_for_them() {
     ] {
         let answer = ask_over(&user, &format!("/{service}/Any"), &[]).await;
         let text = format!("{service}: there is no such service here");
-        let expected = Refusal::new("UNKNOWN_SERVICE", Code::Unimplemented, text);
-        assert_eq!(Refusal::of(&answer), expected);
+        assert_eq!(told(&answer), (Code::Unimplemented, text));
         let mut names: Vec<&str> = answer
             .headers
             .keys()
             .map(http::HeaderName::as_str)
             .collect();
         names.sort_unstable();
-        let known = [
-            "content-type",
-            "grpc-message",
-            "grpc-status",
-            "grpc-status-details-bin",
-            "sidelane-error",
-        ];
+        let known = ["content-type", "grpc-message", "grpc-status"];
         assert_eq!(names, known, "{service}");
     }
     let metrics = node.metrics().await;
     let counted = |reason| metrics.sum("sidelane_refused_total", &[("reason", reason)]);
     assert_eq!(counted("UNKNOWN_SERVICE"), 2.0);
     assert_eq!(counted("NOT_EXPOSED"), 5.0);
+}
+
+#[tokio::test]
+async fn what_a_user_says_to_the_mesh_moves_no_call_and_opens_nothing() {
+    let (front, authority) = (Front::new(Form::Pkcs8), Authority::new());
+    let mut mesh = front
+        .before(cluster!().control().node("edge").running(unruled!()))
+        .strict(&authority.issue("edge", LONG));
+    let mut upstreams = Vec::new();
+    for name in ["one", "two", "three"] {
+        let upstream = Upstream::named(name).start().await;
+        mesh = mesh
+            .node(name)
+            .running(unruled!())
+            .strict(&authority.issue(name, LONG))
+            .serving(services::ECHO, &upstream);
+        upstreams.push(upstream);
+    }
+    let mesh = mesh.launch().await;
+    mesh.control().ready().await;
+    for node in mesh.nodes() {
+        node.ready().await;
+    }
+    let edge = mesh.node("edge");
+    until_answered(edge).await;
+    let nodes: Vec<&Node> = mesh.nodes().iter().collect();
+    let by_key = with(echo_for_users(), |rule| {
+        rule.load_balancing = wire::LoadBalancing::ConsistentHash.into();
+    });
+    applied(mesh.control(), &nodes, by_key.clone()).await;
+    let user = front.raw(edge.external()).await.unwrap();
+    let app = RawClient::connect(edge.outbound()).await.unwrap();
+    let whom = async |client: &RawClient, headers: &[(&str, &str)]| {
+        let answer = ask_over(client, ECHO_UNARY, headers).await;
+        answer.message::<UnaryResponse>().unwrap().node
+    };
+    // A user's key is its address, whatever it says; an app's is what it says.
+    let home = whom(&user, &[]).await;
+    let mut of_app = BTreeSet::new();
+    for number in 0..40 {
+        let key = number.to_string();
+        let node = ["one", "two", "three"][number % 3];
+        of_app.insert(whom(&app, &[("sidelane-hash", &key)]).await);
+        let said = [("sidelane-hash", key.as_str()), ("sidelane-node", node)];
+        assert_eq!(whom(&user, &said).await, home, "{said:?}");
+    }
+    assert_eq!(of_app.len(), 3, "{of_app:?}");
+
+    // Nor is it anybody by saying so.
+    let one = Authority::id("one");
+    let for_one = with(by_key, |rule| {
+        let allow = vec![wire::Allow {
+            identity: one.clone(),
+            ..wire::Allow::default()
+        }];
+        rule.authorization = Some(wire::Authorization {
+            allow,
+            dry_run: false,
+        });
+    });
+    applied(mesh.control(), &nodes, for_one).await;
+    let said = [
+        ("sidelane-source-identity", one.as_str()),
+        ("sidelane-source-node", "one"),
+    ];
+    for said in [&[][..], &said] {
+        let answer = ask_over(&user, ECHO_UNARY, said).await;
+        assert_eq!(answer.grpc_status().unwrap().code(), Code::PermissionDenied);
+    }
+}
+
+/// How long an answer takes says no more than the answer: of a hundred calls for what is kept from
+/// users and a hundred for what nobody has ever heard of, nobody can tell which are which.
+#[tokio::test]
+async fn what_is_kept_from_users_takes_as_long_as_what_does_not_exist() {
+    const CALLS: usize = 100;
+    let _alone = exclusive::exclusive().await;
+    let front = Front::new(Form::Pkcs8);
+    let upstream = Upstream::named("echo").start().await;
+    let mesh = one(&front, &upstream, &[]).await;
+    let user = front.raw(mesh.node("edge").external()).await.unwrap();
+    let timed = async |path: String| {
+        let begun = Instant::now();
+        let answer = ask_over(&user, &path, &[]).await;
+        assert_eq!(told(&answer).0, Code::Unimplemented);
+        begun.elapsed()
+    };
+    let pairs = (0..CALLS).map(async |number| {
+        let kept = timed(format!("/{}/Unary", services::ECHO));
+        let unknown = timed(format!("/nobody.v{number}.Heard/Of"));
+        // Neither of them is always the first.
+        if number % 2 == 0 {
+            tokio::join!(kept, unknown)
+        } else {
+            let (unknown, kept) = tokio::join!(unknown, kept);
+            (kept, unknown)
+        }
+    });
+    let pairs = futures_util::future::join_all(pairs).await;
+    let (kept, unknown): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    let all = kept.iter().chain(&unknown);
+    assert!(
+        all.clone().all(|took| *took >= Duration::from_millis(490)),
+        "{kept:?} {unknown:?}"
+    );
+    // How often one of the one kind took longer than one of the other (Mann and Whitney's U): half of
+    // the time if they are alike, with a deviation of 0.04 for a hundred of each.
+    let longer = |took: &Duration| unknown.iter().filter(|other| took > *other).count();
+    let longer: usize = kept.iter().map(longer).sum();
+    let equal = |took: &Duration| unknown.iter().filter(|other| took == *other).count();
+    let equal: usize = kept.iter().map(equal).sum();
+    let part = (longer * 2 + equal) * 100 / (2 * CALLS * CALLS);
+    assert!(
+        (30..=70).contains(&part),
+        "{part} % of the time: {kept:?} {unknown:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_first_user_of_a_service_that_nobody_has_called_is_served() {
+    let front = Front::new(Form::Pkcs8);
+    let upstream = Upstream::named("echo").start().await;
+    // Without rules of its own the edge has never heard of it.
+    let mesh = strict(&front, &upstream, "callee", &[]).await;
+    let user = front.raw(mesh.node("edge").external()).await.unwrap();
+    let answer = ask_over(&user, ECHO_UNARY, &[]).await;
+    assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok, "{answer:?}");
 }
 
 #[tokio::test]
@@ -302,20 +434,20 @@ async fn failures_say_nothing_of_the_inside() {
     assert_eq!(good.grpc_status().unwrap().code(), Code::Ok);
     mesh.node("callee").kill().await;
     let answer = ask_over(&user, ECHO_UNARY, &[]).await;
-    let refusal = Refusal::of(&answer);
-    assert_eq!(refusal.code, Code::Unavailable, "{refusal:?}");
+    let (code, text) = told(&answer);
+    assert_eq!(code, Code::Unavailable, "{text}");
     let known = [
         "sidelane.test.v1.Echo: it cannot be called now; try again later",
         "sidelane.test.v1.Echo: the call broke off, and may have run",
     ];
-    assert!(known.contains(&&*refusal.text), "{refusal:?}");
+    assert!(known.contains(&&*text), "{text}");
     let shown = format!("{answer:?}");
     for inside in ["callee", "127.0.0.1:", "rules.yaml", "/metrics"] {
         assert!(!shown.contains(inside), "{inside}: {shown}");
     }
     // Too little time is the user's own affair.
     let late = ask_over(&user, ECHO_UNARY, &[("grpc-timeout", "1n")]).await;
-    assert_eq!(values(&late.headers, "sidelane-error"), ["DEADLINE"]);
+    assert_eq!(told(&late).0, Code::DeadlineExceeded);
     assert!(!format!("{late:?}").contains("/metrics"));
 }
 
@@ -358,6 +490,189 @@ async fn keys_are_read_in_every_form_and_read_again_when_they_change() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_nobody_takes_replaces_no_good_one() {
+    let front = Front::new(Form::Pkcs8);
+    let upstream = Upstream::named("echo").start().await;
+    let mesh = one(&front, &upstream, &[]).await;
+    let node = mesh.node("edge");
+    let good = first_in(&front.certificate);
+    let key = std::fs::read(&front.key).unwrap();
+    let chain = std::fs::read(&front.certificate).unwrap();
+    let said = async |what: &str| {
+        let begun = Instant::now();
+        while !node.log().contains(what) {
+            assert!(begun.elapsed() < SOON, "{what}: {}", node.end_of_log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(shown(&front.dial(node.external()).await.unwrap()), good);
+    };
+    front.renew_too_late();
+    said("the certificate has ended").await;
+    // The certificate of another key.
+    std::fs::write(&front.certificate, &chain).unwrap();
+    said("tls.crt and ").await;
+    // And a key that everybody may read.
+    std::fs::write(&front.key, &key).unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(&front.key, open).unwrap();
+    said("has mode 644, so everybody on this machine may read the private key: chmod 600").await;
+}
+
+#[tokio::test]
+async fn who_speaks_no_grpc_is_told_so_in_a_word() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let front = Front::new(Form::Pkcs8);
+    let upstream = Upstream::named("echo").start().await;
+    let mesh = one(&front, &upstream, &[]).await;
+    let address = mesh.node("edge").external();
+    let request = b"GET / HTTP/1.1\r\nhost: front.example\r\n\r\n";
+    let answered = |text: &str| {
+        assert!(text.starts_with("HTTP/1.1 505 "), "{text}");
+        assert!(text.contains("This port speaks gRPC"), "{text}");
+        let inside = ["idelane", "--admin", "sidecar"];
+        assert!(!inside.iter().any(|word| text.contains(word)), "{text}");
+    };
+    // In the clear; by TLS that names no protocol; and by one that named another than it speaks.
+    let mut text = String::new();
+    let mut stream = link::said(address, request).await.unwrap();
+    stream.read_to_string(&mut text).await.unwrap();
+    answered(&text);
+    for alpn in [&[][..], &[b"h2".as_slice()]] {
+        let mut stream = front.shake(address, alpn, &[&TLS13]).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut bytes = Vec::new();
+        // The end may come without TLS's own farewell.
+        let _ = stream.read_to_end(&mut bytes).await;
+        answered(&String::from_utf8_lossy(&bytes));
+    }
+    for reason in ["not_tls", "no_alpn", "not_http2"] {
+        until_refused(mesh.node("edge"), reason, 1.0).await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_speaks_as_a_peer_in_the_clear_where_users_come_by_tls() {
+    let authority = Authority::new();
+    let front = Front::new(Form::Pkcs8);
+    let upstream = Upstream::named("callee").start().await;
+    let node = front.before(cluster!().control().node("callee"));
+    let mesh = node
+        .permissive(&authority.issue("callee", LONG))
+        .serving(services::FRONT, &upstream)
+        .node("caller")
+        .permissive(&authority.issue("caller", LONG))
+        .start()
+        .await;
+    let callee = mesh.node("callee");
+    let (class, lane) = (ConnectionClass::External, Lane::INGRESS_DATA);
+    // A preamble, and all that would follow.
+    let greeted = link::greeted(callee, class, lane).await;
+    assert!(greeted.is_err(), "a link in the clear was taken");
+    until_refused(callee, "not_tls", 1.0).await;
+    // The same within a user's TLS is no call.
+    let mut stream = front.dial(callee.external()).await.unwrap();
+    let opened = link::preamble(class, lane);
+    tokio::io::AsyncWriteExt::write_all(&mut stream, &opened)
+        .await
+        .unwrap();
+    until_refused(callee, "not_http2", 1.0).await;
+    // A Hello, which is a call, is one for a service that is not there.
+    let user = front.raw(callee.external()).await.unwrap();
+    let answer = ask_over(&user, link::HELLO_PATH, &[]).await;
+    assert_eq!(told(&answer).0, Code::Unimplemented);
+    // Who can prove it is a peer, and users are users.
+    let peer = ask(mesh.node("caller"), VISIT, &[]).await;
+    assert_eq!(peer.grpc_status().unwrap().code(), Code::Ok, "{peer:?}");
+    let answer = ask_over(&user, VISIT, &[]).await;
+    assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
+    // In trust mode disabled no link proves anything, and those of class External are links as well.
+    let disabled = one(&front, &upstream, &[]).await;
+    let link = link::greeted(disabled.node("edge"), class, lane)
+        .await
+        .unwrap();
+    let answer = ask_over(&link, VISIT, &[]).await;
+    assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
+}
+
+#[tokio::test]
+async fn peers_come_in_where_users_fill_the_doors() {
+    let authority = Authority::new();
+    let front = Front::new(Form::Pkcs8);
+    let upstream = Upstream::named("callee").start().await;
+    let node = front.before(cluster!().control().node("callee"));
+    let mesh = node
+        .with("--external-connections", "3")
+        .strict(&authority.issue("callee", LONG))
+        .serving(services::FRONT, &upstream)
+        .node("caller")
+        .strict(&authority.issue("caller", LONG))
+        .start()
+        .await;
+    let callee = mesh.node("callee");
+    let mut users = Vec::new();
+    for _ in 0..3 {
+        users.push(front.raw(callee.external()).await.unwrap());
+    }
+    // A fourth finds no place, from wherever it comes.
+    let fourth = from_address(9, callee.external()).await;
+    let fourth = front.shake_over(fourth, &[b"h2"], &[&TLS13]).await;
+    assert!(fourth.is_err(), "there was room for a fourth");
+    until_refused(callee, "connections", 1.0).await;
+    // A peer that was not there yet does.
+    let answer = ask(mesh.node("caller"), VISIT, &[]).await;
+    assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok, "{answer:?}");
+    for user in &users {
+        let answer = ask_over(user, VISIT, &[]).await;
+        assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
+    }
+}
+
+/// Names that users make up are no series, and what they do is a line of the log now and then.
+#[tokio::test]
+async fn what_users_make_up_fills_neither_metrics_nor_the_log() {
+    let front = Front::new(Form::Pkcs8);
+    let upstream = Upstream::named("echo").start().await;
+    let mesh = one(&front, &upstream, &[]).await;
+    let node = mesh.node("edge");
+    let user = front.raw(node.external()).await.unwrap();
+    let before = node.get("/metrics").await.body.lines().count();
+    let asked = (0..200).map(async |number| {
+        let made_up = [
+            format!("/made.up{number}.Service/Call"),
+            format!("/{}/MadeUp{number}", services::FRONT),
+        ];
+        for path in made_up {
+            ask_over(&user, &path, &[("x-made-up", &path)]).await;
+        }
+    });
+    futures_util::future::join_all(asked).await;
+    let metrics = node.get("/metrics").await.body;
+    assert!(
+        !metrics.contains("made.up") && !metrics.contains("MadeUp"),
+        "{metrics}"
+    );
+    // Series of Front's own begin with its first call.
+    let after = metrics.lines().count();
+    assert!(after < before + 100, "{before} lines, and then {after}");
+    // A preamble of a class that is not for this port is a line of the log.
+    for _ in 0..100 {
+        let _ = link::said(node.external(), b"SLN1\0\0\x01\0").await;
+    }
+    let begun = Instant::now();
+    let refused = || async {
+        let metrics = node.metrics().await;
+        metrics.sum("sidelane_links_refused_total", &[])
+    };
+    while refused().await < 100.0 {
+        assert!(begun.elapsed() < SOON, "{}", node.end_of_log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let lines = node.log().matches("a link was refused").count();
+    let most = 12 + begun.elapsed().as_secs();
+    assert!((1..=most).contains(&(lines as u64)), "{lines} lines");
+}
+
+#[tokio::test]
 async fn tls_is_as_new_as_the_setting_says_and_speaks_h2() {
     let front = Front::new(Form::Pkcs8);
     let upstream = Upstream::named("echo").start().await;
@@ -377,7 +692,7 @@ async fn tls_is_as_new_as_the_setting_says_and_speaks_h2() {
     let error = front.shake(new.external(), &[b"h2"], &[&TLS12]).await;
     let error = format!("{:#}", error.unwrap_err());
     assert!(error.contains("ProtocolVersion"), "{error}");
-    until_refused(new, "tls", 1.0).await;
+    until_refused(new, "tls_version", 1.0).await;
     // No other protocol, none at all, and no TLS.
     assert!(
         front
@@ -386,9 +701,20 @@ async fn tls_is_as_new_as_the_setting_says_and_speaks_h2() {
             .is_err()
     );
     let _unsaid = front.shake(old.external(), &[], &[&TLS13]).await;
-    until_refused(old, "tls", 2.0).await;
+    until_refused(old, "no_alpn", 2.0).await;
     let _plain = link::said(old.external(), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-    until_refused(old, "tls", 3.0).await;
+    until_refused(old, "not_tls", 1.0).await;
+    // Who does not believe the certificate, and who only looks whether the port is open.
+    let stranger = Front::new(Form::Pkcs8);
+    assert!(stranger.dial(old.external()).await.is_err());
+    until_refused(old, "refused_by_user", 1.0).await;
+    drop(link::said(old.external(), b"").await);
+    until_refused(old, "handshake_ended", 1.0).await;
+    let log = old.log();
+    for (reason, noted) in [("refused_by_user", true), ("handshake_ended", false)] {
+        let line = format!("\"reason\":\"{reason}\"");
+        assert_eq!(log.contains(&line), noted, "{log}");
+    }
 }
 
 #[tokio::test]
@@ -428,5 +754,5 @@ async fn peers_and_users_come_to_one_port() {
     // A link by hand is none without a certificate, whatever it says.
     let opened = link::preamble(ConnectionClass::External, Lane::GENERAL);
     let _plain = link::said(callee.external(), &opened).await.unwrap();
-    until_refused(callee, "tls", 1.0).await;
+    until_refused(callee, "not_tls", 1.0).await;
 }

@@ -14,53 +14,18 @@ use sidelane_tests::client::RawClient;
 use sidelane_tests::fake_control::{FakeControl, Session, endpoint, full, state};
 use sidelane_tests::fake_peer::{FakePeer, Taken};
 use sidelane_tests::frames::Opening;
-use sidelane_tests::lanes::{LaneFacts, assert_each_lane_has_its_own};
+use sidelane_tests::lanes::{CALLS, LaneFacts, assert_each_lane_has_its_own};
 use sidelane_tests::routes::ROUTES;
-use sidelane_tests::{Cluster, cluster, services};
+use sidelane_tests::{Cluster, cluster};
 use tonic::Code;
 
 /// The node that the peer is.
 const PEER: &str = "peer";
 const GENERATION: u64 = 7;
 
-/// A service in each lane, a method of it, its class and its lane.
-const CALLS: [(&str, &str, ConnectionClass, Lane); 4] = [
-    (
-        services::ECHO,
-        "Unary",
-        ConnectionClass::Internal,
-        Lane::GENERAL,
-    ),
-    (
-        services::BEAT,
-        "Ping",
-        ConnectionClass::Internal,
-        Lane::GOSSIP,
-    ),
-    (
-        services::BULK,
-        "Pull",
-        ConnectionClass::Internal,
-        Lane::BIFROST_DATA,
-    ),
-    (
-        services::FRONT,
-        "Visit",
-        ConnectionClass::External,
-        Lane::INGRESS_DATA,
-    ),
-];
-
 /// A sidecar that knows the peer as the one endpoint of every service.
 async fn mesh(peer: &FakePeer) -> (Cluster, FakeControl, Session) {
-    let control = FakeControl::start().await;
-    let mesh = cluster!()
-        .node("caller")
-        .with("--control", &control.address())
-        .launch()
-        .await;
-    let mut session = control.session().await;
-    session.welcome().await;
+    let (control, mesh, mut session) = FakeControl::of(cluster!().node("caller")).await;
     let known = CALLS
         .iter()
         .map(|(service, ..)| state(vec![endpoint(service, PEER, GENERATION, peer.address())]));

@@ -20,14 +20,7 @@ use tonic::{Code, Status};
 
 /// A sidecar that knows the peer at this address as the one endpoint of Echo.
 async fn mesh(peer: SocketAddr) -> (Cluster, FakeControl, Session) {
-    let control = FakeControl::start().await;
-    let mesh = cluster!()
-        .node("caller")
-        .with("--control", &control.address())
-        .launch()
-        .await;
-    let mut session = control.session().await;
-    session.welcome().await;
+    let (control, mesh, mut session) = FakeControl::of(cluster!().node("caller")).await;
     let echo = endpoint(services::ECHO, "peer", 7, peer);
     let news = full(1, vec![state(vec![echo])]);
     session.update(news).await.unwrap();

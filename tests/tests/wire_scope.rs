@@ -8,53 +8,14 @@
 
 use serde_json::Value;
 use sidelane_tests::ask::{ECHO_UNARY, ask, until_answered, who};
-use sidelane_tests::cluster::Node;
 use sidelane_tests::refusal::Refusal;
-use sidelane_tests::run::Run;
 use sidelane_tests::upstream::raw::RawRequest;
-use sidelane_tests::{Cluster, RawUpstream, Upstream, cluster, services};
+use sidelane_tests::{RawUpstream, Upstream, cluster, services};
 use tonic::Code;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_sidelane-under-test");
 /// A service that no rule names.
 const PLAIN: &str = "plain.v1.Plain";
 const PLAIN_GET: &str = "/plain.v1.Plain/Get";
-
-/// What `sidelane nodes` says of a node.
-async fn listed(mesh: &Cluster, node: &str) -> Value {
-    let control = mesh.control().listen().to_string();
-    let ended = Run::of(PROGRAM)
-        .with(["nodes", "-o", "json", "--control", &control])
-        .to_its_end()
-        .await;
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    let listed: Value = serde_json::from_str(&ended.stdout).unwrap();
-    let mut nodes = listed["nodes"].as_array().unwrap().iter();
-    let found = nodes.find(|found| found["node_id"] == node);
-    found
-        .unwrap_or_else(|| panic!("no {node}: {listed}"))
-        .clone()
-}
-
-/// Starts a mesh in which not everybody is to find everybody.
-async fn started(mesh: sidelane_tests::cluster::ClusterBuilder) -> Cluster {
-    let mesh = mesh.launch().await;
-    mesh.control().ready().await;
-    for node in mesh.nodes() {
-        node.ready().await;
-    }
-    mesh
-}
-
-/// Links of this kind, as `/config` has them.
-async fn links(node: &Node, kind: &str) -> Vec<Value> {
-    let config = node.config().await;
-    let links = config["links"].as_array().unwrap().clone();
-    links
-        .into_iter()
-        .filter(|link| link["kind"] == kind)
-        .collect()
-}
 
 #[tokio::test]
 async fn a_service_beside_the_same_sidecar_is_called_without_leaving_it() {
@@ -72,8 +33,8 @@ async fn a_service_beside_the_same_sidecar_is_called_without_leaving_it() {
     for _ in 0..4 {
         assert_eq!(who(node).await.unwrap(), "near");
     }
-    assert_eq!(links(node, "peer").await, [] as [Value; 0]);
-    let local = links(node, "local").await;
+    assert_eq!(node.links("peer").await, [] as [Value; 0]);
+    let local = node.links("local").await;
     assert_eq!(local[0]["calls"], 4, "{local:?}");
     // Unless another node is named; and its own name means itself.
     for (named, expected) in [("two", "far"), ("one", "near")] {
@@ -81,7 +42,7 @@ async fn a_service_beside_the_same_sidecar_is_called_without_leaving_it() {
         let answer: sidelane_tests::wire::v1::UnaryResponse = answer.message().unwrap();
         assert_eq!(answer.node, expected);
     }
-    assert_eq!(links(node, "peer").await.len(), 1);
+    assert_eq!(node.links("peer").await.len(), 1);
 }
 
 #[tokio::test]
@@ -134,7 +95,7 @@ async fn a_service_without_a_rule_goes_by_the_default_one_unless_rules_are_requi
         .with("--config", &file.display().to_string())
         .node("callee")
         .serving(PLAIN, &upstream);
-    let mesh = started(mesh).await;
+    let mesh = mesh.each_ready().await;
     let answer = ask(mesh.node("easy"), PLAIN_GET, &[]).await;
     assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok, "{answer:?}");
     let refusal = Refusal::of(&ask(mesh.node("strict"), PLAIN_GET, &[]).await);
@@ -169,10 +130,10 @@ async fn the_locality_is_told_to_control() {
         .node("unplaced")
         .start()
         .await;
-    let placed = listed(&mesh, "placed").await["locality"].clone();
+    let placed = mesh.listed("placed").await["locality"].clone();
     let expected = serde_json::json!({ "region": "eu-central", "zone": "eu-central-1a" });
     assert_eq!(placed, expected);
-    let unplaced = listed(&mesh, "unplaced").await["locality"].clone();
+    let unplaced = mesh.listed("unplaced").await["locality"].clone();
     assert_eq!(unplaced, serde_json::json!({ "region": "", "zone": "" }));
 }
 
@@ -189,12 +150,12 @@ async fn networks_that_share_a_control_plane_do_not_see_each_other() {
         .with("--network", "blue")
         .serving(services::ECHO, &upstream)
         .serving(PLAIN, &upstream);
-    let mesh = started(mesh).await;
+    let mesh = mesh.each_ready().await;
     assert_eq!(until_answered(mesh.node("caller")).await, "callee");
     let refusal = Refusal::of(&ask(mesh.node("outsider"), ECHO_UNARY, &[]).await);
     assert_eq!(refusal.reason, "NO_ENDPOINT", "{refusal:?}");
     let refusal = Refusal::of(&ask(mesh.node("outsider"), PLAIN_GET, &[]).await);
     assert_eq!(refusal.reason, "UNKNOWN_SERVICE", "{refusal:?}");
-    assert_eq!(listed(&mesh, "outsider").await["network"], "red");
-    assert_eq!(listed(&mesh, "callee").await["network"], "blue");
+    assert_eq!(mesh.listed("outsider").await["network"], "red");
+    assert_eq!(mesh.listed("callee").await["network"], "blue");
 }

@@ -9,20 +9,17 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use sidelane::{Target, channel_to};
 use sidelane_tests::ask::{ask, until_answered};
 use sidelane_tests::cluster::Node;
 use sidelane_tests::ports::free_port;
 use sidelane_tests::refusal::Refusal;
-use sidelane_tests::run::Run;
 use sidelane_tests::wire::v1::echo_client::EchoClient;
 use sidelane_tests::wire::v1::{Behaviour, Moment, UnaryRequest};
-use sidelane_tests::{Cluster, RawUpstream, Upstream, cluster, services};
+use sidelane_tests::{RawUpstream, Upstream, cluster, services};
 use tokio::net::{TcpStream, UnixListener};
 use tonic::Code;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_sidelane-under-test");
 const VISIT: &str = "/sidelane.test.v1.Front/Visit";
 
 /// A caller and a callee that serves Echo and Front; what is said after this is the callee's.
@@ -33,42 +30,6 @@ fn pair(upstream: &Upstream) -> sidelane_tests::cluster::ClusterBuilder {
         .node("callee")
         .serving(services::ECHO, upstream)
         .serving(services::FRONT, upstream)
-}
-
-/// What `sidelane nodes` says of a node.
-async fn listed(mesh: &Cluster, node: &str) -> Value {
-    let control = mesh.control().listen().to_string();
-    let ended = Run::of(PROGRAM)
-        .with(["nodes", "-o", "json", "--control", &control])
-        .to_its_end()
-        .await;
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    let listed: Value = serde_json::from_str(&ended.stdout).unwrap();
-    let mut nodes = listed["nodes"].as_array().unwrap().iter();
-    let found = nodes.find(|found| found["node_id"] == node);
-    found
-        .unwrap_or_else(|| panic!("no {node}: {listed}"))
-        .clone()
-}
-
-/// Starts a mesh in which not everybody is to find everybody.
-async fn started(mesh: sidelane_tests::cluster::ClusterBuilder) -> Cluster {
-    let mesh = mesh.launch().await;
-    mesh.control().ready().await;
-    for node in mesh.nodes() {
-        node.ready().await;
-    }
-    mesh
-}
-
-/// Links of this kind, as `/config` has them.
-async fn links(node: &Node, kind: &str) -> Vec<Value> {
-    let config = node.config().await;
-    let links = config["links"].as_array().unwrap().clone();
-    links
-        .into_iter()
-        .filter(|link| link["kind"] == kind)
-        .collect()
 }
 
 async fn who_by(target: &str) -> String {
@@ -136,7 +97,7 @@ async fn a_port_of_zero_is_any_free_one_and_is_told() {
         "{log}"
     );
     // What was bound is what is advertised.
-    let internal = listed(&mesh, "any").await["addresses"]["internal"].clone();
+    let internal = mesh.listed("any").await["addresses"]["internal"].clone();
     assert_eq!(internal, bound["internal"]);
 }
 
@@ -155,7 +116,7 @@ async fn a_local_service_may_listen_on_a_unix_socket() {
         .start()
         .await;
     assert_eq!(until_answered(mesh.node("caller")).await, "behind");
-    let local = links(mesh.node("callee"), "local").await;
+    let local = mesh.node("callee").links("local").await;
     assert_eq!(local[0]["to"], address);
     serving.abort();
 }
@@ -167,7 +128,7 @@ async fn an_external_service_is_reached_on_the_external_listener_alone() {
     let caller = mesh.node("caller");
     let answer = ask(caller, VISIT, &[]).await;
     assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok, "{answer:?}");
-    let peers = links(caller, "peer").await;
+    let peers = caller.links("peer").await;
     let [link] = &peers[..] else {
         panic!("{peers:?}");
     };
@@ -175,14 +136,14 @@ async fn an_external_service_is_reached_on_the_external_listener_alone() {
     assert_eq!(link["lane"], "ingress_data");
     let external = mesh.node("callee").external().to_string();
     assert_eq!(link["remote"], external);
-    let told = listed(&mesh, "callee").await["addresses"]["external"].clone();
+    let told = mesh.listed("callee").await["addresses"]["external"].clone();
     assert_eq!(told, external);
 }
 
 #[tokio::test]
 async fn without_an_external_listener_external_services_are_not_to_be_had() {
     let upstream = Upstream::named("callee").start().await;
-    let mesh = started(pair(&upstream).with("--external", "off")).await;
+    let mesh = pair(&upstream).with("--external", "off").each_ready().await;
     assert_eq!(until_answered(mesh.node("caller")).await, "callee");
     let refusal = Refusal::of(&ask(mesh.node("caller"), VISIT, &[]).await);
     let text = "sidelane.test.v1.Front: the only endpoint in question was without an address of \
@@ -206,7 +167,7 @@ async fn what_is_advertised_is_what_peers_dial() {
         .with("--advertise", "localhost")
         .start()
         .await;
-    let told = listed(&mesh, "callee").await["addresses"].clone();
+    let told = mesh.listed("callee").await["addresses"].clone();
     let external = mesh.node("callee").external().port();
     let expected = serde_json::json!({
         "internal": format!("localhost:{internal}"),
@@ -232,7 +193,7 @@ async fn an_advertised_port_is_the_one_of_the_internal_listener() {
         .start()
         .await;
     assert_eq!(until_answered(mesh.node("caller")).await, "callee");
-    let peers = links(mesh.node("caller"), "peer").await;
+    let peers = mesh.node("caller").links("peer").await;
     assert_eq!(peers[0]["remote"], front.address().to_string());
 }
 

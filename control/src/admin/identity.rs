@@ -38,7 +38,7 @@ pub(super) async fn issue_token(
         identity: identity.clone(),
         expires,
     };
-    let secret = authority.issue(grant).await;
+    let secret = authority.issue(grant, unix_now()).await;
     let secret = secret.map_err(|error| status(&error))?;
     let trust_domain = TrustDomain::new(&authority.terms().trust_domain).map_err(invalid)?;
     let token = JoinToken {
@@ -80,7 +80,7 @@ pub(super) async fn revoke(
     };
     let text = subject.to_string();
     let done = if request.undo {
-        authority.restore(subject).await
+        authority.restore(subject, unix_now()).await
     } else {
         authority.revoke(subject, unix_now()).await
     };
@@ -88,6 +88,11 @@ pub(super) async fn revoke(
     tracing::warn!(subject = text, undo = request.undo, "revoked");
     let revision = authority.trust().borrow().revision;
     Ok(wire::RevokeResponse { revision })
+}
+
+pub(super) fn roots(view: &View) -> Result<wire::ListRootsResponse, Status> {
+    let roots = authority(view)?.trust().borrow().roots.clone();
+    Ok(wire::ListRootsResponse { roots })
 }
 
 pub(super) async fn rotate(view: &View) -> Result<wire::RotateRootResponse, Status> {
@@ -109,8 +114,9 @@ pub(super) async fn rotate(view: &View) -> Result<wire::RotateRootResponse, Stat
 fn authority(view: &View) -> Result<&Authority, Status> {
     view.authority.as_deref().ok_or_else(|| {
         Status::failed_precondition(
-            "control runs with --trust disabled, so it knows no certificates and no tokens; start \
-             it with --trust strict",
+            "control signs nothing here, so it knows no certificates and no tokens: it runs with \
+             --trust disabled, or takes its own certificate from files or a SPIFFE agent, whose \
+             authority is the one to ask",
         )
     })
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sidelane_process::clock::unix_ms;
 use sidelane_proto::model::pushed::RULES_BYTES_LIMIT;
 use sidelane_proto::model::snapshot::UPDATE_BYTES_LIMIT;
 use sidelane_proto::model::{Network, ServiceName};
@@ -92,6 +93,7 @@ impl mesh_server::Mesh for Served {
         Ok(Response::new(wire::ListNodesResponse {
             nodes,
             version: Some((&snapshot.version()).into()),
+            unix_ms: unix_ms(),
         }))
     }
 
@@ -195,6 +197,13 @@ impl mesh_server::Mesh for Served {
     ) -> Result<Response<wire::RevokeResponse>, Status> {
         let revoked = identity::revoke(&self.view, request.into_inner()).await;
         revoked.map(Response::new)
+    }
+
+    async fn list_roots(
+        &self,
+        _: Request<wire::ListRootsRequest>,
+    ) -> Result<Response<wire::ListRootsResponse>, Status> {
+        identity::roots(&self.view).map(Response::new)
     }
 
     async fn rotate_root(

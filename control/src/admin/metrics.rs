@@ -169,6 +169,18 @@ fn push(page: &mut Page, view: &View) {
         "Handshakes of TLS that failed, and connections in the clear where none may be.",
         connections.failed_handshakes(),
     );
+    page.head(
+        "handshakes_refused_total",
+        "counter",
+        "The same, by reason.",
+    );
+    for (reason, count) in connections.reasons().filter(|(_, count)| *count > 0) {
+        page.labelled(
+            "handshakes_refused_total",
+            &format!("reason=\"{reason}\""),
+            count,
+        );
+    }
     page.one(
         "connections_plain_total",
         "counter",

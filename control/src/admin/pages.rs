@@ -4,32 +4,28 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use sidelane_process::admin::{AdminResponse, Pages, StatusCode};
+use sidelane_process::metrics;
 
 use super::View;
-use super::metrics;
-
-/// Prometheus text format, version 0.0.4.
-const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+use super::metrics as figures;
 
 /// `/livez`: the process answers. `/readyz`: 200 while sidecars may come, 503 otherwise; its text
 /// also names what is wrong while control serves all the same, because taking a control plane out
 /// of service for a full disk would make things worse. `/metrics`: figures.
 #[must_use]
 pub fn pages(view: &Arc<View>) -> Pages {
-    let (ready, figures) = (Arc::clone(view), Arc::clone(view));
+    let (ready, figured) = (Arc::clone(view), Arc::clone(view));
     Pages::new()
         .get("/livez", |_| async { AdminResponse::text("alive\n") })
         .get("/readyz", move |_| {
             let view = Arc::clone(&ready);
             async move { readiness(&view) }
         })
-        .get("/metrics", move |_| {
-            let view = Arc::clone(&figures);
+        .get("/metrics", move |request| {
+            let view = Arc::clone(&figured);
             async move {
-                AdminResponse {
-                    content_type: METRICS_TYPE,
-                    ..AdminResponse::text(metrics::text(&view).await)
-                }
+                let text = figures::text(&view).await + &metrics::own().await.text();
+                metrics::page(&request, &text)
             }
         })
 }

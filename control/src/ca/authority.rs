@@ -2,7 +2,7 @@
 //! change is made at a time, and none is answered before it is on the disk: a token that was used
 //! must be used after a crash, too, and a root that signed must be known.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,11 +13,12 @@ use zeroize::Zeroizing;
 
 use super::UnixSeconds;
 use super::error::{Denied, RotateError};
+use super::issued::{Issue, Issues};
 use super::record::{self, Kept, RecordError, Written};
 use super::request::{PublicKey, RequestError};
-use super::revoked::{REVOKED_LIMIT, Revocation, Subject};
+use super::revoked::{Held, REVOKED_FOR, REVOKED_LIMIT, Revocation, Revoked, Subject};
 use super::root::{LeafTerms, ROOT_LIFE, Root, Serial, SignError};
-use super::rotation::{Roots, SKEW};
+use super::rotation::{Phase, Placed, Roots};
 use super::tokens::{Grant, TOKENS_LIMIT, TokenHash, Tokens};
 use crate::store::{Ahead, Secret, Writes};
 
@@ -25,11 +26,10 @@ use crate::store::{Ahead, Secret, Writes};
 pub const LEAF_LIFE_MINIMUM: Duration = Duration::from_secs(2);
 /// The longest life of a leaf: a stolen key is of use for no longer.
 pub const LEAF_LIFE_MAXIMUM: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// Certificates that hold at once: sixteen for each sidecar of the largest mesh that this is built
-/// for. Beyond it no more are signed until some have ended.
-pub const ISSUED_LIMIT: usize = 65_536;
-/// Certificates that a sidecar may hold were given no longer a life than this.
-const LONGEST: Duration = LEAF_LIFE_MAXIMUM;
+/// The path of control's own identity (`sidelane_identity::pinned::control`).
+const CONTROL: &str = "/ns/sidelane/sa/control";
+/// The node of control's own certificates, which no sidecar can be.
+pub const NODE: &str = "control";
 
 /// What an authority is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Terms {
     pub trust_domain: String,
     /// How long certificates hold.
     pub leaf_life: Duration,
+    /// How long after its end a certificate can still be renewed.
+    pub renewal_grace: Duration,
 }
 
 /// What sidecars are told of trust. Replaced whole.
@@ -47,8 +49,19 @@ pub struct Trust {
     pub revision: u64,
     /// The certificates of all roots, DER; the one that signs first.
     pub roots: Vec<Vec<u8>>,
+    /// Those that control alone believes, for who was away. Nobody is told of them.
+    pub late: Vec<Vec<u8>>,
     /// Who is believed no longer.
-    pub revoked: super::Revoked,
+    pub revoked: Revoked,
+}
+
+/// Which sidecars have acknowledged what is trusted.
+#[derive(Debug, Clone, Default)]
+pub struct Heard {
+    /// Every open session has.
+    pub all: bool,
+    /// The nodes that have.
+    pub nodes: HashSet<NodeId>,
 }
 
 /// A certificate, and what its holder needs beside it.
@@ -77,18 +90,9 @@ pub enum Right {
     Proven {
         /// The identity.
         identity: Identity,
-        /// The certificate's number, if there is one.
-        serial: Option<Serial>,
+        /// The certificate, if it is one.
+        held: Option<Held>,
     },
-}
-
-/// A certificate that was signed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Issue {
-    /// Whose.
-    pub(super) node: NodeId,
-    /// Its end.
-    pub(super) until: UnixSeconds,
 }
 
 /// Why the authority did not do what was asked.
@@ -120,6 +124,23 @@ pub enum AuthorityError {
     /// Nothing to take back.
     #[error("{0} is not revoked")]
     NotRevoked(Subject),
+    /// It was not revoked by itself.
+    #[error(
+        "{certificate} was signed before {subject} was revoked, and that holds for good, also after \
+         `--undo`; a new token gives a new certificate"
+    )]
+    ForGood {
+        /// The certificate.
+        certificate: Subject,
+        /// Who was revoked.
+        subject: Subject,
+    },
+    /// It is control's own name.
+    #[error(
+        "{0} is control itself: no sidecar can be that, and revoking it would cut everybody off from \
+         control; give the node another name, and replace control's root with `sidelane root rotate`"
+    )]
+    Reserved(Subject),
     /// The disk.
     #[error("this cannot be kept, so it was not done: {0}")]
     Store(String),
@@ -162,9 +183,8 @@ pub struct Authority {
 struct State {
     roots: Roots,
     tokens: Tokens,
-    revoked: super::Revoked,
-    /// The certificates that hold: a node is revoked by their numbers.
-    issued: HashMap<Serial, Issue>,
+    revoked: Revoked,
+    issued: Issues,
 }
 
 impl Authority {
@@ -247,16 +267,20 @@ impl Authority {
     /// Issues a token; gives its secret, which is kept nowhere.
     ///
     /// # Errors
-    /// The identity is another trust domain's, too many are known, or it cannot be kept.
-    pub async fn issue(&self, grant: Grant) -> Result<Zeroizing<[u8; 32]>, AuthorityError> {
-        self.own(&grant.identity)?;
+    /// The identity is another trust domain's or control's own, too many are known, or it cannot be
+    /// kept.
+    pub async fn issue(
+        &self,
+        grant: Grant,
+        now: UnixSeconds,
+    ) -> Result<Zeroizing<[u8; 32]>, AuthorityError> {
+        self.own(&grant.node, &grant.identity)?;
         let secret: Zeroizing<[u8; 32]> = Zeroizing::new(random()?);
         let hash = Tokens::hash(&*secret);
         let mut state = self.state.lock().await;
-        if let Some(subject) = state.revoked.finds(None, &grant.node, &grant.identity) {
-            return Err(Denied::Revoked(subject.to_string()).into());
-        }
-        if !state.tokens.issue(hash, grant) {
+        refuse_revoked(&state, None, &grant.node, &grant.identity)?;
+        let made = now.max(state.revoked.newer(&grant.node, &grant.identity));
+        if !state.tokens.issue(hash, grant, made) {
             return Err(AuthorityError::Full(format!("{TOKENS_LIMIT} tokens")));
         }
         let written = record::token(&hash, state.tokens.get(&hash));
@@ -268,7 +292,7 @@ impl Authority {
     }
 
     /// Signs what was asked for, if there is a right to it. `identity` is what the node asks for, if
-    /// it says so.
+    /// it says so. Whatever may be refused is refused before a token is used.
     ///
     /// # Errors
     /// Why not.
@@ -283,57 +307,55 @@ impl Authority {
         let key = PublicKey::of_request(request)?;
         let serial = Serial::from_random(random()?);
         let mut state = self.state.lock().await;
-        let identity = match right {
+        let (identity, held, token) = match right {
             Right::Token(hash) => {
-                let before = state.tokens.get(&hash).cloned();
-                let grant = state
-                    .tokens
-                    .redeem(&hash, node, identity, key.bits(), now)?;
-                refuse_revoked(&state, None, node, &grant.identity)?;
-                let after = state.tokens.get(&hash);
-                if after != before.as_ref() {
-                    let written = record::token(&hash, after);
-                    if let Err(error) = commit(&self.ahead, vec![written]).await {
-                        state.tokens.undo(&hash, before);
-                        return Err(error);
-                    }
-                }
-                grant.identity
+                let issued = state.tokens.check(&hash, node, identity, key.bits(), now)?;
+                let (serial, made) = (None, issued.made);
+                let identity = issued.grant.identity.clone();
+                (identity, Some(Held { serial, made }), Some(hash))
             }
-            Right::Proven { identity, serial } => {
-                self.own(&identity)?;
-                refuse_revoked(&state, serial, node, &identity)?;
-                identity
-            }
+            Right::Proven { identity, held } => (identity, held, None),
         };
+        self.own(node, &identity)?;
+        refuse_revoked(&state, held, node, &identity)?;
+        state.issued.room(node).map_err(AuthorityError::Full)?;
+        // What is signed must be newer than what a revocation that was taken back has spoiled.
+        let from = now.max(state.revoked.newer(node, &identity));
         let life = self.terms.leaf_life;
-        if state.roots.gives(life) {
-            let signing = state.roots.all().next().map(record::root);
-            commit(&self.ahead, signing.into_iter().collect()).await?;
-        }
         let root = Arc::clone(state.roots.signing());
-        if state.issued.len() >= ISSUED_LIMIT {
-            return Err(AuthorityError::Full(format!("{ISSUED_LIMIT} certificates")));
-        }
+        let terms = LeafTerms {
+            identity: &identity,
+            node,
+            serial,
+            now: from,
+            life,
+        };
+        let leaf = root.sign(&key, &terms)?;
         let issue = Issue {
             node: node.clone(),
-            until: now + life.as_secs(),
+            identity: Some(identity.clone()),
+            signed: from,
+            until: leaf.not_after,
         };
-        let written = record::issued(serial, Some(&issue));
-        commit(&self.ahead, vec![written]).await?;
+        let mut written = vec![record::issued(serial, Some(&issue))];
+        let roots = state.roots.clone();
+        if state.roots.gives(life) {
+            written.extend(state.roots.all().next().map(record::root));
+        }
+        let before = token.map(|hash| (hash, state.tokens.get(&hash).cloned()));
+        if let Some(hash) = token {
+            state.tokens.mark_used(&hash, key.bits(), now);
+            written.push(record::token(&hash, state.tokens.get(&hash)));
+        }
         state.issued.insert(serial, issue);
-        // Signing takes 0.1 ms: others need not wait for it.
-        drop(state);
-        let leaf = root.sign(
-            &key,
-            &LeafTerms {
-                identity: &identity,
-                node,
-                serial,
-                now,
-                life,
-            },
-        )?;
+        if let Err(error) = commit(&self.ahead, written).await {
+            state.issued.remove(&serial);
+            state.roots = roots;
+            if let Some((hash, before)) = before {
+                state.tokens.undo(&hash, before);
+            }
+            return Err(error);
+        }
         Ok(Signed {
             certificate: leaf.certificate,
             serial,
@@ -344,64 +366,139 @@ impl Authority {
         })
     }
 
-    /// Revokes somebody, from now on.
+    /// Signs a key of control's own under each root that somebody may know it by: the one that signs
+    /// first, then those before it, the latest first. They are not counted among those of nodes.
     ///
     /// # Errors
-    /// Too many are revoked, or it cannot be kept.
-    pub async fn revoke(&self, subject: Subject, now: UnixSeconds) -> Result<(), AuthorityError> {
+    /// The root that signs does not.
+    pub async fn sign_own(
+        &self,
+        identity: &Identity,
+        request: &[u8],
+        now: UnixSeconds,
+    ) -> Result<Vec<Signed>, AuthorityError> {
+        let key = PublicKey::of_request(request)?;
+        let node = NodeId::new(NODE).map_err(|error| SignError::Read(error.to_string()))?;
+        let life = self.terms.leaf_life;
         let mut state = self.state.lock().await;
-        let until = now + (LONGEST + SKEW).as_secs();
-        let before = state.revoked.clone();
-        let revocation = Revocation {
-            subject: subject.clone(),
-            until,
-        };
-        if !state.revoked.add(revocation) {
-            return Err(AuthorityError::Full(format!("{REVOKED_LIMIT} revocations")));
-        }
-        let mut written = vec![record::revoked(&subject, Some(until))];
-        if let Subject::Node(node) = &subject {
-            let held = state.issued.iter().filter(|(_, issue)| issue.node == *node);
-            let held: Vec<Revocation> = held
-                .map(|(serial, issue)| Revocation {
-                    subject: Subject::Serial(*serial),
-                    until: issue.until,
-                })
-                .collect();
-            for revocation in held {
-                let Revocation { subject, until } = revocation.clone();
-                written.push(record::revoked(&subject, Some(until)));
-                if !state.revoked.add(revocation) {
-                    state.revoked = before;
-                    return Err(AuthorityError::Full(format!("{REVOKED_LIMIT} revocations")));
-                }
+        let before = state.roots.clone();
+        if state.roots.gives(life) {
+            let written = state.roots.all().next().map(record::root);
+            if let Err(error) = commit(&self.ahead, written.into_iter().collect()).await {
+                state.roots = before;
+                return Err(error);
             }
         }
-        if let Err(error) = commit(&self.ahead, written).await {
-            state.revoked = before;
-            return Err(error);
+        let mut signed = Vec::new();
+        for root in state.roots.known() {
+            let serial = Serial::from_random(random()?);
+            let terms = LeafTerms {
+                identity,
+                node: &node,
+                serial,
+                now,
+                life,
+            };
+            let leaf = match root.sign(&key, &terms) {
+                Ok(leaf) => leaf,
+                // Who knows nothing but a root that has ended needs another proof anyway.
+                Err(_) if !signed.is_empty() => continue,
+                Err(error) => return Err(error.into()),
+            };
+            signed.push(Signed {
+                certificate: leaf.certificate,
+                serial,
+                not_after: leaf.not_after,
+                identity: identity.clone(),
+                root: Arc::clone(root),
+                trust: self.trust.borrow().clone(),
+            });
         }
-        self.publish(&state);
-        Ok(())
+        Ok(signed)
     }
 
-    /// Takes a revocation back.
+    /// Revokes somebody: all that was signed or made for them up to now.
     ///
     /// # Errors
-    /// There is none, or it cannot be kept.
-    pub async fn restore(&self, subject: Subject) -> Result<(), AuthorityError> {
+    /// It is control, too many are revoked, or it cannot be kept.
+    pub async fn revoke(&self, subject: Subject, now: UnixSeconds) -> Result<(), AuthorityError> {
+        self.refuse_reserved(&subject)?;
         let mut state = self.state.lock().await;
-        let before = state.revoked.clone();
-        if !state.revoked.remove(&subject) {
+        let mut revocations = vec![Revocation {
+            subject: subject.clone(),
+            since: now,
+            until: now + REVOKED_FOR.as_secs(),
+            lifted: false,
+        }];
+        // Peers know certificates and identities; of a node they hear by its numbers.
+        if let Subject::Node(node) = &subject {
+            revocations.extend(numbers(&state, now, |issue| issue.node == *node));
+        }
+        self.add(&mut state, revocations).await
+    }
+
+    /// Takes a revocation back. Of a node or an identity, what was signed or made before stays of no
+    /// use: its certificates are known by their numbers from here on.
+    ///
+    /// # Errors
+    /// There is none, it holds for good, or it cannot be kept.
+    pub async fn restore(&self, subject: Subject, now: UnixSeconds) -> Result<(), AuthorityError> {
+        let mut state = self.state.lock().await;
+        if let Subject::Serial(serial) = &subject
+            && let Some(issue) = state.issued.get(serial)
+            && let Some(identity) = &issue.identity
+        {
+            let (serial, made) = (None, issue.signed);
+            let held = Some(Held { serial, made });
+            if let Some(found) = state.revoked.finds(held, Some(&issue.node), identity) {
+                return Err(AuthorityError::ForGood {
+                    certificate: subject,
+                    subject: found.subject,
+                });
+            }
+        }
+        let mut revoked = state.revoked.clone();
+        let Some(kept) = revoked.lift(&subject) else {
             return Err(AuthorityError::NotRevoked(subject));
+        };
+        let written = vec![record::revoked(&subject, kept.as_ref())];
+        let numbers = match &subject {
+            Subject::Identity(identity) => numbers(&state, now, |issue| {
+                issue.identity.as_ref() == Some(identity)
+            }),
+            _ => Vec::new(),
+        };
+        self.keep_revoked(&mut state, revoked, written, numbers)
+            .await
+    }
+
+    async fn add(
+        &self,
+        state: &mut State,
+        revocations: Vec<Revocation>,
+    ) -> Result<(), AuthorityError> {
+        let revoked = state.revoked.clone();
+        self.keep_revoked(state, revoked, Vec::new(), revocations)
+            .await
+    }
+
+    /// Keeps this list with these revocations more, beside what is to be written anyway.
+    async fn keep_revoked(
+        &self,
+        state: &mut State,
+        mut revoked: Revoked,
+        mut written: Vec<Written>,
+        more: Vec<Revocation>,
+    ) -> Result<(), AuthorityError> {
+        for revocation in more {
+            written.push(record::revoked(&revocation.subject, Some(&revocation)));
+            if !revoked.add(revocation) {
+                return Err(AuthorityError::Full(format!("{REVOKED_LIMIT} revocations")));
+            }
         }
-        // The certificates of a node stay revoked: it gets new ones.
-        let written = record::revoked(&subject, None);
-        if let Err(error) = commit(&self.ahead, vec![written]).await {
-            state.revoked = before;
-            return Err(error);
-        }
-        self.publish(&state);
+        commit(&self.ahead, written).await?;
+        state.revoked = revoked;
+        self.publish(state);
         Ok(())
     }
 
@@ -420,18 +517,21 @@ impl Authority {
         Ok(fingerprint)
     }
 
-    /// Goes on with what the time, or the sidecars, have made ready. To be called now and then.
+    /// Goes on with what the time, or the sidecars, have made ready. To be called now and then. A new
+    /// root waits for all sessions, and for those that hold a certificate and have none: they would
+    /// not believe those whom it signs.
     ///
     /// # Errors
     /// It cannot be kept; then it is as before, and tried again at the next call.
-    pub async fn advance(
-        &self,
-        now: UnixSeconds,
-        acknowledged: bool,
-    ) -> Result<(), AuthorityError> {
+    pub async fn advance(&self, now: UnixSeconds, heard: &Heard) -> Result<(), AuthorityError> {
         let mut state = self.state.lock().await;
         let mut roots = state.roots.clone();
-        if roots.advance(now, acknowledged) {
+        let acknowledged = || {
+            let mut holders = state.issued.holders(now).into_iter();
+            heard.all && holders.all(|node| heard.nodes.contains(node))
+        };
+        let acknowledged = roots.is_rotating() && acknowledged();
+        if roots.advance(now, acknowledged, self.terms.renewal_grace) {
             self.keep(&mut state, roots).await?;
         }
         let mut forgotten: Vec<Written> = Vec::new();
@@ -439,12 +539,8 @@ impl Authority {
         forgotten.extend(tokens.iter().map(|hash| record::token(hash, None)));
         let revoked = state.revoked.forget(now);
         forgotten.extend(revoked.iter().map(|subject| record::revoked(subject, None)));
-        let over = state.issued.iter().filter(|(_, issue)| now >= issue.until);
-        let over: Vec<Serial> = over.map(|(serial, _)| *serial).collect();
-        for serial in over {
-            state.issued.remove(&serial);
-            forgotten.push(record::issued(serial, None));
-        }
+        let issued = state.issued.forget(now);
+        forgotten.extend(issued.iter().map(|serial| record::issued(*serial, None)));
         if !forgotten.is_empty() {
             // What could not be removed is forgotten again after the next start.
             commit(&self.ahead, forgotten).await?;
@@ -474,28 +570,51 @@ impl Authority {
     }
 
     fn publish(&self, state: &State) {
-        let roots = state.roots.all();
-        let roots = roots.map(|it| it.root.certificate().to_vec()).collect();
+        let der = |it: &Placed| it.root.certificate().to_vec();
+        let (late, roots): (Vec<_>, Vec<_>) = state
+            .roots
+            .all()
+            .partition(|it| matches!(it.phase, Phase::Late { .. }));
+        let (late, roots) = (late.into_iter().map(der), roots.into_iter().map(der));
+        let (late, roots): (Vec<_>, Vec<_>) = (late.collect(), roots.collect());
         let revoked = state.revoked.clone();
         self.trust.send_modify(|trust| {
             *trust = Arc::new(Trust {
                 revision: trust.revision + 1,
                 roots,
+                late,
                 revoked,
             });
         });
     }
 
-    fn own(&self, identity: &Identity) -> Result<(), AuthorityError> {
+    /// May somebody be this node and identity of this mesh?
+    fn own(&self, node: &NodeId, identity: &Identity) -> Result<(), AuthorityError> {
         let trust_domain = &self.terms.trust_domain;
         let own = format!("spiffe://{trust_domain}/");
-        if identity.as_str().starts_with(&own) {
-            return Ok(());
+        if !identity.as_str().starts_with(&own) {
+            return Err(AuthorityError::Foreign {
+                identity: identity.clone(),
+                trust_domain: trust_domain.clone(),
+            });
         }
-        Err(AuthorityError::Foreign {
-            identity: identity.clone(),
-            trust_domain: trust_domain.clone(),
-        })
+        self.refuse_reserved(&Subject::Node(node.clone()))?;
+        self.refuse_reserved(&Subject::Identity(identity.clone()))
+    }
+
+    fn refuse_reserved(&self, subject: &Subject) -> Result<(), AuthorityError> {
+        let reserved = match subject {
+            Subject::Serial(_) => false,
+            Subject::Node(node) => node.as_str() == NODE,
+            Subject::Identity(identity) => {
+                let domain = &self.terms.trust_domain;
+                identity.as_str() == format!("spiffe://{domain}{CONTROL}")
+            }
+        };
+        match reserved {
+            true => Err(AuthorityError::Reserved(subject.clone())),
+            false => Ok(()),
+        }
     }
 }
 
@@ -528,14 +647,33 @@ pub fn random<const N: usize>() -> Result<[u8; N], AuthorityError> {
 
 fn refuse_revoked(
     state: &State,
-    serial: Option<Serial>,
+    held: Option<Held>,
     node: &NodeId,
     identity: &Identity,
 ) -> Result<(), Denied> {
-    match state.revoked.finds(serial, node, identity) {
-        Some(subject) => Err(Denied::Revoked(subject.to_string())),
-        None => Ok(()),
-    }
+    let Some(found) = state.revoked.finds(held, Some(node), identity) else {
+        return Ok(());
+    };
+    let subject = found.subject.to_string();
+    Err(match found.lifted {
+        true => Denied::RevokedBefore {
+            asked: node.clone(),
+            subject,
+        },
+        false => Denied::Revoked(subject),
+    })
+}
+
+/// Of the certificates that fit and that somebody may believe still, the revocations by number.
+fn numbers(state: &State, now: UnixSeconds, fits: impl Fn(&Issue) -> bool) -> Vec<Revocation> {
+    let held = state.issued.which(fits);
+    held.map(|(serial, issue)| Revocation {
+        subject: Subject::Serial(serial),
+        since: now,
+        until: issue.believed_until(),
+        lifted: false,
+    })
+    .collect()
 }
 
 async fn commit(ahead: &Ahead, writes: Vec<Written>) -> Result<(), AuthorityError> {

@@ -55,6 +55,17 @@ pub enum Denied {
     /// Who holds the right was revoked.
     #[error("{0} was revoked; `sidelane revoke --undo` takes that back")]
     Revoked(String),
+    /// That was taken back, and the right is older.
+    #[error(
+        "{subject} was revoked, and what was signed or made before stays of no use, also after \
+         `--undo`; make a new token with `sidelane token --node {asked}`"
+    )]
+    RevokedBefore {
+        /// The node that asked.
+        asked: NodeId,
+        /// Who was revoked.
+        subject: String,
+    },
 }
 
 impl Denied {
@@ -68,6 +79,7 @@ impl Denied {
             Self::OtherNode { .. } => "TOKEN_OF_ANOTHER_NODE",
             Self::OtherIdentity { .. } => "TOKEN_OF_ANOTHER_IDENTITY",
             Self::Revoked(_) => "REVOKED",
+            Self::RevokedBefore { .. } => "REVOKED_BEFORE",
         }
     }
 }

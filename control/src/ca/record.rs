@@ -2,7 +2,6 @@
 //! not come out as it went in is named, and control does not start: to go on with a part of it would
 //! be to forget a revocation, or who may join.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +9,11 @@ use prost::Message;
 use sidelane_proto::model::{Identity, NodeId};
 use zeroize::Zeroizing;
 
-use super::authority::Issue;
+use super::authority::LEAF_LIFE_MAXIMUM;
+use super::issued::{Issue, Issues};
 use super::revoked::{Revocation, Revoked, Subject};
-use super::rotation::{Phase, Placed, Roots};
-use super::tokens::{Grant, Issued, TokenHash, Tokens};
+use super::rotation::{Phase, Placed, Roots, SKEW};
+use super::tokens::{Grant, Issued, TokenHash, Tokens, Use};
 use super::{Root, Serial};
 use crate::store::Secret;
 
@@ -48,7 +48,7 @@ pub(super) struct Kept {
     pub(super) roots: Option<Roots>,
     pub(super) tokens: Tokens,
     pub(super) revoked: Revoked,
-    pub(super) issued: HashMap<Serial, Issue>,
+    pub(super) issued: Issues,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -58,7 +58,7 @@ struct RootRecord {
     certificate: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
     key: Vec<u8>,
-    /// 1 coming, 2 signing, 3 leaving.
+    /// 1 coming, 2 signing, 3 leaving, 4 late.
     #[prost(uint32, tag = "3")]
     phase: u32,
     #[prost(uint64, tag = "4")]
@@ -77,6 +77,10 @@ struct TokenRecord {
     expires: u64,
     #[prost(bytes = "vec", tag = "4")]
     used_by: Vec<u8>,
+    #[prost(uint64, tag = "5")]
+    used_at: u64,
+    #[prost(uint64, tag = "6")]
+    made: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -85,12 +89,20 @@ struct IssuedRecord {
     node: String,
     #[prost(uint64, tag = "2")]
     until: u64,
+    #[prost(string, tag = "3")]
+    identity: String,
+    #[prost(uint64, tag = "4")]
+    signed: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
 struct RevokedRecord {
     #[prost(uint64, tag = "1")]
     until: u64,
+    #[prost(uint64, tag = "2")]
+    since: u64,
+    #[prost(bool, tag = "3")]
+    lifted: bool,
 }
 
 pub(super) fn domain(name: &str) -> Written {
@@ -105,6 +117,7 @@ pub(super) fn root(placed: &Placed) -> Written {
         Phase::Coming { since } => (1, since),
         Phase::Signing => (2, 0),
         Phase::Leaving { until } => (3, until),
+        Phase::Late { until } => (4, until),
     };
     let mut record = RootRecord {
         certificate: placed.root.certificate().to_vec(),
@@ -123,11 +136,13 @@ pub(super) fn root_key(root: &Root) -> String {
 }
 
 pub(super) fn token(hash: &TokenHash, issued: Option<&Issued>) -> Written {
-    let record = issued.map(|Issued { grant, used_by }| TokenRecord {
+    let record = issued.map(|Issued { grant, made, used }| TokenRecord {
         node: grant.node.as_str().to_owned(),
         identity: grant.identity.as_str().to_owned(),
         expires: grant.expires,
-        used_by: used_by.map(|key| key.to_vec()).unwrap_or_default(),
+        used_by: used.map(|used| used.key.to_vec()).unwrap_or_default(),
+        used_at: used.map_or(0, |used| used.at),
+        made: *made,
     });
     let bytes = record.map(|record| Secret::new(record.encode_to_vec()));
     (format!("{TOKEN}{}", hex(hash)), bytes)
@@ -137,18 +152,29 @@ pub(super) fn issued(serial: Serial, issue: Option<&Issue>) -> Written {
     let record = issue.map(|issue| IssuedRecord {
         node: issue.node.as_str().to_owned(),
         until: issue.until,
+        identity: issue
+            .identity
+            .as_ref()
+            .map_or("", Identity::as_str)
+            .to_owned(),
+        signed: issue.signed,
     });
     let bytes = record.map(|record| Secret::new(record.encode_to_vec()));
     (format!("{ISSUED}{serial}"), bytes)
 }
 
-pub(super) fn revoked(subject: &Subject, until: Option<u64>) -> Written {
+pub(super) fn revoked(subject: &Subject, revocation: Option<&Revocation>) -> Written {
     let key = match subject {
         Subject::Serial(serial) => format!("{REVOKED}{SERIAL}{serial}"),
         Subject::Node(node) => format!("{REVOKED}{NODE}{node}"),
         Subject::Identity(identity) => format!("{REVOKED}{IDENTITY}{identity}"),
     };
-    let bytes = until.map(|until| Secret::new(RevokedRecord { until }.encode_to_vec()));
+    let record = revocation.map(|it| RevokedRecord {
+        until: it.until,
+        since: it.since,
+        lifted: it.lifted,
+    });
+    let bytes = record.map(|record| Secret::new(record.encode_to_vec()));
     (key, bytes)
 }
 
@@ -174,14 +200,29 @@ pub(super) fn read(records: &[(String, Secret)]) -> Result<Kept, RecordError> {
         } else if let Some(serial) = key.strip_prefix(ISSUED) {
             let serial = Serial::parse(serial).ok_or_else(|| failed(&"its key is no number"))?;
             let record = IssuedRecord::decode(bytes).map_err(|error| failed(&error))?;
-            let node = NodeId::new(&record.node).map_err(|error| failed(&error))?;
-            let until = record.until;
-            kept.issued.insert(serial, Issue { node, until });
+            let issue = read_issue(&record).map_err(|reason| failed(&reason))?;
+            kept.issued.insert(serial, issue);
         } else if let Some(subject) = key.strip_prefix(REVOKED) {
             let subject = read_subject(subject).map_err(|reason| failed(&reason))?;
             let record = RevokedRecord::decode(bytes).map_err(|error| failed(&error))?;
-            let until = record.until;
-            revoked.push(Revocation { subject, until });
+            let RevokedRecord {
+                until,
+                since,
+                lifted,
+            } = record;
+            // An earlier build kept no time, and each for so long.
+            let kept = (LEAF_LIFE_MAXIMUM + SKEW).as_secs();
+            let since = if since == 0 {
+                until.saturating_sub(kept)
+            } else {
+                since
+            };
+            revoked.push(Revocation {
+                subject,
+                since,
+                until,
+                lifted,
+            });
         } else if key != DOMAIN {
             return Err(failed(&"this build knows no such record"));
         }
@@ -202,6 +243,7 @@ fn read_root(bytes: &[u8], domain: &str) -> Result<Placed, String> {
         1 => Phase::Coming { since: record.at },
         2 => Phase::Signing,
         3 => Phase::Leaving { until: record.at },
+        4 => Phase::Late { until: record.at },
         other => return Err(format!("there is no phase {other}")),
     };
     let root = Root::restore(record.certificate, &key, domain);
@@ -212,21 +254,37 @@ fn read_root(bytes: &[u8], domain: &str) -> Result<Placed, String> {
     })
 }
 
+fn read_issue(record: &IssuedRecord) -> Result<Issue, String> {
+    let identity = match record.identity.as_str() {
+        "" => None,
+        text => Some(Identity::new(text).map_err(|error| error.to_string())?),
+    };
+    Ok(Issue {
+        node: NodeId::new(&record.node).map_err(|error| error.to_string())?,
+        identity,
+        signed: record.signed,
+        until: record.until,
+    })
+}
+
 fn read_token(bytes: &[u8]) -> Result<Issued, String> {
     let record = TokenRecord::decode(bytes).map_err(|error| error.to_string())?;
-    let used_by = match record.used_by.as_slice() {
+    let used = match record.used_by.as_slice() {
         [] => None,
-        key => Some(
-            key.try_into()
+        key => Some(Use {
+            key: key
+                .try_into()
                 .map_err(|_| "its user is no hash".to_owned())?,
-        ),
+            at: record.used_at,
+        }),
     };
     let grant = Grant {
         node: NodeId::new(&record.node).map_err(|error| error.to_string())?,
         identity: Identity::new(&record.identity).map_err(|error| error.to_string())?,
         expires: record.expires,
     };
-    Ok(Issued { grant, used_by })
+    let made = record.made;
+    Ok(Issued { grant, made, used })
 }
 
 fn read_subject(key: &str) -> Result<Subject, String> {

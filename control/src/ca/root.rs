@@ -196,6 +196,14 @@ impl Root {
     }
 }
 
+/// When a leaf of these times was signed: [`BACKDATED`] after its beginning, or half of its time where
+/// its life is shorter than that. Of one that its root's end cut off, a little early.
+#[must_use]
+pub fn signed_at(not_before: UnixSeconds, not_after: UnixSeconds) -> UnixSeconds {
+    let half = not_after.saturating_sub(not_before) / 2;
+    not_before + BACKDATED.as_secs().min(half)
+}
+
 impl Serial {
     /// Makes a number of random bytes.
     #[must_use]

@@ -1,7 +1,8 @@
 //! Which root signs, and which are trusted. A new root is trusted before it signs: it is *coming*
 //! until every sidecar has it, so that nobody meets a certificate of a root that they do not know.
 //! The old one is *leaving* until the last certificate that it signed has ended, so that nobody's
-//! certificate turns bad before its time.
+//! certificate turns bad before its time. Then it is *late*: sidecars believe it no longer, and
+//! control does, for those that were away all the while and may renew what has ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +13,10 @@ use super::{Root, UnixSeconds};
 /// A root signs this long after it was made even if sidecars have not acknowledged it: one that
 /// hangs must not keep a root from being replaced. It hears of the root when it comes back.
 pub const OVERLAP_LIMIT: Duration = Duration::from_secs(3_600);
-/// Roots that are trusted at once: one that signs, one that is coming, and some that are leaving.
+/// Roots at once: one that signs, one that is coming, and some that are leaving or late.
 pub const ROOTS_LIMIT: usize = 4;
-/// A leaving root is trusted this much longer than its last certificate, for clocks that are behind.
+/// A leaving root is trusted this much longer than its last certificate, for clocks that are behind; but
+/// never longer than that has lived, since where lives are shorter clocks cannot differ so much.
 pub const SKEW: Duration = Duration::from_secs(300);
 
 /// Where in its life a root stands.
@@ -29,6 +31,11 @@ pub enum Phase {
     Signing,
     /// Signs no more, and is trusted until then.
     Leaving {
+        /// Until when.
+        until: UnixSeconds,
+    },
+    /// Trusted by control alone, until then.
+    Late {
         /// Until when.
         until: UnixSeconds,
     },
@@ -86,7 +93,7 @@ impl Roots {
         &self.signing.root
     }
 
-    /// All that are trusted, the one that signs first.
+    /// All that are kept, the one that signs first.
     pub fn all(&self) -> impl Iterator<Item = &Placed> {
         std::iter::once(&self.signing).chain(&self.others)
     }
@@ -125,13 +132,23 @@ impl Roots {
         Ok(())
     }
 
-    /// Goes on as far as the time allows: `acknowledged` says that every connected sidecar has all
-    /// roots. True: something changed.
-    pub fn advance(&mut self, now: UnixSeconds, acknowledged: bool) -> bool {
+    /// Goes on as far as the time allows: `acknowledged` says that every sidecar has all roots, and
+    /// what has ended can be renewed for `grace`. True: something changed.
+    pub fn advance(&mut self, now: UnixSeconds, acknowledged: bool, grace: Duration) -> bool {
+        let mut dropped = false;
+        for it in &mut self.others {
+            if let Phase::Leaving { until } = it.phase
+                && now >= until
+            {
+                let until = until + grace.as_secs();
+                it.phase = Phase::Late { until };
+                dropped = true;
+            }
+        }
         let before = self.others.len();
         self.others
-            .retain(|it| !matches!(it.phase, Phase::Leaving { until } if now >= until));
-        let dropped = self.others.len() != before;
+            .retain(|it| !matches!(it.phase, Phase::Late { until } if now >= until));
+        dropped |= self.others.len() != before;
         let Some(index) = self.coming() else {
             return dropped;
         };
@@ -144,10 +161,20 @@ impl Roots {
         let mut new = self.others.remove(index);
         new.phase = Phase::Signing;
         let mut old = std::mem::replace(&mut self.signing, new);
-        let until = now + (old.longest + SKEW).as_secs();
+        let until = now + (old.longest + SKEW.min(old.longest)).as_secs();
         old.phase = Phase::Leaving { until };
         self.others.push(old);
         true
+    }
+
+    /// All by which somebody may know control: the one that signs, then those before it, the latest
+    /// first.
+    pub fn known(&self) -> impl Iterator<Item = &Arc<Root>> {
+        let before = self.others.iter().rev();
+        let before = before.filter(|it| !matches!(it.phase, Phase::Coming { .. }));
+        std::iter::once(&self.signing)
+            .chain(before)
+            .map(|it| &it.root)
     }
 
     fn coming(&self) -> Option<usize> {

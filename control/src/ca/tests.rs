@@ -181,6 +181,8 @@ fn what_is_no_request_is_refused_without_a_panic() {
     );
 }
 
+const GRACE: Duration = Duration::from_secs(86_400);
+
 #[test]
 fn a_new_root_signs_when_all_know_it_and_the_old_one_stays_for_its_leaves() {
     let mut roots = Roots::new(root(1, ROOT_LIFE));
@@ -193,18 +195,58 @@ fn a_new_root_signs_when_all_know_it_and_the_old_one_stays_for_its_leaves() {
         Err(RotateError::UnderWay)
     );
     assert_eq!(roots.all().count(), 2);
-    assert!(!roots.advance(NOW + 1, false));
+    assert_eq!(
+        roots.known().count(),
+        1,
+        "nobody knows control by the new one"
+    );
+    assert!(!roots.advance(NOW + 1, false, GRACE));
     assert_eq!(
         roots.signing().fingerprint(),
         first,
         "some do not know the new one"
     );
-    assert!(roots.advance(NOW + 2, true));
+    assert!(roots.advance(NOW + 2, true, GRACE));
     assert_ne!(roots.signing().fingerprint(), first);
+    let known = || roots.known().map(|it| it.fingerprint()).collect::<Vec<_>>();
+    assert_eq!(known(), [roots.signing().fingerprint(), first]);
     let end = NOW + 2 + (LIFE + SKEW).as_secs();
-    assert!(!roots.advance(end - 1, true));
-    assert_eq!(roots.all().count(), 2, "its leaves live");
-    assert!(roots.advance(end, true));
+    assert!(!roots.advance(end - 1, true, GRACE));
+    let phase = |roots: &Roots| roots.all().last().unwrap().phase;
+    assert!(
+        matches!(phase(&roots), Phase::Leaving { .. }),
+        "its leaves live"
+    );
+    assert!(roots.advance(end, true, GRACE));
+    // What has ended can be renewed, and who was away knows control by it.
+    let until = end + GRACE.as_secs();
+    assert_eq!(phase(&roots), Phase::Late { until });
+    assert_eq!(roots.known().count(), 2);
+    assert!(!roots.advance(until - 1, true, GRACE));
+    assert!(roots.advance(until, true, GRACE));
+    assert_eq!(roots.all().count(), 1);
+}
+
+#[test]
+fn without_a_grace_a_root_goes_with_its_last_leaf() {
+    let mut roots = Roots::new(root(1, ROOT_LIFE));
+    roots.gives(LIFE);
+    roots.rotate(root(2, ROOT_LIFE), NOW).unwrap();
+    assert!(roots.advance(NOW, true, Duration::ZERO));
+    assert!(roots.advance(NOW + (LIFE + SKEW).as_secs(), true, Duration::ZERO));
+    assert_eq!(roots.all().count(), 1);
+}
+
+#[test]
+fn a_root_of_short_lives_leaves_soon() {
+    let mut roots = Roots::new(root(1, ROOT_LIFE));
+    let life = Duration::from_secs(4);
+    assert!(life < SKEW);
+    roots.gives(life);
+    roots.rotate(root(2, ROOT_LIFE), NOW).unwrap();
+    assert!(roots.advance(NOW, true, Duration::ZERO));
+    assert!(!roots.advance(NOW + 7, true, Duration::ZERO));
+    assert!(roots.advance(NOW + 8, true, Duration::ZERO));
     assert_eq!(roots.all().count(), 1);
 }
 
@@ -214,8 +256,8 @@ fn a_sidecar_that_hangs_holds_a_rotation_up_for_an_hour() {
     let first = roots.signing().fingerprint();
     roots.rotate(root(2, ROOT_LIFE), NOW).unwrap();
     let limit = OVERLAP_LIMIT.as_secs();
-    assert!(!roots.advance(NOW + limit - 1, false));
-    assert!(roots.advance(NOW + limit, false));
+    assert!(!roots.advance(NOW + limit - 1, false, GRACE));
+    assert!(roots.advance(NOW + limit, false, GRACE));
     assert_ne!(roots.signing().fingerprint(), first);
 }
 
@@ -225,7 +267,7 @@ fn roots_that_are_trusted_are_bounded() {
     roots.gives(LIFE);
     for byte in 2..=u8::try_from(ROOTS_LIMIT).unwrap() {
         roots.rotate(root(byte, ROOT_LIFE), NOW).unwrap();
-        roots.advance(NOW, true);
+        roots.advance(NOW, true, GRACE);
     }
     assert_eq!(roots.all().count(), ROOTS_LIMIT);
     let error = roots.rotate(root(9, ROOT_LIFE), NOW).unwrap_err();
@@ -245,31 +287,49 @@ fn each_misuse_of_a_token_has_its_own_reason() {
     let mut tokens = Tokens::default();
     let (orders, other) = (node("orders-1"), node("orders-2"));
     let hash = Tokens::hash(b"secret");
-    let unknown = tokens
-        .redeem(&hash, &orders, None, b"key", NOW)
-        .unwrap_err();
-    assert_eq!(unknown.label(), "TOKEN_UNKNOWN");
-    assert!(tokens.issue(hash, grant(NOW + 60)));
-    let refused = tokens.redeem(&hash, &other, None, b"key", NOW).unwrap_err();
-    assert_eq!(refused.label(), "TOKEN_OF_ANOTHER_NODE");
+    let asked = |tokens: &Tokens, node: &NodeId, key: &[u8], now| {
+        let checked = tokens.check(&hash, node, None, key, now);
+        checked.map(|issued| issued.grant.identity.clone())
+    };
+    let label = |checked: Result<Identity, Denied>| checked.unwrap_err().label();
+    assert_eq!(label(asked(&tokens, &orders, b"key", NOW)), "TOKEN_UNKNOWN");
+    assert!(tokens.issue(hash, grant(NOW + 60), NOW));
+    let stranger = asked(&tokens, &other, b"key", NOW);
+    assert_eq!(label(stranger), "TOKEN_OF_ANOTHER_NODE");
     let billing = identity("billing");
-    let refused = tokens.redeem(&hash, &orders, Some(&billing), b"key", NOW);
+    let refused = tokens.check(&hash, &orders, Some(&billing), b"key", NOW);
     assert_eq!(refused.unwrap_err().label(), "TOKEN_OF_ANOTHER_IDENTITY");
-    let expired = tokens
-        .redeem(&hash, &orders, None, b"key", NOW + 60)
-        .unwrap_err();
-    assert_eq!(expired.label(), "TOKEN_EXPIRED");
-    let granted = tokens.redeem(&hash, &orders, Some(&identity("orders")), b"key", NOW);
-    assert_eq!(granted.unwrap().identity, identity("orders"));
-    tokens
-        .redeem(&hash, &orders, None, b"key", NOW + 1)
-        .expect("its answer was lost");
-    let used = tokens
-        .redeem(&hash, &orders, None, b"another", NOW + 1)
-        .unwrap_err();
-    assert_eq!(used.label(), "TOKEN_USED");
+    let late = asked(&tokens, &orders, b"key", NOW + 60);
+    assert_eq!(label(late), "TOKEN_EXPIRED");
+    assert_eq!(
+        asked(&tokens, &orders, b"key", NOW).unwrap(),
+        identity("orders")
+    );
+    asked(&tokens, &orders, b"another", NOW).expect("to look is not to use");
+    let used = NOW + 59;
+    tokens.mark_used(&hash, b"key", used);
+    let last = used + REPEAT_LIMIT.as_secs() - 1;
+    asked(&tokens, &orders, b"key", last).expect("its answer was lost");
+    tokens.mark_used(&hash, b"key", last);
+    assert_eq!(
+        label(asked(&tokens, &orders, b"key", last + 1)),
+        "TOKEN_USED"
+    );
+    assert_eq!(
+        label(asked(&tokens, &orders, b"another", used)),
+        "TOKEN_USED"
+    );
     assert!(tokens.forget(NOW + 60 + 86_399).is_empty());
     assert_eq!(tokens.forget(NOW + 60 + 86_400), [hash]);
+}
+
+fn revocation(subject: Subject, since: UnixSeconds, until: UnixSeconds) -> Revocation {
+    Revocation {
+        subject,
+        since,
+        until,
+        lifted: false,
+    }
 }
 
 #[test]
@@ -277,15 +337,12 @@ fn tokens_and_revocations_are_bounded() {
     let mut tokens = Tokens::default();
     let mut revoked = Revoked::default();
     let hash = |n: usize| Tokens::hash(&n.to_be_bytes());
-    assert!((0..TOKENS_LIMIT).all(|n| tokens.issue(hash(n), grant(NOW))));
-    assert!(!tokens.issue(hash(TOKENS_LIMIT), grant(NOW)));
-    let revocation = |n: usize, until| Revocation {
-        subject: Subject::Node(node(&format!("n-{n}"))),
-        until,
-    };
-    assert!((0..REVOKED_LIMIT).all(|n| revoked.add(revocation(n, NOW))));
-    assert!(!revoked.add(revocation(REVOKED_LIMIT, NOW)));
-    assert!(revoked.add(revocation(0, NOW + 1)), "it is known");
+    assert!((0..TOKENS_LIMIT).all(|n| tokens.issue(hash(n), grant(NOW), NOW)));
+    assert!(!tokens.issue(hash(TOKENS_LIMIT), grant(NOW), NOW));
+    let of = |n: usize, until| revocation(Subject::Node(node(&format!("n-{n}"))), NOW, until);
+    assert!((0..REVOKED_LIMIT).all(|n| revoked.add(of(n, NOW))));
+    assert!(!revoked.add(of(REVOKED_LIMIT, NOW)));
+    assert!(revoked.add(of(0, NOW + 1)), "it is known");
     assert_eq!(revoked.forget(NOW).len(), REVOKED_LIMIT - 1);
     assert_eq!(revoked.len(), 1, "the prolonged one");
 }
@@ -301,16 +358,56 @@ fn a_certificate_is_found_by_each_of_its_names() {
         Subject::Node(node.clone()),
         Subject::Identity(identity.clone()),
     ];
+    let held = Some(Held {
+        serial: Some(serial),
+        made: NOW + 1,
+    });
     for subject in subjects {
         let mut revoked = Revoked::default();
-        assert_eq!(revoked.finds(Some(serial), &node, &identity), None);
-        let until = NOW;
-        revoked.add(Revocation {
-            subject: subject.clone(),
-            until,
-        });
-        let found = revoked.finds(Some(serial), &node, &identity);
-        assert_eq!(found, Some(subject));
+        assert_eq!(revoked.finds(held, Some(&node), &identity), None);
+        revoked.add(revocation(subject.clone(), NOW, NOW));
+        let found = revoked.finds(held, Some(&node), &identity);
+        let lifted = false;
+        assert_eq!(found, Some(Found { subject, lifted }));
+    }
+}
+
+#[test]
+fn what_was_made_before_a_revocation_is_of_no_use_after_it_was_taken_back() {
+    let (node, identity) = (node("orders-1"), identity("orders"));
+    let made = |made| Some(Held { serial: None, made });
+    for subject in [
+        Subject::Node(node.clone()),
+        Subject::Identity(identity.clone()),
+    ] {
+        let mut revoked = Revoked::default();
+        assert_eq!(revoked.newer(&node, &identity), 0);
+        revoked.add(revocation(subject.clone(), NOW, NOW + 10));
+        let found = |revoked: &Revoked, held| revoked.finds(held, Some(&node), &identity).is_some();
+        assert!(found(&revoked, None), "nothing new meanwhile");
+        assert!(revoked.lift(&subject).unwrap().is_some());
+        assert_eq!(revoked.lift(&subject), None, "once");
+        assert_eq!(revoked.iter().count(), 0, "nobody is told of it any more");
+        let after = [made(NOW - 1), made(NOW), made(NOW + 1), None];
+        assert_eq!(
+            after.map(|held| found(&revoked, held)),
+            [true, true, false, false]
+        );
+        assert_eq!(revoked.newer(&node, &identity), NOW + 1);
+        // Revoked again, it holds for all that was made up to then.
+        revoked.add(revocation(subject.clone(), NOW + 5, NOW + 15));
+        assert!(found(&revoked, None));
+        revoked.lift(&subject).unwrap();
+        assert!(found(&revoked, made(NOW + 5)) && !found(&revoked, made(NOW + 6)));
+        assert_eq!(revoked.forget(NOW + 15), [subject]);
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_leaf_says_when_it_was_signed(life in 2_u64..604_800) {
+        let not_before = NOW - BACKDATED.as_secs().min(life);
+        proptest::prop_assert_eq!(signed_at(not_before, NOW + life), NOW);
     }
 }
 
@@ -325,6 +422,7 @@ async fn open(folder: &Path, domain: &str) -> Result<Opened, OpenError> {
     let terms = Terms {
         trust_domain: domain.to_owned(),
         leaf_life: LIFE,
+        renewal_grace: GRACE,
     };
     let authority = Authority::open(terms, loaded.authority, store.ahead(), NOW).await?;
     Ok(Opened { authority, store })
@@ -342,8 +440,8 @@ async fn what_was_promised_holds_after_a_restart_and_secrets_stay_away() {
     let folder = tempfile::tempdir().unwrap();
     let first = open(folder.path(), DOMAIN).await.unwrap();
     let fingerprint = first.authority.fingerprint().await;
-    let used = first.authority.issue(grant(NOW + 60)).await.unwrap();
-    let fresh = first.authority.issue(grant(NOW + 60)).await.unwrap();
+    let used = first.authority.issue(grant(NOW + 60), NOW).await.unwrap();
+    let fresh = first.authority.issue(grant(NOW + 60), NOW).await.unwrap();
     let (orders, key) = (node("orders-1"), KeyPair::generate().unwrap());
     let right = || Right::Token(Tokens::hash(&*used));
     let request = plain(&key);
@@ -379,23 +477,41 @@ async fn what_was_promised_holds_after_a_restart_and_secrets_stay_away() {
     joined.expect("a token that was not used is good still");
     let proven = |account: &str| Right::Proven {
         identity: identity(account),
-        serial: None,
+        held: None,
     };
     let refused = authority
         .sign(proven("billing"), &orders, None, &plain(&key), NOW)
         .await;
     assert_eq!(denied(&refused.unwrap_err()), "REVOKED");
-    authority.restore(billing).await.unwrap();
+    authority.restore(billing, NOW).await.unwrap();
     authority
         .sign(proven("billing"), &orders, None, &plain(&key), NOW)
         .await
         .unwrap();
 
-    authority.advance(NOW, true).await.unwrap();
+    authority.advance(NOW, &heard(&[])).await.unwrap();
+    assert_eq!(
+        authority.fingerprint().await,
+        fingerprint,
+        "orders-1 holds a certificate, and was not heard"
+    );
+    authority.advance(NOW, &heard(&["orders-1"])).await.unwrap();
     assert_ne!(authority.fingerprint().await, fingerprint);
-    let later = NOW + (LIFE + SKEW).as_secs();
-    authority.advance(later, true).await.unwrap();
-    assert_eq!(authority.trust().borrow().roots.len(), 1);
+    let own = |now| {
+        let (key, control) = (KeyPair::generate().unwrap(), control());
+        let request = plain(&key);
+        async move { authority.sign_own(&control, &request, now).await.unwrap() }
+    };
+    assert_eq!(own(NOW).await.len(), 2, "control is known by both");
+    let later = NOW + 1 + (LIFE + SKEW).as_secs();
+    authority.advance(later, &heard(&[])).await.unwrap();
+    let trust = Arc::clone(&authority.trust().borrow());
+    assert_eq!((trust.roots.len(), trust.late.len()), (1, 1));
+    assert_eq!(own(later).await.len(), 2, "by who was away");
+    let later = later + GRACE.as_secs();
+    authority.advance(later, &heard(&[])).await.unwrap();
+    let trust = Arc::clone(&authority.trust().borrow());
+    assert_eq!((trust.roots.len(), trust.late.len()), (1, 0));
     drop(second.authority);
     assert!(second.store.stop());
     let third = open(folder.path(), DOMAIN).await.unwrap();
@@ -418,13 +534,237 @@ async fn identities_of_other_meshes_are_refused() {
         identity: Identity::new("spiffe://mesh.example.org/ns/shop/sa/orders").unwrap(),
         ..grant(NOW + 60)
     };
-    let error = opened.authority.issue(foreign).await.unwrap_err();
+    let error = opened.authority.issue(foreign, NOW).await.unwrap_err();
     assert!(matches!(error, AuthorityError::Foreign { .. }), "{error}");
     let revision = opened.authority.trust().borrow().revision;
     let subject = Subject::Node(node("orders-1"));
     opened.authority.revoke(subject, NOW).await.unwrap();
     let trust = Arc::clone(&opened.authority.trust().borrow());
     assert_eq!((trust.revision, trust.revoked.len()), (revision + 1, 1));
-    let error = opened.authority.issue(grant(NOW + 60)).await.unwrap_err();
+    let error = opened
+        .authority
+        .issue(grant(NOW + 60), NOW)
+        .await
+        .unwrap_err();
     assert_eq!(denied(&error), "REVOKED");
+}
+
+fn heard(nodes: &[&str]) -> Heard {
+    Heard {
+        all: true,
+        nodes: nodes.iter().map(|name| node(name)).collect(),
+    }
+}
+
+fn control() -> Identity {
+    let domain = sidelane_identity::TrustDomain::new(DOMAIN).unwrap();
+    Identity::new(sidelane_identity::pinned::control(&domain).as_str()).unwrap()
+}
+
+/// Signs by a token that is made for it.
+async fn joined(authority: &Authority, key: &KeyPair, now: UnixSeconds) -> Signed {
+    let token = authority.issue(grant(now + 60), now).await.unwrap();
+    let right = Right::Token(Tokens::hash(&*token));
+    let (orders, request) = (node("orders-1"), plain(key));
+    let signed = authority.sign(right, &orders, None, &request, now);
+    signed.await.unwrap()
+}
+
+/// The right of whoever shows this certificate.
+fn shown(signed: &Signed) -> Right {
+    let validity = parsed(&signed.certificate).validity().clone();
+    let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap();
+    let made = signed_at(seconds(validity.not_before), seconds(validity.not_after));
+    let serial = Some(signed.serial);
+    Right::Proven {
+        identity: signed.identity.clone(),
+        held: Some(Held { serial, made }),
+    }
+}
+
+#[tokio::test]
+async fn after_undo_only_a_new_token_leads_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(folder.path(), DOMAIN).await.unwrap();
+    let (orders, key) = (node("orders-1"), KeyPair::generate().unwrap());
+    let old = joined(&first.authority, &key, NOW).await;
+    let unused = first
+        .authority
+        .issue(grant(NOW + 86_400), NOW)
+        .await
+        .unwrap();
+    // It ends while it is revoked, and is long forgotten by its number.
+    for subject in [
+        Subject::Node(orders.clone()),
+        Subject::Identity(identity("orders")),
+    ] {
+        let at = NOW + 10;
+        first.authority.revoke(subject.clone(), at).await.unwrap();
+        let later = NOW + 2 * LIFE.as_secs();
+        first.authority.advance(later, &heard(&[])).await.unwrap();
+        first.authority.restore(subject, later).await.unwrap();
+    }
+    drop(first.authority);
+    assert!(first.store.stop());
+    let opened = open(folder.path(), DOMAIN).await.unwrap();
+    let authority = &opened.authority;
+    let later = NOW + 2 * LIFE.as_secs();
+    let request = plain(&key);
+    let renewed = authority
+        .sign(shown(&old), &orders, None, &request, later)
+        .await;
+    assert_eq!(denied(&renewed.unwrap_err()), "REVOKED_BEFORE");
+    let right = Right::Token(Tokens::hash(&*unused));
+    let stolen = authority.sign(right, &orders, None, &request, later).await;
+    assert_eq!(denied(&stolen.unwrap_err()), "REVOKED_BEFORE");
+    let new = joined(authority, &key, later).await;
+    let renewed = authority
+        .sign(shown(&new), &orders, None, &request, later)
+        .await;
+    renewed.expect("what is new is renewed");
+    // In the very second of a revocation, too.
+    let subject = Subject::Node(orders.clone());
+    authority.revoke(subject.clone(), later).await.unwrap();
+    authority.restore(subject, later).await.unwrap();
+    let renewed = authority
+        .sign(shown(&new), &orders, None, &request, later)
+        .await;
+    assert_eq!(denied(&renewed.unwrap_err()), "REVOKED");
+    let new = joined(authority, &key, later).await;
+    let renewed = authority
+        .sign(shown(&new), &orders, None, &request, later)
+        .await;
+    renewed.expect("what is new is renewed");
+}
+
+#[tokio::test]
+async fn peers_know_by_number_what_was_signed_before_an_identity_was_revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = open(folder.path(), DOMAIN).await.unwrap();
+    let authority = &opened.authority;
+    let old = joined(authority, &KeyPair::generate().unwrap(), NOW).await;
+    let subject = Subject::Identity(identity("orders"));
+    authority.revoke(subject.clone(), NOW).await.unwrap();
+    let told = || -> Vec<Subject> {
+        let trust = Arc::clone(&authority.trust().borrow());
+        trust.revoked.iter().map(|it| it.subject).collect()
+    };
+    assert_eq!((told().first(), told().len()), (Some(&subject), 1));
+    authority.restore(subject.clone(), NOW).await.unwrap();
+    let number = Subject::Serial(old.serial);
+    assert_eq!((told().first(), told().len()), (Some(&number), 1));
+    let error = authority.restore(number, NOW).await.unwrap_err();
+    assert!(matches!(error, AuthorityError::ForGood { .. }), "{error}");
+    let error = authority.restore(subject, NOW).await.unwrap_err();
+    assert!(matches!(error, AuthorityError::NotRevoked(_)), "{error}");
+    // Clocks of others may be behind, so it is told beyond its end.
+    authority.advance(old.not_after, &heard(&[])).await.unwrap();
+    assert_eq!(told().len(), 1);
+    let over = old.not_after + SKEW.as_secs();
+    authority.advance(over, &heard(&[])).await.unwrap();
+    assert_eq!(told().len(), 0);
+}
+
+#[tokio::test]
+async fn a_refusal_does_not_use_a_token_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = open(folder.path(), DOMAIN).await.unwrap();
+    let authority = &opened.authority;
+    let (orders, key) = (node("orders-1"), KeyPair::generate().unwrap());
+    let token = authority.issue(grant(NOW + 86_400), NOW + 1).await.unwrap();
+    let right = || Right::Token(Tokens::hash(&*token));
+    // What is asked for is wrong.
+    let error = authority
+        .sign(right(), &orders, None, b"nothing", NOW + 2)
+        .await;
+    assert!(matches!(error.unwrap_err(), AuthorityError::Request(_)));
+    // Its node is full.
+    let proven = || Right::Proven {
+        identity: identity("orders"),
+        held: None,
+    };
+    for _ in 0..ISSUED_PER_NODE {
+        let signed = authority
+            .sign(proven(), &orders, None, &plain(&key), NOW)
+            .await;
+        signed.unwrap();
+    }
+    let error = authority
+        .sign(right(), &orders, None, &plain(&key), NOW + 2)
+        .await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, AuthorityError::Full(_)), "{error}");
+    // Its node is revoked.
+    let subject = Subject::Identity(identity("orders"));
+    authority.revoke(subject.clone(), NOW).await.unwrap();
+    let error = authority
+        .sign(right(), &orders, None, &plain(&key), NOW + 2)
+        .await;
+    assert_eq!(denied(&error.unwrap_err()), "REVOKED");
+    authority.restore(subject, NOW).await.unwrap();
+    let over = NOW + (LIFE + SKEW).as_secs();
+    authority.advance(over, &heard(&[])).await.unwrap();
+    let signed = authority
+        .sign(right(), &orders, None, &plain(&key), over)
+        .await;
+    signed.expect("none of them has used it");
+}
+
+#[tokio::test]
+async fn a_node_that_asks_without_end_shuts_nobody_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = open(folder.path(), DOMAIN).await.unwrap();
+    let authority = &opened.authority;
+    let request = plain(&KeyPair::generate().unwrap());
+    let ask = async |name: &str, now| {
+        let right = Right::Proven {
+            identity: identity("orders"),
+            held: None,
+        };
+        let node = node(name);
+        let signed = authority.sign(right, &node, None, &request, now);
+        signed.await.map(|signed| signed.not_after)
+    };
+    let mut got = 0;
+    for _ in 0..2 * ISSUED_PER_NODE {
+        got += usize::from(ask("greedy", NOW).await.is_ok());
+    }
+    assert_eq!(got, ISSUED_PER_NODE);
+    let error = ask("greedy", NOW).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("64 certificates of node `greedy`"), "{text}");
+    ask("modest", NOW).await.unwrap();
+    let over = NOW + (LIFE + SKEW).as_secs();
+    authority.advance(over, &heard(&[])).await.unwrap();
+    ask("greedy", over).await.expect("the old ones have ended");
+}
+
+#[tokio::test]
+async fn nobody_can_be_control_and_nobody_can_revoke_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = open(folder.path(), DOMAIN).await.unwrap();
+    let authority = &opened.authority;
+    let reserved = |error: AuthorityError| {
+        let text = error.to_string();
+        assert!(matches!(error, AuthorityError::Reserved(_)), "{text}");
+        assert!(text.contains("is control itself"), "{text}");
+    };
+    for (name, identity) in [(NODE, identity("orders")), ("orders-1", control())] {
+        let grant = Grant {
+            node: node(name),
+            identity: identity.clone(),
+            expires: NOW + 60,
+        };
+        reserved(authority.issue(grant, NOW).await.unwrap_err());
+        let request = plain(&KeyPair::generate().unwrap());
+        let held = None;
+        let right = Right::Proven { identity, held };
+        let node = node(name);
+        let signed = authority.sign(right, &node, None, &request, NOW);
+        reserved(signed.await.unwrap_err());
+    }
+    for subject in [Subject::Node(node(NODE)), Subject::Identity(control())] {
+        reserved(authority.revoke(subject, NOW).await.unwrap_err());
+    }
+    assert!(authority.trust().borrow().revoked.is_empty());
 }

@@ -16,6 +16,9 @@ use super::error::Denied;
 pub const TOKEN_LIFE_LIMIT: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Tokens that are known at once, used ones included.
 pub const TOKENS_LIMIT: usize = 10_000;
+/// The same key may use a token again for so long after its first use: its answer may have been lost
+/// on the way. A sidecar asks again within seconds.
+pub const REPEAT_LIMIT: Duration = Duration::from_secs(300);
 /// A token is known for so long after its end.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3_600);
 
@@ -38,8 +41,19 @@ pub struct Grant {
 pub struct Issued {
     /// What it gives.
     pub grant: Grant,
-    /// SHA-256 of the public key that used it.
-    pub used_by: Option<[u8; 32]>,
+    /// When it was made.
+    pub made: UnixSeconds,
+    /// Its use.
+    pub used: Option<Use>,
+}
+
+/// How a token was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Use {
+    /// SHA-256 of the public key.
+    pub key: [u8; 32],
+    /// When, for the first time.
+    pub at: UnixSeconds,
 }
 
 /// All tokens that are known.
@@ -63,13 +77,13 @@ impl Tokens {
         Sha256::digest(secret).into()
     }
 
-    /// Remembers a token. False: too many are known.
-    pub fn issue(&mut self, hash: TokenHash, grant: Grant) -> bool {
+    /// Remembers a token that was made then. False: too many are known.
+    pub fn issue(&mut self, hash: TokenHash, grant: Grant, made: UnixSeconds) -> bool {
         if self.known.len() >= TOKENS_LIMIT {
             return false;
         }
-        let used_by = None;
-        self.known.insert(hash, Issued { grant, used_by });
+        let used = None;
+        self.known.insert(hash, Issued { grant, made, used });
         true
     }
 
@@ -91,31 +105,36 @@ impl Tokens {
         self.known.get(hash)
     }
 
-    /// Uses a token for this node and public key. The same key may come again before the token's
-    /// end: its first answer may have been lost on the way.
+    /// What a token gives to this node and public key now. Nothing is used by that. The same key may
+    /// come again for [`REPEAT_LIMIT`] after its first use, and a little past the token's end with it.
     ///
     /// # Errors
     /// Why it gives no right.
-    pub fn redeem(
-        &mut self,
+    pub fn check(
+        &self,
         hash: &TokenHash,
         node: &NodeId,
         identity: Option<&Identity>,
         key: &[u8],
         now: UnixSeconds,
-    ) -> Result<Grant, Denied> {
+    ) -> Result<&Issued, Denied> {
         let asked = node.clone();
-        let Some(issued) = self.known.get_mut(hash) else {
+        let Some(issued) = self.known.get(hash) else {
             return Err(Denied::Unknown { asked });
         };
-        let key: [u8; 32] = Sha256::digest(key).into();
-        if issued.used_by.is_some_and(|used_by| used_by != key) {
-            return Err(Denied::Used { asked });
-        }
         let grant = &issued.grant;
-        if now >= grant.expires {
-            let ago = now - grant.expires;
-            return Err(Denied::Expired { asked, ago });
+        match issued.used {
+            Some(used) => {
+                let key: [u8; 32] = Sha256::digest(key).into();
+                if used.key != key || now >= used.at + REPEAT_LIMIT.as_secs() {
+                    return Err(Denied::Used { asked });
+                }
+            }
+            None if now >= grant.expires => {
+                let ago = now - grant.expires;
+                return Err(Denied::Expired { asked, ago });
+            }
+            None => {}
         }
         if grant.node != *node {
             let node = grant.node.clone();
@@ -127,8 +146,15 @@ impl Tokens {
                 identity: grant.identity.clone(),
             });
         }
-        issued.used_by = Some(key);
-        Ok(issued.grant.clone())
+        Ok(issued)
+    }
+
+    /// This key has used a token that [`Tokens::check`] found good.
+    pub fn mark_used(&mut self, hash: &TokenHash, key: &[u8], now: UnixSeconds) {
+        if let Some(issued) = self.known.get_mut(hash) {
+            let key = Sha256::digest(key).into();
+            issued.used.get_or_insert(Use { key, at: now });
+        }
     }
 
     /// Forgets what ended long ago; gives what it forgot.

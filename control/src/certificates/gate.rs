@@ -3,13 +3,16 @@
 //! certificate or the join file; and what changes the mesh wants the join file, which only control's
 //! own user on control's machine can read. Pure: a decision over what the connection proves.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use sidelane_process::settings::Trust;
+use tokio::sync::watch;
 use tonic::Status;
 
+use crate::ca::Trust as Believed;
 use crate::peer::Peer;
 
 /// By this header a process of control's own user shows the secret of the join file, in hexadecimal
@@ -22,6 +25,8 @@ pub struct Gate {
     trust: Trust,
     /// SHA-256 of the join file's secret.
     join: Option<[u8; 32]>,
+    /// What is believed now.
+    believed: Option<watch::Receiver<Arc<Believed>>>,
 }
 
 /// What a method needs.
@@ -37,7 +42,18 @@ impl Gate {
     /// A gate.
     #[must_use]
     pub fn new(trust: Trust, join: Option<[u8; 32]>) -> Self {
-        Self { trust, join }
+        Self {
+            trust,
+            join,
+            believed: None,
+        }
+    }
+
+    /// And by this, at each call: connections live longer than trust in who opened them.
+    #[must_use]
+    pub fn judging(mut self, believed: watch::Receiver<Arc<Believed>>) -> Self {
+        self.believed = Some(believed);
+        self
     }
 
     /// Is this the join file's secret?
@@ -68,7 +84,7 @@ impl Gate {
         match needs(path) {
             Needs::Nothing => Ok(()),
             Needs::Certificate | Needs::Reader if permissive && !peer.secure => Ok(()),
-            Needs::Certificate if holds == Some(true) => Ok(()),
+            Needs::Certificate if holds == Some(true) => self.believes(peer),
             Needs::Certificate if holds == Some(false) => Err(Status::unauthenticated(
                 "the certificate of this connection has ended; a sidecar renews it by itself \
                  (within --renewal-grace), or joins anew with --token-file",
@@ -77,12 +93,26 @@ impl Gate {
                 "control's trust is strict, and this connection shows no certificate; a sidecar \
                  gets one with --token-file (`sidelane token --node NAME` makes a token)",
             )),
-            Needs::Reader if holds == Some(true) || self.shows_join(peer, headers) => Ok(()),
-            Needs::Owner if self.shows_join(peer, headers) => Ok(()),
+            Needs::Reader | Needs::Owner if self.shows_join(peer, headers) => Ok(()),
+            Needs::Reader if holds == Some(true) => self.believes(peer),
             Needs::Reader | Needs::Owner => Err(Status::permission_denied(
                 "this needs the join file, which control leaves for its own user on its own \
                  machine: run the command there, as that user",
             )),
+        }
+    }
+
+    /// Was the certificate of this connection revoked since?
+    fn believes(&self, peer: &Peer) -> Result<(), Status> {
+        let (Some(believed), Some(shown)) = (&self.believed, &peer.shown) else {
+            return Ok(());
+        };
+        match shown.revoked(&believed.borrow().revoked) {
+            Some(found) => {
+                let text = format!("{} was revoked, and this connection is its", found.subject);
+                Err(Status::permission_denied(text))
+            }
+            None => Ok(()),
         }
     }
 

@@ -1,6 +1,6 @@
-//! What identity needs done while control runs: control's own certificate, which is renewed like any
-//! other; the join file, which names the root that signs; and the steps of a rotation, which wait for
-//! time or for the sidecars.
+//! What identity needs done while control runs: control's own certificates, one under each root that
+//! somebody may know it by, which are renewed like any other; the join file, which names the root that
+//! signs; and the steps of a rotation, which wait for time or for the sidecars.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,14 +8,14 @@ use std::time::{Duration, SystemTime};
 use rcgen::{CertificateParams, KeyPair};
 use sidelane_identity::pinned::control;
 use sidelane_identity::{Bundle, CertificateDer, Identity, PrivateKey, Source, Svid, TrustDomain};
-use sidelane_proto::model::{Identity as Name, NodeId};
+use sidelane_proto::model::Identity as Name;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use zeroize::Zeroizing;
 
 use super::join::Join;
 use super::revoked;
-use crate::ca::{Authority, Right, Trust, unix_now};
+use crate::ca::{Authority, Trust, unix_now};
 use crate::drain::Draining;
 use crate::push::Directory;
 
@@ -70,8 +70,8 @@ impl Keeper {
                 _ = looks.tick() => false,
             };
             let revision = trust.borrow().revision;
-            let acknowledged = directory.trust(revision);
-            if let Err(error) = self.authority.advance(unix_now(), acknowledged).await {
+            let heard = directory.trust(revision);
+            if let Err(error) = self.authority.advance(unix_now(), &heard).await {
                 tracing::error!(%error, "the authority cannot go on, and tries again");
             }
             if (changed || SystemTime::now() >= self.renew_at)
@@ -86,33 +86,40 @@ impl Keeper {
     async fn renew(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let key = KeyPair::generate()?;
         let request = CertificateParams::default().serialize_request(&key)?;
-        let right = Right::Proven {
-            identity: Name::new(control(&self.domain).as_str())?,
-            serial: None,
-        };
-        let node = NodeId::new("control")?;
+        let name = Name::new(control(&self.domain).as_str())?;
         let signed = self
             .authority
-            .sign(right, &node, None, request.der(), unix_now());
-        let signed = signed.await?;
-        let trust: &Trust = &signed.trust;
-        let roots: Vec<CertificateDer<'static>> =
-            trust.roots.iter().map(|root| root.clone().into()).collect();
-        let root = &signed.root;
-        // With its root: who knows control only by a fingerprint looks for it there.
-        let chain = vec![
-            signed.certificate.clone().into(),
-            root.certificate().to_vec().into(),
-        ];
+            .sign_own(&name, request.der(), unix_now())
+            .await?;
         let key = PrivateKey::pkcs8(&Zeroizing::new(key.serialize_der()));
-        let svid = Svid::new(chain, &key)?;
+        let mut svids = Vec::new();
+        for signed in &signed {
+            // With its root: who knows control only by a fingerprint looks for it there.
+            let chain = vec![
+                signed.certificate.clone().into(),
+                signed.root.certificate().to_vec().into(),
+            ];
+            svids.push(Svid::new(chain, &key)?);
+        }
+        let mut elders = svids.split_off(1.min(svids.len()));
+        let (Some(first), Some(svid)) = (signed.first(), svids.pop()) else {
+            return Err("no root signs".into());
+        };
+        let trust: &Trust = &first.trust;
+        let is_late = |svid: &Svid| {
+            let root = svid.chain().last();
+            root.is_some_and(|root| trust.late.iter().any(|late| **root == **late))
+        };
+        let late = elders.extract_if(.., |svid| is_late(svid)).collect();
+        let roots = trust.roots.iter().chain(&trust.late);
+        let roots: Vec<CertificateDer<'static>> = roots.map(|root| root.clone().into()).collect();
         let (begin, end) = (SystemTime::now(), svid.not_after());
         let life = end.duration_since(begin).unwrap_or_default();
         self.renew_at = begin + life * 2 / 3;
         let bundle = Bundle::new(self.domain.clone(), roots)?;
-        let identity = Identity::new(svid, bundle, revoked(trust))?;
+        let identity = Identity::new(svid, bundle, revoked(trust))?.with_elders(elders, late);
         self.own.send_replace(Some(Arc::new(identity)));
-        self.join.leave(root.fingerprint())?;
+        self.join.leave(first.root.fingerprint())?;
         Ok(())
     }
 }

@@ -1,20 +1,26 @@
 //! What of identity is served: `sign` answers sidecars that ask for certificates, `gate` says who may
 //! call what on the gRPC port, `join` leaves the file by which control's own user may, and `keeper`
-//! sees to control's own certificate and to rotations. Who may get which certificate is decided in
+//! sees to control's own certificate and to rotations, `cluster` asks Kubernetes whose a token is, and
+//! `review` says what that means. Who may get which certificate is decided in
 //! `crate::ca`.
 
+mod cluster;
 mod gate;
 mod join;
 mod keeper;
+mod outside;
+mod review;
 mod sign;
 
 #[cfg(test)]
 mod tests;
 
+pub use cluster::{ANSWER_LIMIT, Cluster, Kubernetes, REVIEW_LIMIT, REVIEWS_LIMIT};
 pub use gate::{Gate, JOIN_HEADER};
 pub use join::{Join, JoinError};
 pub use keeper::{Keeper, LOOK_EVERY};
-pub use sign::{ReviewError, ServiceAccount, TokenReview};
+pub use outside::{FIRST_LIMIT, Outside};
+pub use review::{AUDIENCE, NotTheAccount, ReviewError, Reviewer, ServiceAccount};
 pub(crate) use sign::{service, status};
 
 use sidelane_identity::{Revoked, Serial, SpiffeId};

@@ -2,7 +2,9 @@
 //! the authority sign. A refusal carries its machine-readable reason beside the sentence.
 
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
+use sidelane_process::seldom::Seldom;
 use sidelane_proto::model::{Identity, NodeId};
 use sidelane_proto::wire::control::v1::{
     SignRequest, SignResponse, certificates_server, sign_request::Proof,
@@ -11,6 +13,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status};
 
 use super::gate::Gate;
+use super::review::{NotTheAccount, ReviewError, Reviewer};
 use crate::ca::{Authority, AuthorityError, Right, Tokens, unix_now};
 use crate::peer::Peer;
 
@@ -19,49 +22,27 @@ const REQUEST_LIMIT: usize = 64 << 10;
 /// By this header a refusal carries its reason.
 const REASON_HEADER: &str = "sidelane-error";
 
-/// Asks a Kubernetes cluster whose a service account's token is. None is built yet: without one,
-/// such proofs are refused.
-#[tonic::async_trait]
-pub trait TokenReview: Send + Sync {
-    /// Whose is it?
-    ///
-    /// # Errors
-    /// Nobody's, or the cluster does not answer.
-    async fn review(&self, token: &str) -> Result<ServiceAccount, ReviewError>;
-}
-
-/// A Kubernetes service account.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceAccount {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
-
-/// A token that was not reviewed, or is nobody's.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the cluster does not know whose token this is: {0}")]
-pub struct ReviewError(pub String);
-
 /// The service.
 pub(crate) struct Certificates {
     /// `None` in trust mode `disabled`.
     authority: Option<Arc<Authority>>,
     gate: Gate,
-    kubernetes: Option<Arc<dyn TokenReview>>,
+    kubernetes: Option<Arc<dyn Reviewer>>,
+    /// What strangers can have written in the log.
+    lines: Seldom,
 }
 
 /// The service, ready to be served.
 pub(crate) fn service(
     authority: Option<Arc<Authority>>,
     gate: Gate,
-    kubernetes: Option<Arc<dyn TokenReview>>,
+    kubernetes: Option<Arc<dyn Reviewer>>,
 ) -> certificates_server::CertificatesServer<Certificates> {
     let service = Certificates {
         authority,
         gate,
         kubernetes,
+        lines: Seldom::default(),
     };
     certificates_server::CertificatesServer::new(service).max_decoding_message_size(REQUEST_LIMIT)
 }
@@ -71,7 +52,9 @@ impl certificates_server::Certificates for Certificates {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
         let request = request.into_inner();
-        let asked = request.node_id.clone();
+        // Whatever else somebody writes there is told in the reason.
+        let asked = NodeId::new(&request.node_id).ok();
+        let asked = asked.as_ref().map_or("", NodeId::as_str);
         let signed = self.answer(peer, request).await;
         match &signed {
             Ok(signed) => tracing::info!(
@@ -80,9 +63,13 @@ impl certificates_server::Certificates for Certificates {
                 until = signed.not_after,
                 "signed"
             ),
-            Err(status) => tracing::warn!(
-                node = asked, code = ?status.code(), reason = status.message(), "not signed"
-            ),
+            Err(status) => {
+                let code = status.code();
+                if let Some(omitted) = self.lines.line(code.description(), Instant::now()) {
+                    let reason = status.message();
+                    tracing::warn!(node = asked, ?code, reason, omitted, "not signed");
+                }
+            }
         }
         signed.map(Response::new)
     }
@@ -94,6 +81,15 @@ impl Certificates {
         peer: Option<Peer>,
         request: SignRequest,
     ) -> Result<SignResponse, Status> {
+        if self.authority.is_none() && peer.as_ref().is_some_and(|peer| peer.secure) {
+            return Err(refusal(
+                Code::FailedPrecondition,
+                "SIGNED_ELSEWHERE",
+                "control's own certificate comes from files or a SPIFFE agent, so it signs nothing; \
+                 give the sidecar --spiffe-socket, or --identity-chain, --identity-key and \
+                 --identity-roots",
+            ));
+        }
         let Some(authority) = &self.authority else {
             return Err(refusal(
                 Code::FailedPrecondition,
@@ -147,8 +143,8 @@ impl Certificates {
                         .default_identity(node)
                         .map_err(|error| invalid(&error))?,
                 };
-                let serial = None;
-                Ok(Right::Proven { identity, serial })
+                let held = None;
+                Ok(Right::Proven { identity, held })
             }
             Some(Proof::Join(_)) => denied(
                 "JOIN_REFUSED",
@@ -160,22 +156,30 @@ impl Certificates {
                     return Err(refusal(
                         Code::FailedPrecondition,
                         "KUBERNETES_NOT_CONFIGURED",
-                        "control is not connected to a Kubernetes cluster, so it cannot ask whose \
-                         this token is; use a join token",
+                        "control is not connected to a Kubernetes cluster (--kubernetes), so it \
+                         cannot ask whose this token is; use a join token",
                     ));
                 };
-                let account = cluster.review(&token).await;
-                let account = account.map_err(|error| {
-                    let text = error.to_string();
-                    refusal(Code::PermissionDenied, "KUBERNETES_REFUSED", &text)
+                let account = cluster.review(&token).await.map_err(|error| {
+                    let code = match error {
+                        ReviewError::Unavailable(_) => Code::Unavailable,
+                        ReviewError::NotAllowed(_) => Code::FailedPrecondition,
+                        _ => Code::PermissionDenied,
+                    };
+                    refusal(code, error.label(), &error.to_string())
                 })?;
-                let ServiceAccount { namespace, name } = account;
                 let domain = &authority.terms().trust_domain;
-                let identity =
-                    Identity::new(&format!("spiffe://{domain}/ns/{namespace}/sa/{name}"))
-                        .map_err(|error| invalid(&error))?;
-                let serial = None;
-                Ok(Right::Proven { identity, serial })
+                let own = account.identity(domain, node, identity);
+                let identity = own.map_err(|error| {
+                    let reason = match &error {
+                        NotTheAccount::Name(_) => "KUBERNETES_NO_SERVICE_ACCOUNT",
+                        NotTheAccount::Identity { .. } => "OTHER_IDENTITY",
+                        NotTheAccount::Node { .. } => "OTHER_NODE",
+                    };
+                    refusal(Code::PermissionDenied, reason, &error.to_string())
+                })?;
+                let held = None;
+                Ok(Right::Proven { identity, held })
             }
             None => {
                 let Some(shown) = &peer.shown else {
@@ -192,9 +196,24 @@ impl Certificates {
                 if identity.is_some_and(|identity| *identity != shown.identity) {
                     return denied("OTHER_IDENTITY", "this certificate is another identity's");
                 }
+                // The handshake has asked that, and connections live longer.
+                let (ended, grace) = (
+                    shown.ended_for(SystemTime::now()),
+                    authority.terms().renewal_grace,
+                );
+                if ended > grace {
+                    let text = format!(
+                        "this certificate ended {} s ago, and control renews within {} s \
+                         (--renewal-grace); show another proof, as `sidelane token --node {node}` \
+                         makes one",
+                        ended.as_secs(),
+                        grace.as_secs()
+                    );
+                    return denied("CERTIFICATE_ENDED", &text);
+                }
                 Ok(Right::Proven {
                     identity: shown.identity.clone(),
-                    serial: shown.serial,
+                    held: Some(shown.held()),
                 })
             }
         }
@@ -208,6 +227,8 @@ pub(crate) fn status(error: &AuthorityError) -> Status {
         AuthorityError::Denied(denied) => refusal(Code::PermissionDenied, denied.label(), &text),
         AuthorityError::Request(_) => refusal(Code::InvalidArgument, "CSR", &text),
         AuthorityError::Foreign { .. } => refusal(Code::InvalidArgument, "TRUST_DOMAIN", &text),
+        AuthorityError::Reserved(_) => refusal(Code::InvalidArgument, "RESERVED", &text),
+        AuthorityError::ForGood { .. } => refusal(Code::FailedPrecondition, "FOR_GOOD", &text),
         AuthorityError::NotRevoked(_) => refusal(Code::NotFound, "NOT_REVOKED", &text),
         AuthorityError::Rotate(_) => refusal(Code::FailedPrecondition, "ROTATION", &text),
         AuthorityError::Full(_) => refusal(Code::ResourceExhausted, "FULL", &text),

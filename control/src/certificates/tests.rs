@@ -23,6 +23,7 @@ fn peer(address: &str, secure: bool, certificate: bool) -> Peer {
             identity,
             node: None,
             serial: None,
+            signed: 0,
             until: SystemTime::UNIX_EPOCH + Duration::from_secs(100),
         }),
         ..Peer::plain(address.parse().unwrap(), Some(local))

@@ -35,6 +35,8 @@ fn nothing_given_is_a_good_configuration() {
             trust_domain: TrustDomain::default(),
             leaf_life: Duration::from_secs(3_600),
             renewal_grace: Duration::from_secs(86_400),
+            outside: None,
+            kubernetes: None,
             runtime: RuntimeFolder::of(&Environment::default()),
             grace: Duration::from_secs(10),
             log: "info".to_owned(),
@@ -55,6 +57,9 @@ fn every_flag_has_three_spellings() {
         ("trust-domain", "mesh.example"),
         ("leaf-life", "4s"),
         ("renewal-grace", "5s"),
+        ("kubernetes", "10.0.0.1:6443"),
+        ("kubernetes-ca", "/etc/cluster.crt"),
+        ("kubernetes-token", "/etc/cluster.token"),
         ("grace", "1m"),
         ("log", "debug"),
     ];
@@ -68,6 +73,12 @@ fn every_flag_has_three_spellings() {
         trust_domain: TrustDomain::new("mesh.example").unwrap(),
         leaf_life: Duration::from_secs(4),
         renewal_grace: Duration::from_secs(5),
+        outside: None,
+        kubernetes: Some(Kubernetes {
+            server: "10.0.0.1:6443".parse().unwrap(),
+            ca: "/etc/cluster.crt".into(),
+            token: "/etc/cluster.token".into(),
+        }),
         runtime: RuntimeFolder::of(&Environment::default()),
         grace: Duration::from_secs(60),
         log: "debug".to_owned(),
@@ -169,6 +180,36 @@ fn wrong_values_are_refused_with_what_fits() {
         .to_string(),
         "control.yaml:2: unknown key `fixd`; the nearest known key is `fixed`"
     );
+}
+
+#[test]
+fn a_cluster_is_named_or_found_from_inside() {
+    let inside = [
+        ("KUBERNETES_SERVICE_HOST", "fd00::1"),
+        ("KUBERNETES_SERVICE_PORT", "443"),
+    ];
+    let found = loaded(&["--kubernetes", "in-cluster"], &inside, "");
+    let found = found.config.kubernetes.unwrap();
+    assert_eq!(found.server.to_string(), "[fd00::1]:443");
+    assert!(found.ca.ends_with("serviceaccount/ca.crt"));
+    let arguments = ["--kubernetes", "10.0.0.1:6443", "--kubernetes-token", "t"];
+    let named = loaded(&arguments, &[], "").config.kubernetes.unwrap();
+    assert_eq!(named.server.to_string(), "10.0.0.1:6443");
+    assert_eq!(named.token, std::path::Path::new("t"));
+    assert_eq!(
+        loaded(&[], &inside, "").config.kubernetes,
+        None,
+        "not by itself"
+    );
+    let refused = start(&["--kubernetes", "in-cluster"], &[], "").unwrap_err();
+    let text = refused.to_string();
+    assert!(
+        text.contains("KUBERNETES_SERVICE_HOST is not set"),
+        "{text}"
+    );
+    let refused = start(&["--kubernetes-ca", "ca.crt"], &[], "").unwrap_err();
+    let text = refused.to_string();
+    assert!(text.contains("without --kubernetes"), "{text}");
 }
 
 #[test]

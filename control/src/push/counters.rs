@@ -25,11 +25,13 @@ pub enum RefusalReason {
     ShuttingDown,
     /// The certificate is not that of the node or identity that the Hello names.
     NotTheIdentity,
+    /// The certificate was revoked since its connection was opened.
+    Revoked,
 }
 
 impl RefusalReason {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NoHello,
         Self::InvalidHello,
         Self::ProtocolMismatch,
@@ -39,6 +41,7 @@ impl RefusalReason {
         Self::Overloaded,
         Self::ShuttingDown,
         Self::NotTheIdentity,
+        Self::Revoked,
     ];
 
     /// The name on the wire.
@@ -54,6 +57,7 @@ impl RefusalReason {
             Self::Overloaded => "OVERLOADED",
             Self::ShuttingDown => "SHUTTING_DOWN",
             Self::NotTheIdentity => "NOT_THE_IDENTITY",
+            Self::Revoked => "REVOKED",
         }
     }
 

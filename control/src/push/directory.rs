@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::ack::{Progress, RefusedRule, RefusedUpdate};
+use crate::ca::Heard;
 use crate::claim::StreamId;
 use crate::registry::{Changed, NodeKey, Registry, Snapshot, Watcher};
 
@@ -90,15 +91,21 @@ impl Directory {
         self.index().sessions.len()
     }
 
-    /// Has every session acknowledged this revision of trust?
+    /// Who has acknowledged this revision of trust.
     #[must_use]
-    pub fn trust(&self, revision: u64) -> bool {
-        let acknowledged = |session: &Arc<Session>| session.trust.load(Ordering::Relaxed);
-        let index = self.index();
-        index
-            .sessions
-            .values()
-            .all(|it| acknowledged(it) >= revision)
+    pub fn trust(&self, revision: u64) -> Heard {
+        let mut heard = Heard {
+            all: true,
+            nodes: HashSet::new(),
+        };
+        for session in self.index().sessions.values() {
+            if session.trust.load(Ordering::Relaxed) >= revision {
+                heard.nodes.insert(session.key.node.clone());
+            } else {
+                heard.all = false;
+            }
+        }
+        heard
     }
 
     /// The open sessions by node. Where a node has two for a moment, the newer one counts.

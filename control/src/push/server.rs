@@ -62,6 +62,8 @@ pub struct Membership {
     pub terms: Terms,
     /// What sidecars are told of trust; `None` in trust mode `disabled`.
     pub trust: Option<watch::Receiver<Arc<Trust>>>,
+    /// Certificates are another authority's, which names identities and no nodes.
+    pub certified_elsewhere: bool,
     streams: AtomicU64,
 }
 
@@ -85,8 +87,16 @@ impl Membership {
             drain,
             terms,
             trust,
+            certified_elsewhere: false,
             streams: AtomicU64::new(1),
         }
+    }
+
+    /// Says whether another authority signs.
+    #[must_use]
+    pub fn certified_elsewhere(mut self, elsewhere: bool) -> Self {
+        self.certified_elsewhere = elsewhere;
+        self
     }
 }
 

@@ -5,10 +5,10 @@
 mod ending;
 mod opening;
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sidelane_proto::model::node::offers_from_wire;
 use sidelane_proto::model::{FieldError, Offer, ServiceName, Subscription, Version};
@@ -38,6 +38,8 @@ use opening::{Opened, Unopened, open, service_names};
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// Services that one session may ask for by name. Whoever needs more asks for all.
 pub const SUBSCRIPTIONS_LIMIT: usize = sidelane_proto::model::snapshot::SUBSCRIBE_LIMIT;
+/// A clock that is set does not wake a task that sleeps, so the clock is looked at this often.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(30);
 /// A sidecar that sends many messages is reported as heard of at most this often.
 const HEARD_PAUSE: Duration = Duration::from_millis(250);
 
@@ -165,6 +167,7 @@ impl<'a> Session<'a> {
         mut ended: oneshot::Receiver<ClaimEnd>,
         draining: &mut Draining,
     ) -> End {
+        let mut outdated = pin!(end_of(self.shown.clone()));
         loop {
             let has_something =
                 self.distrusted || self.news || self.heartbeat || self.confirmed.is_some();
@@ -187,6 +190,7 @@ impl<'a> Session<'a> {
                     Ok(None) | Err(_) => return End::Lost,
                 },
                 confirmation = wait(&mut self.confirming) => self.confirm(confirmation),
+                () = &mut outdated => return End::Outdated,
                 () = changed(&mut self.trust) => {
                     self.distrusted = true;
                     if let Err(end) = self.still_believed() {
@@ -234,14 +238,9 @@ impl<'a> Session<'a> {
         let (Some(trust), Some(shown)) = (&self.trust, &self.shown) else {
             return Ok(());
         };
-        let node = &self.entry.session.key.node;
-        let revoked = trust
-            .borrow()
-            .revoked
-            .finds(shown.serial, node, &shown.identity);
-        match revoked {
-            Some(subject) => {
-                let text = format!("{subject} was revoked");
+        match shown.revoked(&trust.borrow().revoked) {
+            Some(found) => {
+                let text = format!("{} was revoked", found.subject);
                 Err(End::Wrong(Status::permission_denied(text)))
             }
             None => Ok(()),
@@ -415,6 +414,18 @@ impl<'a> Session<'a> {
         };
         let said = self.membership.claims.send(event).await;
         said.map_err(|_| End::Closed)
+    }
+}
+
+/// Waits until the certificate has ended; for ever where none was shown.
+async fn end_of(shown: Option<Shown>) {
+    let Some(shown) = shown else {
+        return std::future::pending().await;
+    };
+    while let Ok(left) = shown.until.duration_since(SystemTime::now())
+        && !left.is_zero()
+    {
+        tokio::time::sleep(left.min(LOOK_AT_CLOCK)).await;
     }
 }
 

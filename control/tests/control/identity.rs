@@ -42,14 +42,37 @@ use crate::sidecar::{PATIENCE, Sidecar, channel, hello};
 
 const ORDERS: &str = "spiffe://mesh.example/ns/shop/sa/orders";
 
-struct Mesh {
+pub(crate) struct Mesh {
     app: App,
     folder: tempfile::TempDir,
 }
 
 impl Mesh {
     async fn start(trust: Trust) -> Self {
+        Self::signing(trust, Duration::from_secs(600), Duration::ZERO).await
+    }
+
+    async fn signing(trust: Trust, leaf_life: Duration, renewal_grace: Duration) -> Self {
+        Self::of(|identity| {
+            identity.trust = trust;
+            identity.leaf_life = leaf_life;
+            identity.renewal_grace = renewal_grace;
+        })
+        .await
+    }
+
+    pub(crate) async fn of(change: impl FnOnce(&mut IdentityParameters)) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let mut identity = IdentityParameters {
+            trust: Trust::Strict,
+            trust_domain: TrustDomain::new("mesh.example").unwrap(),
+            leaf_life: Duration::from_secs(600),
+            renewal_grace: Duration::ZERO,
+            kubernetes: None,
+            outside: None,
+            runtime: runtime(&folder),
+        };
+        change(&mut identity);
         let parameters = Parameters {
             listen: "127.0.0.1:0".parse().unwrap(),
             admin: "127.0.0.1:0".parse().unwrap(),
@@ -57,13 +80,7 @@ impl Mesh {
             fixed: None,
             terms: Terms::default(),
             validations: Validations::default(),
-            identity: IdentityParameters {
-                trust,
-                trust_domain: TrustDomain::new("mesh.example").unwrap(),
-                leaf_life: Duration::from_secs(600),
-                renewal_grace: Duration::ZERO,
-                runtime: runtime(&folder),
-            },
+            identity,
         };
         let app = App::start(parameters).await.unwrap();
         Self { app, folder }
@@ -98,7 +115,7 @@ impl Mesh {
         }
     }
 
-    async fn sign(&self, request: SignRequest) -> Result<SignResponse, Status> {
+    pub(crate) async fn sign(&self, request: SignRequest) -> Result<SignResponse, Status> {
         sign(self.stranger().await, request).await
     }
 
@@ -144,12 +161,21 @@ impl Owner {
     }
 
     async fn revoke(&mut self, subject: Subject) {
+        self.try_revoke(subject).await.unwrap();
+    }
+
+    async fn try_revoke(&mut self, subject: Subject) -> Result<(), Status> {
         let subject = Some(subject);
         let request = self.request(RevokeRequest {
             subject,
             undo: false,
         });
-        self.client.revoke(request).await.unwrap();
+        self.client.revoke(request).await.map(drop)
+    }
+
+    async fn rotate(&mut self) {
+        let request = self.request(RotateRootRequest {});
+        self.client.rotate_root(request).await.unwrap();
     }
 }
 
@@ -182,7 +208,7 @@ impl tower_service::Service<http::Uri> for Dial {
     }
 }
 
-fn asked(key: &KeyPair, node: &str, token: Option<JoinToken>) -> SignRequest {
+pub(crate) fn asked(key: &KeyPair, node: &str, token: Option<JoinToken>) -> SignRequest {
     let request = CertificateParams::default().serialize_request(key).unwrap();
     SignRequest {
         csr: request.der().to_vec(),
@@ -209,7 +235,7 @@ fn identity(key: &KeyPair, signed: &SignResponse) -> Arc<Identity> {
     Arc::new(identity.unwrap_or_else(|error| panic!("{error}")))
 }
 
-fn reason(status: &Status) -> &str {
+pub(crate) fn reason(status: &Status) -> &str {
     status
         .metadata()
         .get("sidelane-error")
@@ -493,6 +519,120 @@ async fn a_new_root_signs_when_the_sidecars_have_it() {
     mesh.as_peer(&identity)
         .await
         .expect("and one of the new root");
+}
+
+/// Waits until another root signs than this one.
+async fn until_it_signs(mesh: &Mesh, before: [u8; 32]) {
+    eventually(async {
+        while mesh.join_file().authority.root == before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_was_away_for_a_whole_rotation_is_let_in_by_the_root_that_it_knows() {
+    let life = Duration::from_secs(4);
+    let grace = Duration::from_secs(600);
+    let mesh = Mesh::signing(Trust::Strict, life, grace).await;
+    let before = mesh.join_file().authority;
+    let mut owner = mesh.owner().await;
+    let token = owner.token("orders-2", ORDERS, 60).await.unwrap();
+    // It knows the old root alone, and its connection is closed.
+    let (away, _) = mesh.joined("orders-1").await;
+    assert_eq!(away.bundle().roots().len(), 1);
+    owner.rotate().await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(
+        mesh.join_file().authority.root,
+        before.root,
+        "who holds a certificate and was not heard is waited for"
+    );
+    // Until that has ended.
+    until_it_signs(&mesh, before.root).await;
+    let end = away.svid().not_after() + Duration::from_secs(1);
+    while let Ok(left) = end.duration_since(std::time::SystemTime::now()) {
+        tokio::time::sleep(left).await;
+    }
+    let channel = mesh
+        .as_peer(&away)
+        .await
+        .expect("control shows the old root");
+    let key = KeyPair::generate().unwrap();
+    let renewed = sign(channel.clone(), asked(&key, "orders-1", None)).await;
+    let renewed = identity(&key, &renewed.expect("within the grace"));
+    renewed.is_sound(std::time::SystemTime::now()).unwrap();
+    assert_eq!(renewed.bundle().roots().len(), 2);
+    let refused = MembershipClient::new(channel)
+        .sync(tokio_stream::empty())
+        .await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+    let channel = mesh.as_peer(&renewed).await.unwrap();
+    Sidecar::join(channel, hello_of("orders-1", ORDERS)).await;
+    // A token that was made before names the old root, one of today the new one.
+    let channel = mesh.dial(pinned::client(before).unwrap()).await.unwrap();
+    let joined = sign(channel, asked(&key, "orders-2", Some(token))).await;
+    joined.expect("the token is good still");
+    mesh.joined("orders-3").await;
+}
+
+#[tokio::test]
+async fn a_connection_outlives_neither_its_certificate_nor_a_revocation() {
+    let mesh = Mesh::signing(Trust::Strict, Duration::from_secs(3), Duration::ZERO).await;
+    let (identity, channel) = mesh.joined("orders-1").await;
+    let mut sidecar = Sidecar::join(channel.clone(), hello_of("orders-1", ORDERS)).await;
+    let status = eventually(async {
+        loop {
+            if let Err(status) = sidecar.hear().await {
+                return status;
+            }
+        }
+    })
+    .await;
+    assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+    let now = std::time::SystemTime::now();
+    assert!(now >= identity.svid().not_after(), "not before its end");
+    // Its lease goes on: who renews is seen by everybody all the time.
+    let owner = mesh.owner().await;
+    let request = owner.request(ListNodesRequest::default());
+    let nodes = owner.client.clone().list_nodes(request).await.unwrap();
+    assert_eq!(nodes.into_inner().nodes.len(), 1);
+    // Nor can it renew what ended before the grace.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let key = KeyPair::generate().unwrap();
+    let refused = sign(channel, asked(&key, "orders-1", None)).await;
+    assert_eq!(reason(&refused.unwrap_err()), "CERTIFICATE_ENDED");
+
+    // Revoked, an open connection is good for nothing.
+    let mesh = Mesh::start(Trust::Strict).await;
+    let (_, channel) = mesh.joined("orders-1").await;
+    let reader = MeshClient::new(channel.clone());
+    let mut waiting = Sidecar::open(channel.clone()).await;
+    reader
+        .clone()
+        .list_nodes(ListNodesRequest::default())
+        .await
+        .unwrap();
+    let mut owner = mesh.owner().await;
+    let node = || Subject::NodeId("orders-1".to_owned());
+    owner.revoke(node()).await;
+    waiting.say(Said::Hello(hello_of("orders-1", ORDERS))).await;
+    let Some(Told::Refusal(refusal)) = eventually(waiting.hear()).await.unwrap() else {
+        panic!("it was not refused");
+    };
+    assert_eq!(refusal.reason, "REVOKED");
+    assert!(refusal.retry, "a new certificate may come");
+    let refused = reader.clone().list_nodes(ListNodesRequest::default()).await;
+    assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
+    let refused = sign(channel, asked(&key, "orders-1", None)).await;
+    assert_eq!(reason(&refused.unwrap_err()), "REVOKED");
+    // And nobody can take control itself away.
+    let control = Subject::NodeId("control".to_owned());
+    let refused = owner.try_revoke(control).await.unwrap_err();
+    assert_eq!(reason(&refused), "RESERVED");
+    let refused = owner.token("control", ORDERS, 60).await.err().unwrap();
+    assert_eq!(reason(&refused), "RESERVED");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod admin;
 mod drain;
 mod fixed;
 mod identity;
+mod kubernetes;
 mod leases;
 mod process;
 mod restart;

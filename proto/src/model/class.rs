@@ -311,7 +311,11 @@ const fn is_built_in(name: &str) -> bool {
 
 /// Text equality for constants.
 pub(super) const fn same_text(one: &str, other: &str) -> bool {
-    let (one, other) = (one.as_bytes(), other.as_bytes());
+    same_bytes(one.as_bytes(), other.as_bytes())
+}
+
+/// The same for parts of texts.
+pub(super) const fn same_bytes(one: &[u8], other: &[u8]) -> bool {
     if one.len() != other.len() {
         return false;
     }

@@ -13,6 +13,8 @@ pub const NODE_ID_LIMIT: usize = 253;
 pub const SERVICE_NAME_LIMIT: usize = 255;
 /// The longest SPIFFE id, in bytes (SPIFFE-ID §2.3).
 pub const IDENTITY_LIMIT: usize = 2048;
+/// The longest trust domain, in bytes (SPIFFE-ID §2.1).
+const TRUST_DOMAIN_LIMIT: usize = 255;
 
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $field:literal, $limit:expr, $wanted:literal, $check:path) => {
@@ -168,9 +170,21 @@ const fn has_form(text: &str, dots: bool) -> bool {
     !first
 }
 
+/// As SPIFFE-ID §2 has it, and as certificates are read: what no certificate can show is no name.
 fn is_spiffe(text: &str) -> bool {
-    text.strip_prefix("spiffe://").is_some_and(|rest| {
-        let (domain, _) = rest.split_once('/').unwrap_or((rest, ""));
-        !domain.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic())
-    })
+    let Some(rest) = text.strip_prefix("spiffe://") else {
+        return false;
+    };
+    let (domain, path) = match rest.split_once('/') {
+        Some((domain, path)) => (domain, Some(path)),
+        None => (rest, None),
+    };
+    let of_domain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
+    let of_path = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    let is_segment =
+        |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(of_path);
+    (1..=TRUST_DOMAIN_LIMIT).contains(&domain.len())
+        && domain.bytes().all(of_domain)
+        && path.is_none_or(|path| path.split('/').all(is_segment))
 }

@@ -30,6 +30,15 @@ use std::process::ExitCode;
 
 use sidelane::routing::RouteTable;
 
+/// What `sidelane apply` would send control of a YAML file with this text; `None` where it would refuse
+/// the file.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+#[must_use]
+pub fn read_yaml(text: &str) -> Option<Vec<sidelane_proto::wire::routing::v1::PushedRule>> {
+    command::read_yaml(text)
+}
+
 /// Runs the command that `args` names (without the program's own name) to its end. `routes` are
 /// the rules that `sidelane sidecar` is compiled with.
 ///

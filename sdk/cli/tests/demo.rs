@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -169,10 +170,37 @@ fn runs_to_its_end_and_holds() {
         let found = text.lines().any(|line| line.trim_start().starts_with(row));
         assert!(found, "no row {row:?} in\n{text}");
     }
+    let (_, trace) = text
+        .split_once("One call, as its sidecars recorded it\n")
+        .unwrap();
+    let [_, first, second] = [0, 1, 2].map(|line| trace.lines().nth(line).unwrap());
+    assert!(first.contains(" storefront, client: "), "{trace}");
+    assert!(second.contains(", server: "), "{trace}");
     assert!(
         text.lines().last().unwrap().starts_with("It held: "),
         "{text}"
     );
+}
+
+#[test]
+fn sends_spans_where_it_is_told_to() {
+    let collector = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", collector.local_addr().unwrap());
+    let mut demo = Demo::start(&["--otlp", &url]);
+    demo.until("every second 300 unary calls");
+    let children = demo.children();
+    // The sidecars call it, by HTTP/2.
+    let (mut sidecar, _) = collector.accept().unwrap();
+    let mut preface = [0; 14];
+    sidecar.read_exact(&mut preface).unwrap();
+    assert_eq!(&preface, b"PRI * HTTP/2.0");
+    demo.signal(Signal::INT);
+    assert_eq!(demo.end().code(), Some(130), "{}", demo.seen);
+    all_end(&children);
+
+    drop(demo);
+    let mut demo = Demo::start(&["--otlp", "127.0.0.1:4317"]);
+    assert_eq!(demo.end().code(), Some(2), "{}", demo.seen);
 }
 
 #[test]

@@ -54,6 +54,12 @@ pub enum FilesError {
         /// Which one.
         path: PathBuf,
     },
+    /// It cannot be read again and again.
+    #[error("{path} is no plain file, and it is read every second", path = path.display())]
+    NotAFile {
+        /// Which one.
+        path: PathBuf,
+    },
     /// Others may read the key.
     #[error(
         "{path} has mode {mode:03o}, so others may read the private key: chmod 600 {path}",
@@ -140,7 +146,7 @@ impl Files {
     }
 
     /// Puts what the files say into `present`, now and whenever they change, until nobody listens.
-    /// `say` hears of each change, and once of each thing that is wrong.
+    /// `say` hears of each change, once of each thing that is wrong, and when nothing is any more.
     pub async fn follow(
         self,
         present: watch::Sender<Option<Arc<Identity>>>,
@@ -151,9 +157,12 @@ impl Files {
             let held = present.borrow().clone();
             match self.next(held.as_deref(), SystemTime::now()) {
                 Ok(found) => {
-                    wrong = None;
-                    if !held.is_some_and(|held| same(&held, &found)) {
+                    let mended = wrong.take().is_some();
+                    let changed = !held.is_some_and(|held| same(&held, &found));
+                    if mended || changed {
                         say(Ok(&found));
+                    }
+                    if changed {
                         present.send_replace(Some(Arc::new(found)));
                     }
                 }
@@ -194,7 +203,12 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FilesError> {
         path: path.to_owned(),
         kind: error.kind(),
     };
-    if fs::metadata(path).map_err(unreadable)?.len() > FILE_LIMIT {
+    let found = fs::metadata(path).map_err(unreadable)?;
+    if !found.is_file() {
+        let path = path.to_owned();
+        return Err(FilesError::NotAFile { path });
+    }
+    if found.len() > FILE_LIMIT {
         let path = path.to_owned();
         return Err(FilesError::TooLong { path });
     }

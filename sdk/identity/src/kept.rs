@@ -42,10 +42,8 @@ pub enum KeptError {
 #[must_use]
 pub fn to_text(node: &str, identity: &Identity, key: &PrivateKey) -> Zeroizing<String> {
     let key = key.to_pem();
-    let certificates = |all: &[rustls_pki_types::CertificateDer<'_>]| -> String {
-        let all = all.iter();
-        all.map(|each| pem::encode("CERTIFICATE", each).to_string())
-            .collect()
+    let certificates = |all: &[rustls_pki_types::CertificateDer<'_>]| {
+        pem::certificates_to_pem(all.iter().map(|each| &**each))
     };
     let chain = certificates(identity.svid().chain());
     let roots = certificates(identity.bundle().roots());
@@ -57,6 +55,32 @@ pub fn to_text(node: &str, identity: &Identity, key: &PrivateKey) -> Zeroizing<S
         text.push_str(part);
     }
     text
+}
+
+/// The text with the roots of `identity` in place of its own; `None` where it holds another
+/// certificate, or the same roots.
+///
+/// # Errors
+/// It is none, not whole, or another node's.
+pub fn retrusted(
+    node: &str,
+    text: &[u8],
+    identity: &Identity,
+) -> Result<Option<Zeroizing<String>>, KeptError> {
+    let held = from_text(node, text)?;
+    let same = held.bundle() == identity.bundle();
+    if same || held.svid().chain() != identity.svid().chain() {
+        return Ok(None);
+    }
+    let text = std::str::from_utf8(text).map_err(|_| KeptError::Broken)?;
+    let (own, _) = text.split_once(ROOTS).ok_or(KeptError::Broken)?;
+    let roots = identity.bundle().roots().iter();
+    let roots = pem::certificates_to_pem(roots.map(|root| &**root));
+    let mut new = Zeroizing::new(String::with_capacity(own.len() + ROOTS.len() + roots.len()));
+    for part in [own, ROOTS, &roots] {
+        new.push_str(part);
+    }
+    Ok(Some(new))
 }
 
 /// Reads what this node has kept. Whether its time is over is not asked.

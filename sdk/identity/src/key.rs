@@ -59,7 +59,10 @@ impl PrivateKey {
     }
 
     /// The key as TLS takes it.
-    pub(crate) fn signing(&self) -> Result<Arc<dyn SigningKey>, KeyError> {
+    ///
+    /// # Errors
+    /// It is of a kind that is not taken.
+    pub fn signing(&self) -> Result<Arc<dyn SigningKey>, KeyError> {
         any_supported_type(&self.0).map_err(|_| KeyError::Unsupported)
     }
 }

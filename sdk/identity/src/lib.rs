@@ -7,10 +7,13 @@
 //! next handshake on, and no configuration is built anew.
 
 mod bundle;
+pub mod der;
 pub mod files;
+mod hint;
 mod id;
 pub mod kept;
 mod key;
+mod moment;
 mod pem;
 pub mod pinned;
 mod present;
@@ -27,7 +30,8 @@ pub use id::{
     DEFAULT_TRUST_DOMAIN, IdError, SPIFFE_ID_LIMIT, SpiffeId, TRUST_DOMAIN_LIMIT, TrustDomain,
 };
 pub use key::{KeyError, PrivateKey};
-pub use pem::PemError;
+pub use moment::Moment;
+pub use pem::{PemError, certificates_to_pem};
 pub use present::{Identity, IdentityError, Source};
 pub use refusal::Refusal;
 pub use request::{Request, RequestError};

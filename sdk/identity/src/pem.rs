@@ -30,6 +30,14 @@ pub(crate) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
     Ok(found)
 }
 
+/// Writes certificates, one after the other: what [`crate::Bundle::from_pem`] reads.
+#[must_use]
+pub fn certificates_to_pem<'a>(all: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let all = all.into_iter();
+    all.map(|each| encode("CERTIFICATE", each).to_string())
+        .collect()
+}
+
 /// Characters on a line (RFC 7468 §2).
 const LINE: usize = 64;
 

@@ -2,10 +2,12 @@
 //! what a stranger sent is shown shortened or not at all.
 
 use std::io;
+use std::time::SystemTime;
 
 use rustls::{AlertDescription, CertificateError, Error as TlsError, OtherError, PeerIncompatible};
 
 use crate::id::IdError;
+use crate::moment::Moment;
 use crate::svid::{CERTIFICATE_LIMIT, CHAIN_LIMIT};
 use crate::verify::CLOCK_SKEW;
 use crate::{SpiffeId, TrustDomain};
@@ -73,14 +75,28 @@ pub enum Refusal {
     )]
     WeakKey,
     /// It has ended.
-    #[error("the certificate has expired")]
-    Expired,
+    #[error(
+        "the certificate has expired: it ended at {end}, and it is past {now} here; if it should hold \
+         still, check the clocks of both sides"
+    )]
+    Expired {
+        /// Its end.
+        end: Moment,
+        /// The time of this side, to the minute.
+        now: Moment,
+    },
     /// It has not begun, by more than clocks may differ.
     #[error(
-        "the certificate is not valid yet, by more than the {} minutes that clocks may differ",
+        "the certificate is not valid yet: it begins at {begin}, and it is past {now} here, so the \
+         clocks of both sides differ by more than the {} minutes that they may: check them",
         CLOCK_SKEW.as_secs() / 60
     )]
-    NotYetValid,
+    NotYetValid {
+        /// Its beginning.
+        begin: Moment,
+        /// The time of this side, to the minute.
+        now: Moment,
+    },
     /// Another trust domain.
     #[error("the certificate is of trust domain {found}, this mesh is {wanted}")]
     WrongTrustDomain {
@@ -126,6 +142,12 @@ pub enum Refusal {
         /// Who was meant.
         wanted: String,
     },
+    /// A sidecar of the mesh that says to be another node.
+    #[error("{what}")]
+    OtherNode {
+        /// What it says, and what its certificate does.
+        what: String,
+    },
     /// The other side refused ours.
     #[error("the other side refused the handshake ({alert}); its log says why")]
     ByPeer {
@@ -147,6 +169,24 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// It ended then, and now is later.
+    #[must_use]
+    pub fn expired(end: SystemTime, now: SystemTime) -> Self {
+        Self::Expired {
+            end: Moment::of(end),
+            now: Moment::minute_of(now),
+        }
+    }
+
+    /// It begins then, and now is earlier.
+    #[must_use]
+    pub fn not_yet_valid(begin: SystemTime, now: SystemTime) -> Self {
+        Self::NotYetValid {
+            begin: Moment::of(begin),
+            now: Moment::minute_of(now),
+        }
+    }
+
     /// The reason as metrics name it.
     #[must_use]
     pub fn label(&self) -> &'static str {
@@ -166,8 +206,8 @@ impl Refusal {
             Self::KeyUsage { .. } => "key_usage",
             Self::ExtendedKeyUsage => "extended_key_usage",
             Self::WeakKey => "weak_key",
-            Self::Expired => "expired",
-            Self::NotYetValid => "not_yet_valid",
+            Self::Expired { .. } => "expired",
+            Self::NotYetValid { .. } => "not_yet_valid",
             Self::WrongTrustDomain { .. } => "wrong_trust_domain",
             Self::UnknownRoot => "unknown_root",
             Self::Signature => "signature",
@@ -177,6 +217,7 @@ impl Refusal {
             Self::CriticalExtension => "critical_extension",
             Self::Revoked { .. } => "revoked",
             Self::NotTheExpectedIdentity { .. } => "not_the_expected_identity",
+            Self::OtherNode { .. } => "other_node",
             Self::ByPeer { .. } => "by_peer",
             Self::Ended => "ended",
             Self::TooSlow => "too_slow",
@@ -185,7 +226,7 @@ impl Refusal {
     }
 
     /// Every label there is, in the order of the list.
-    pub const LABELS: [&'static str; 30] = [
+    pub const LABELS: [&'static str; 31] = [
         "no_identity",
         "not_tls",
         "tls_version",
@@ -212,6 +253,7 @@ impl Refusal {
         "critical_extension",
         "revoked",
         "not_the_expected_identity",
+        "other_node",
         "by_peer",
         "ended",
         "too_slow",

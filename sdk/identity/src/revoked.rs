@@ -14,7 +14,7 @@ pub const REVOKED_LIMIT: usize = 10_000;
 #[error("a list of revocations has at most {REVOKED_LIMIT} entries; this would be one more")]
 pub struct RevokedError;
 
-/// A certificate's serial number, big-endian, without leading zeros.
+/// A certificate's serial number, big-endian, without leading zeros; 0 has no bytes.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Serial(Box<[u8]>);
 
@@ -49,6 +49,9 @@ impl Serial {
 
 impl fmt::Display for Serial {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return formatter.write_str("00");
+        }
         self.0
             .iter()
             .try_for_each(|byte| write!(formatter, "{byte:02x}"))
@@ -140,6 +143,8 @@ mod tests {
         assert_eq!(serial.to_string(), "8a01");
         assert_eq!(Serial::from_hex("00:8A:01"), Some(serial.clone()));
         assert_eq!(Serial::from_hex("8a01"), Some(serial));
+        let zero = Serial::new(&[0]);
+        assert_eq!(Serial::from_hex(&zero.to_string()), Some(zero));
         for text in ["", "8", "8x", "::", "8a 1"] {
             assert_eq!(Serial::from_hex(text), None, "{text}");
         }

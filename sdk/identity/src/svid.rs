@@ -127,6 +127,17 @@ impl Svid {
         &self.certified.cert
     }
 
+    /// The same, whose chain ends with its root: who knows a root by its fingerprint alone looks for
+    /// it there.
+    pub(crate) fn with_root(&self, root: CertificateDer<'static>) -> Self {
+        let mut chain = self.certified.cert.clone();
+        chain.push(root);
+        Self {
+            certified: Arc::new(CertifiedKey::new(chain, Arc::clone(&self.certified.key))),
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn certified(&self) -> &Arc<CertifiedKey> {
         &self.certified
     }

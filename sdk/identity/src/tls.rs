@@ -19,6 +19,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use crate::hint;
 use crate::present::{Identity, Source};
 use crate::refusal::Refusal;
 use crate::verify::{self, Expected, Leaf};
@@ -59,6 +60,7 @@ pub fn server(source: Source, clients: Clients) -> Result<Arc<ServerConfig>, Err
     let verifier = Verifier {
         present: present.clone(),
         expected: Expected::Any,
+        believed: None,
         mandatory: clients == Clients::Certified,
         late: match clients {
             Clients::Late(late) => late,
@@ -76,12 +78,16 @@ pub fn server(source: Source, clients: Clients) -> Result<Arc<ServerConfig>, Err
     Ok(Arc::new(config))
 }
 
-/// How connections are dialled to who is expected. What `source` holds is read at each handshake.
+/// How control is dialled. What `source` holds is read at each handshake; the roots that are believed
+/// now are named, so that control can show a certificate of one of them.
 ///
 /// # Errors
 /// The provider has no TLS 1.3.
 pub fn client(source: Source, expected: Expected) -> Result<Arc<ClientConfig>, Error> {
-    Ok(Arc::new(dialler(source, expected)?))
+    let present = source.borrow().clone();
+    let believed = present.map(|present| hint::names(present.bundle().roots()));
+    let believed = believed.filter(|names| !names.is_empty());
+    Ok(Arc::new(dialler(source, expected, believed)?))
 }
 
 /// How a sidecar dials another one: as [`client`], and it says that it is a peer.
@@ -89,16 +95,21 @@ pub fn client(source: Source, expected: Expected) -> Result<Arc<ClientConfig>, E
 /// # Errors
 /// The provider has no TLS 1.3.
 pub fn peer_client(source: Source, expected: Expected) -> Result<Arc<ClientConfig>, Error> {
-    let mut config = dialler(source, expected)?;
+    let mut config = dialler(source, expected, None)?;
     config.alpn_protocols.push(PEER.to_vec());
     Ok(Arc::new(config))
 }
 
-fn dialler(source: Source, expected: Expected) -> Result<ClientConfig, Error> {
+fn dialler(
+    source: Source,
+    expected: Expected,
+    believed: Option<Vec<DistinguishedName>>,
+) -> Result<ClientConfig, Error> {
     let present = Present(source);
     let verifier = Verifier {
         present: present.clone(),
         expected,
+        believed,
         mandatory: true,
         late: Duration::ZERO,
     };
@@ -169,6 +180,11 @@ impl Present {
         let identity = self.identity().ok()?;
         Some(Arc::clone(identity.svid().certified()))
     }
+
+    fn fitting(&self, named: &[DistinguishedName]) -> Option<Arc<CertifiedKey>> {
+        let identity = self.identity().ok()?;
+        Some(Arc::clone(identity.shown_to(named).certified()))
+    }
 }
 
 impl fmt::Debug for Present {
@@ -178,8 +194,8 @@ impl fmt::Debug for Present {
 }
 
 impl ResolvesServerCert for Present {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.certified()
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.fitting(hello.certificate_authorities().unwrap_or_default())
     }
 }
 
@@ -197,6 +213,8 @@ impl ResolvesClientCert for Present {
 struct Verifier {
     present: Present,
     expected: Expected,
+    /// The roots that a dialler names.
+    believed: Option<Vec<DistinguishedName>>,
     mandatory: bool,
     /// A certificate that ended so long ago is taken.
     late: Duration,
@@ -253,6 +271,10 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         schemes()
+    }
+
+    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+        self.believed.as_deref()
     }
 }
 

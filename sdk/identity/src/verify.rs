@@ -72,6 +72,9 @@ impl fmt::Display for Expected {
 pub struct Leaf {
     /// Whose it is.
     pub id: SpiffeId,
+    /// The first common name of its subject: control writes the node there that it signed for. Others
+    /// write what they like.
+    pub common_name: Option<String>,
     /// Its serial number.
     pub serial: Serial,
     /// The SHA-256 of the certificate.
@@ -108,6 +111,12 @@ pub fn leaf(chain: &[CertificateDer<'_>]) -> Result<Leaf, Refusal> {
     }
     Ok(Leaf {
         id,
+        common_name: leaf
+            .subject()
+            .iter_common_name()
+            .next()
+            .and_then(|name| name.as_str().ok())
+            .map(str::to_owned),
         serial: Serial::new(leaf.raw_serial()),
         fingerprint: Sha256::digest(der).into(),
         not_before: time(leaf.validity().not_before),
@@ -175,7 +184,13 @@ pub fn under(
             // The leaf's own check has seen to it that both are allowed, or nothing is said.
             KeyUsage::client_auth(),
             None,
-            None,
+            // webpki holds those between to their path lengths, and does not know the roots'.
+            Some(&|path| {
+                let between = path.intermediate_certificates().count();
+                let allowed = bundle.allows(path.anchor(), between);
+                let error = webpki::Error::PathLenConstraintViolated;
+                if allowed { Ok(()) } else { Err(error) }
+            }),
         )
         .map_err(|error| of_webpki(&error))?;
     if is_revoked(&leaf, revoked) {
@@ -190,17 +205,16 @@ pub fn under(
     Ok(leaf)
 }
 
-/// Is a certificate that was believed once to be believed still: not ended, and not revoked since?
+/// Is a certificate that was believed once to be believed still: not revoked since, and not ended?
 ///
 /// # Errors
 /// Why not.
 pub fn still(leaf: &Leaf, identity: &Identity, now: SystemTime) -> Result<(), Refusal> {
-    within(leaf, now)?;
     if is_revoked(leaf, identity.revoked()) {
         let id = leaf.id.clone();
         return Err(Refusal::Revoked { id });
     }
-    Ok(())
+    within(leaf, now)
 }
 
 /// May this certificate sign others?
@@ -224,6 +238,16 @@ pub(crate) fn is_authority(certificate: &X509Certificate<'_>) -> Result<(), &'st
 pub(crate) fn time(time: ASN1Time) -> SystemTime {
     let seconds = u64::try_from(time.timestamp()).unwrap_or(0);
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+/// From when until when a certificate is good, whoever's it is.
+///
+/// # Errors
+/// It cannot be read.
+pub fn lifetime(der: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime), Refusal> {
+    let parsed = parsed(der)?;
+    let validity = parsed.validity();
+    Ok((time(validity.not_before), time(validity.not_after)))
 }
 
 fn parsed<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Refusal> {
@@ -309,10 +333,10 @@ fn key(certificate: &X509Certificate<'_>) -> Result<(), Refusal> {
 
 fn within(leaf: &Leaf, now: SystemTime) -> Result<(), Refusal> {
     if now > leaf.not_after {
-        return Err(Refusal::Expired);
+        return Err(Refusal::expired(leaf.not_after, now));
     }
     if now + CLOCK_SKEW < leaf.not_before {
-        return Err(Refusal::NotYetValid);
+        return Err(Refusal::not_yet_valid(leaf.not_before, now));
     }
     Ok(())
 }
@@ -334,12 +358,18 @@ fn begun(chain: &[CertificateDer<'_>], now: SystemTime) -> Result<UnixTime, Refu
     Ok(UnixTime::since_unix_epoch(since.unwrap_or_default()))
 }
 
+fn told(time: UnixTime) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs())
+}
+
 fn of_webpki(error: &webpki::Error) -> Refusal {
     use webpki::Error;
     match error {
         Error::UnknownIssuer => Refusal::UnknownRoot,
-        Error::CertExpired { .. } => Refusal::Expired,
-        Error::CertNotValidYet { .. } => Refusal::NotYetValid,
+        Error::CertExpired { time, not_after } => Refusal::expired(told(*not_after), told(*time)),
+        Error::CertNotValidYet { time, not_before } => {
+            Refusal::not_yet_valid(told(*not_before), told(*time))
+        }
         Error::CaUsedAsEndEntity => Refusal::CaLeaf,
         Error::EndEntityUsedAsCa => Refusal::Intermediate {
             what: "it is a workload's",

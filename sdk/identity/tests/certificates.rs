@@ -358,6 +358,122 @@ fn refused(what: &str, label: &str, verdict: Result<Leaf, Refusal>) {
 }
 
 #[test]
+fn a_roots_own_path_length_is_held() {
+    // As control's own roots say: nobody stands between them and a workload.
+    let closed = Authority::root_with("closed", |it| {
+        it.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    });
+    verdict(&closed, &closed.leaf(|_| {})).unwrap();
+    let below = closed.below("below", |_| {});
+    let chain = below.leaf(|_| {});
+    refused("one too many", "path_length", verdict(&closed, &chain));
+    let open = Authority::root_with("open", |it| {
+        it.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+    });
+    let below = open.below("below", |_| {});
+    verdict(&open, &below.leaf(|_| {})).unwrap();
+    let deeper = below.below("deeper", |_| {});
+    let chain = deeper.leaf(|_| {});
+    refused("two too many", "path_length", verdict(&open, &chain));
+}
+
+/// Where a reason stands in the list. Who adds one adds it here, to the list, and to the samples.
+fn place(refusal: &Refusal) -> usize {
+    match refusal {
+        Refusal::NoIdentity => 0,
+        Refusal::NotTls => 1,
+        Refusal::TlsVersion => 2,
+        Refusal::Alpn => 3,
+        Refusal::NoCertificate => 4,
+        Refusal::ChainTooLong => 5,
+        Refusal::Malformed { .. } => 6,
+        Refusal::NoUriSan => 7,
+        Refusal::TwoUriSans { .. } => 8,
+        Refusal::SpiffeId(_) => 9,
+        Refusal::NoWorkload => 10,
+        Refusal::CaLeaf => 11,
+        Refusal::KeyUsage { .. } => 12,
+        Refusal::ExtendedKeyUsage => 13,
+        Refusal::WeakKey => 14,
+        Refusal::Expired { .. } => 15,
+        Refusal::NotYetValid { .. } => 16,
+        Refusal::WrongTrustDomain { .. } => 17,
+        Refusal::UnknownRoot => 18,
+        Refusal::Signature => 19,
+        Refusal::Intermediate { .. } => 20,
+        Refusal::PathLength => 21,
+        Refusal::NameConstraint => 22,
+        Refusal::CriticalExtension => 23,
+        Refusal::Revoked { .. } => 24,
+        Refusal::NotTheExpectedIdentity { .. } => 25,
+        Refusal::OtherNode { .. } => 26,
+        Refusal::ByPeer { .. } => 27,
+        Refusal::Ended => 28,
+        Refusal::TooSlow => 29,
+        Refusal::Handshake { .. } => 30,
+    }
+}
+
+#[test]
+fn every_reason_has_a_label_of_its_own_and_stands_in_the_list() {
+    let id = || SpiffeId::new(ORDERS).unwrap();
+    let now = SystemTime::now();
+    let what = "it";
+    let samples = [
+        Refusal::NoIdentity,
+        Refusal::NotTls,
+        Refusal::TlsVersion,
+        Refusal::Alpn,
+        Refusal::NoCertificate,
+        Refusal::ChainTooLong,
+        Refusal::Malformed { what },
+        Refusal::NoUriSan,
+        Refusal::TwoUriSans { count: 2 },
+        Refusal::SpiffeId(SpiffeId::new("it").unwrap_err()),
+        Refusal::NoWorkload,
+        Refusal::CaLeaf,
+        Refusal::KeyUsage { what },
+        Refusal::ExtendedKeyUsage,
+        Refusal::WeakKey,
+        Refusal::expired(now, now),
+        Refusal::not_yet_valid(now, now),
+        Refusal::WrongTrustDomain {
+            found: id().trust_domain(),
+            wanted: id().trust_domain(),
+        },
+        Refusal::UnknownRoot,
+        Refusal::Signature,
+        Refusal::Intermediate { what },
+        Refusal::PathLength,
+        Refusal::NameConstraint,
+        Refusal::CriticalExtension,
+        Refusal::Revoked { id: id() },
+        Refusal::NotTheExpectedIdentity {
+            found: id(),
+            wanted: what.to_owned(),
+        },
+        Refusal::OtherNode {
+            what: what.to_owned(),
+        },
+        Refusal::ByPeer {
+            alert: what.to_owned(),
+        },
+        Refusal::Ended,
+        Refusal::TooSlow,
+        Refusal::Handshake {
+            what: what.to_owned(),
+        },
+    ];
+    assert_eq!(samples.len(), Refusal::LABELS.len());
+    for (index, sample) in samples.iter().enumerate() {
+        assert_eq!(place(sample), index, "{sample}");
+        assert_eq!(Refusal::LABELS[index], sample.label());
+    }
+    let labels: std::collections::BTreeSet<_> = Refusal::LABELS.into_iter().collect();
+    assert_eq!(labels.len(), samples.len(), "two have the same");
+}
+
+#[test]
 fn a_root_that_has_ended_signs_for_nobody() {
     let good = Authority::root("good");
     let ended = Authority::root_with("ended", |root| root.not_after = ago(HOUR).into());
@@ -406,7 +522,7 @@ fn revocations_by_serial_fingerprint_and_identity() {
     verify::chain(&chain, &identity, &orders(), now).unwrap();
     verify::still(&leaf, &identity, now).unwrap();
     let ended = verify::still(&leaf, &identity, leaf.not_after + Duration::from_secs(1));
-    assert_eq!(ended.unwrap_err(), Refusal::Expired);
+    assert_eq!(ended.unwrap_err().label(), "expired");
 }
 
 #[test]
@@ -421,10 +537,10 @@ fn what_ended_lately_is_believed_for_so_long_and_no_longer() {
     let second = Duration::from_secs(1);
     at(&judge, end, Duration::ZERO).unwrap();
     let refused = at(&judge, end + second, Duration::ZERO).unwrap_err();
-    assert_eq!(refused, Refusal::Expired);
+    assert_eq!(refused.label(), "expired");
     assert_eq!(at(&judge, end + late, late).unwrap().not_after, end);
     let refused = at(&judge, end + late + second, late).unwrap_err();
-    assert_eq!(refused, Refusal::Expired);
+    assert_eq!(refused.label(), "expired");
     // All else is asked as ever.
     let other = Authority::root("other").identity(BILLING);
     let refused = at(&other, end + second, late).unwrap_err();

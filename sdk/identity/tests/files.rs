@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::KeyPair;
 use sidelane_identity::files::{Files, LOOK_EVERY};
-use sidelane_identity::{Svid, SvidError};
+use sidelane_identity::{Moment, Svid, SvidError};
 use support::{Authority, BILLING, ORDERS, armour, pem, workload};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -146,10 +146,17 @@ fn each_wrong_file_is_named_with_what_is_wrong() {
 
     let folder = right();
     let mut ended = workload(ORDERS);
-    ended.not_after = (SystemTime::now() - Duration::from_secs(5)).into();
+    let end = SystemTime::now() - Duration::from_secs(5);
+    ended.not_after = end.into();
     folder.chain_and_key(&root.pem(&ended));
-    let wanted = "chain.pem: no peer would take this certificate: the certificate has expired";
-    assert_eq!(folder.says(), wanted);
+    let said = folder.says();
+    let wanted = format!(
+        "chain.pem: no peer would take this certificate: the certificate has expired: it ended at \
+         {}, and it is past 20",
+        Moment::of(end)
+    );
+    assert!(said.starts_with(&wanted), "{said}");
+    assert!(said.ends_with("check the clocks of both sides"), "{said}");
 
     let folder = right();
     let below = root.below("below", |_| {});
@@ -258,12 +265,14 @@ async fn a_change_is_followed_and_a_torn_one_is_not() {
     assert_eq!(present(&source), second);
 
     let said = said.lock().unwrap().clone();
-    assert_eq!(said.len(), 5, "{said:?}");
+    assert_eq!(said.len(), 6, "{said:?}");
     assert_eq!(said[0], ORDERS);
     assert!(said[1].contains("does not fit"), "{}", said[1]);
     assert_eq!(said[2], ORDERS);
     assert!(said[3].contains("no whole PEM"), "{}", said[3]);
-    assert!(said[4].contains("starts anew"), "{}", said[4]);
+    // What was wrong is mended: the same as before.
+    assert_eq!(said[4], ORDERS);
+    assert!(said[5].contains("starts anew"), "{}", said[5]);
     let secret: String = next.1.lines().skip(1).take(1).collect();
     assert!(said.iter().all(|line| !line.contains(&secret)));
 

@@ -13,8 +13,10 @@ use rustls::version::TLS12;
 use rustls::{ClientConfig, HandshakeKind, ServerConfig};
 use sidelane_identity::tls::{self, Clients};
 use sidelane_identity::verify::Expected;
-use sidelane_identity::{CertificateDer, Identity, Refusal, Revoked, Source, SpiffeId};
-use support::{Authority, BILLING, ORDERS, handshake, talks, uri, workload};
+use sidelane_identity::{
+    Bundle, CertificateDer, Identity, Refusal, Revoked, Source, SpiffeId, Svid, TrustDomain,
+};
+use support::{Authority, BILLING, DOMAIN, ORDERS, handshake, pem, talks, uri, workload};
 use tokio::sync::watch;
 
 fn one(id: &str) -> Expected {
@@ -373,7 +375,7 @@ fn a_change_of_identity_holds_from_the_next_handshake_on() {
     let domain = old.bundle().trust_domain().clone();
     let both = || {
         let roots = vec![old.der.clone(), new.der.clone()];
-        sidelane_identity::Bundle::new(domain.clone(), roots).unwrap()
+        Bundle::new(domain.clone(), roots).unwrap()
     };
     let identity = |signed_by: &Authority, id, bundle| {
         Some(Arc::new(
@@ -419,4 +421,43 @@ fn refused<Taken>(what: &str, label: &str, verdict: Result<Taken, Refusal>) {
         Ok(_) => panic!("{what}: it was taken"),
         Err(refusal) => assert_eq!(refusal.label(), label, "{what}: {refusal}"),
     }
+}
+
+#[test]
+fn who_names_no_root_is_shown_the_oldest_that_peers_believe() {
+    let [latest, older, gone] = ["latest", "older", "gone"].map(Authority::root);
+    let rooted = |root: &Authority| {
+        let (chain, key) = root.pem(&workload(BILLING));
+        let chain = chain + &pem(std::slice::from_ref(&root.der));
+        Svid::from_pem(chain.as_bytes(), key.as_bytes()).unwrap()
+    };
+    let domain = TrustDomain::new(DOMAIN).unwrap();
+    let all = [&latest, &older, &gone].map(|root| root.der.clone());
+    let bundle =
+        |roots: &[CertificateDer<'static>]| Bundle::new(domain.clone(), roots.to_vec()).unwrap();
+    let shows = Identity::new(rooted(&latest), bundle(&all), Revoked::default())
+        .unwrap()
+        .with_elders(vec![rooted(&older)], vec![rooted(&gone)]);
+    let (_shows, source) = watch::channel(Some(Arc::new(shows)));
+    let server = tls::server(source, Clients::Anybody).unwrap();
+    let shown = |client: Arc<ClientConfig>| {
+        let (client, _) = handshake(client, Arc::clone(&server));
+        client.map(|client| client.peer_certificates().unwrap()[1].clone())
+    };
+    let believing = |roots: &[CertificateDer<'static>]| {
+        let own = gone.svid(ORDERS);
+        let own = Identity::new(own, bundle(roots), Revoked::default()).unwrap();
+        watch::channel(Some(Arc::new(own)))
+    };
+    let (_held, peers) = believing(&all[..2]);
+    let named = tls::client(peers.clone(), Expected::Any).unwrap();
+    assert_eq!(shown(named).unwrap(), latest.der);
+    // Names none, as anybody who is no client of ours does.
+    let unnamed = tls::peer_client(peers, Expected::Any).unwrap();
+    assert_eq!(shown(unnamed).unwrap(), older.der);
+    let (_held, away) = believing(&all[2..]);
+    let named = tls::client(away.clone(), Expected::Any).unwrap();
+    assert_eq!(shown(named).unwrap(), gone.der);
+    let unnamed = tls::peer_client(away, Expected::Any).unwrap();
+    assert_eq!(shown(unnamed).unwrap_err().label(), "unknown_root");
 }

@@ -6,6 +6,13 @@ use std::io;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
+/// How many the process may have open once [`raise_limit`] was called: the hard limit; `u64::MAX` where
+/// there is none.
+#[must_use]
+pub fn most() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}
+
 /// Raises the limit as far as the system allows without privilege: to the hard limit. Returns what
 /// it is then; `u64::MAX` where there is none.
 ///
@@ -53,5 +60,6 @@ mod tests {
         let now = getrlimit(Resource::Nofile);
         assert_eq!(now.current, before.maximum);
         assert_eq!(raised, before.maximum.unwrap_or(u64::MAX));
+        assert_eq!(most(), raised);
     }
 }

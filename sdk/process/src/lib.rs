@@ -1,5 +1,5 @@
 //! What Sidelane's programs need of their process: settings, logs, listeners, an admin HTTP
-//! server, signals, and a small HTTP client for the command line. The sidecar and the control
+//! server, the formats of metrics, signals, and a small HTTP client for the command line. The sidecar and the control
 //! plane may not import each other, so what both need lives here. Nothing here knows of calls,
 //! nodes or services.
 //!
@@ -38,10 +38,13 @@
 
 pub mod address;
 pub mod admin;
+pub mod clock;
 pub mod fetch;
 pub mod files;
 pub mod listen;
 pub mod logs;
+pub mod metrics;
 pub mod runtime;
+pub mod seldom;
 pub mod settings;
 pub mod signals;

@@ -53,8 +53,12 @@ pub enum LogError {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Levels(Targets);
 
+/// The target of the record of refusals. It is no matter of how much one wants to read of a program's
+/// doings: it is written at every level, `off` too, unless it is named.
+pub const AUDIT: &str = "sidelane::audit";
+
 /// Reads `info`, or `info,sidelane_sidecar=debug`. Without a level for everything, only the named
-/// targets are logged.
+/// targets are logged, and [`AUDIT`].
 impl FromStr for Levels {
     type Err = LogError;
 
@@ -83,6 +87,9 @@ impl FromStr for Levels {
                 "" => targets.with_default(level),
                 target => targets.with_target(target, level),
             };
+        }
+        if !seen.contains(&AUDIT) {
+            targets = targets.with_target(AUDIT, LevelFilter::WARN);
         }
         Ok(Self(targets))
     }
@@ -126,6 +133,25 @@ pub fn init(levels: &str) -> Result<(), LogError> {
 mod tests {
     use super::*;
     use tracing::Level;
+
+    #[test]
+    fn refusals_are_recorded_at_every_level_unless_their_record_is_named() {
+        let recorded = |text: &str| {
+            let Levels(targets) = text.parse().unwrap();
+            targets.would_enable(AUDIT, &Level::WARN)
+        };
+        for text in [
+            "info",
+            "error",
+            "off",
+            "sidelane_sidecar=debug",
+            "error,sidelane=off",
+        ] {
+            assert!(recorded(text), "{text}");
+        }
+        assert!(!recorded("info,sidelane::audit=off"));
+        assert!(!recorded("sidelane::audit=error"));
+    }
 
     #[test]
     fn levels_go_by_target() {

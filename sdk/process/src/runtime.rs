@@ -5,7 +5,7 @@
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::settings::Environment;
@@ -35,6 +35,14 @@ pub enum RuntimeError {
         owner: u32,
         /// Its mode.
         mode: u32,
+    },
+    /// Something else is in a file's place.
+    #[error("{path} is {what} and no plain file, so it is not used; remove it", path = path.display())]
+    NotAFile {
+        /// Which.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
     },
     /// The system says no.
     #[error("{path} cannot be used: {reason}", path = path.display())]
@@ -131,16 +139,47 @@ impl RuntimeFolder {
     /// It, or the folder, is not this user's alone, or the system says no.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, RuntimeError> {
         let path = self.path(name);
-        let file = match std::fs::File::open(&path) {
+        let found = match std::fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(|error| system(&path, error))?,
+            found => found.map_err(|error| system(&path, error))?,
         };
         private(&self.0)?;
         private(&path)?;
-        let mut bytes = Vec::new();
+        // The folder is ours alone by now. To open a pipe would be to wait for whoever writes to it.
+        let kind = found.file_type();
+        if !kind.is_file() {
+            let what = match (kind.is_dir(), kind.is_fifo()) {
+                (true, _) => "a folder",
+                (_, true) => "a named pipe",
+                _ => "something else",
+            };
+            return Err(RuntimeError::NotAFile { path, what });
+        }
+        let file = std::fs::File::open(&path).map_err(|error| system(&path, error))?;
+        // Made as long at once, so that a secret is not copied while it grows.
+        let room = usize::try_from(found.len().min(FILE_LIMIT)).unwrap_or_default();
+        let mut bytes = Vec::with_capacity(room + 1);
         let read = file.take(FILE_LIMIT).read_to_end(&mut bytes);
         read.map_err(|error| system(&path, error))?;
         Ok(Some(bytes))
+    }
+
+    /// Where else a file of this name lies: the places are two, and who runs with another
+    /// `XDG_RUNTIME_DIR` leaves it in the other one.
+    #[must_use]
+    pub fn elsewhere(&self, name: &str) -> Option<PathBuf> {
+        let user = rustix::process::geteuid().as_raw();
+        let usual = [
+            format!("/run/user/{user}/sidelane"),
+            format!("/tmp/sidelane-{user}"),
+        ];
+        let others = usual
+            .into_iter()
+            .map(PathBuf::from)
+            .filter(|it| *it != self.0);
+        others
+            .map(|folder| folder.join(name))
+            .find(|path| path.is_file())
     }
 
     /// Removes a file, if it is there.
@@ -226,6 +265,32 @@ mod tests {
         std::os::unix::fs::symlink(&other, folder.path("c.new")).unwrap();
         folder.write("c", b"two").unwrap();
         assert_eq!(std::fs::read(&other).unwrap(), b"bait");
+    }
+
+    #[test]
+    fn what_is_no_plain_file_is_refused_by_what_it_is_and_nobody_waits() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = RuntimeFolder::at(temporary.path().join("sidelane"));
+        folder.write("a", b"one").unwrap();
+        DirBuilder::new()
+            .mode(0o700)
+            .create(folder.path("b"))
+            .unwrap();
+        let error = folder.read("b").unwrap_err().to_string();
+        assert!(error.contains("a folder and no plain file"), "{error}");
+        let made = std::process::Command::new("mkfifo")
+            .args(["-m", "600"])
+            .arg(folder.path("c"))
+            .status();
+        if made.is_ok_and(|made| made.success()) {
+            let error = folder.read("c").unwrap_err().to_string();
+            assert!(error.contains("a named pipe"), "{error}");
+        }
+        let socket = std::os::unix::net::UnixListener::bind(folder.path("d")).unwrap();
+        set(&folder.path("d"), 0o600);
+        let error = folder.read("d").unwrap_err().to_string();
+        assert!(error.contains("something else"), "{error}");
+        drop(socket);
     }
 
     #[test]

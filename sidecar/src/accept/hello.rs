@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use sidelane_identity::SpiffeId;
+use sidelane_identity::{Refusal, SpiffeId};
 use sidelane_proto::model::{
     ConnectionClass, FieldError, Generation, Identity, Lane, NodeId, ProtocolRange,
 };
@@ -42,14 +42,25 @@ impl std::fmt::Debug for Known {
 }
 
 impl Known {
-    fn agrees(&self, node: &NodeId, shown: Option<&SpiffeId>) -> Result<(), Status> {
+    fn agrees(&self, node: &NodeId, shown: Option<&SpiffeId>) -> Result<(), Refusal> {
         let Some(shown) = shown else { return Ok(()) };
         match (self.0)(node) {
-            Some(named) if named.as_str() != shown.as_str() => Err(Status::permission_denied(
-                format!("Hello says node {node}, which is {named}; the certificate is of {shown}"),
-            )),
+            Some(named) if named.as_str() != shown.as_str() => Err(Refusal::OtherNode {
+                what: format!(
+                    "Hello says node {node}, which is {named}; the certificate is of {shown}"
+                ),
+            }),
             _ => Ok(()),
         }
+    }
+}
+
+/// Is told who says to be another node.
+pub(super) struct Notice(pub(super) Box<dyn Fn(&Refusal) + Send + Sync>);
+
+impl std::fmt::Debug for Notice {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Notice")
     }
 }
 
@@ -60,12 +71,54 @@ pub(super) struct Greeting {
     pub(super) preamble: Preamble,
     /// Whose certificate was shown.
     pub(super) identity: Option<SpiffeId>,
+    /// The node that the certificate names, if it names one.
+    pub(super) signed_for: Option<String>,
     pub(super) streams: u32,
     pub(super) peer: OnceLock<Arc<Peer>>,
     pub(super) said: Notify,
+    pub(super) notice: Notice,
+}
+
+/// Who says this Hello on a link that was opened so, where it is taken.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+#[must_use]
+pub fn greeted(welcome: Welcome, preamble: Preamble, hello: &wire::HelloRequest) -> Option<Peer> {
+    let greeting = Greeting {
+        welcome,
+        preamble,
+        identity: None,
+        signed_for: None,
+        streams: 1,
+        peer: OnceLock::new(),
+        said: Notify::new(),
+        notice: Notice(Box::new(|_| {})),
+    };
+    greeting.check(hello).ok().map(|(peer, _)| peer)
 }
 
 impl Greeting {
+    /// Nobody speaks for another node, though both may be of one identity.
+    fn is_its_node(&self, node: &NodeId) -> Result<(), Refusal> {
+        if self.identity.is_none() || !self.welcome.own.control_signs {
+            return Ok(());
+        }
+        match self.signed_for.as_deref() {
+            Some(signed_for) if signed_for == node.as_str() => Ok(()),
+            signed_for => {
+                let signed_for = signed_for.map_or_else(
+                    || "no node".to_owned(),
+                    |it| format!("node {}", it.chars().take(80).collect::<String>()),
+                );
+                Err(Refusal::OtherNode {
+                    what: format!(
+                        "Hello says node {node}; the certificate was signed for {signed_for}"
+                    ),
+                })
+            }
+        }
+    }
+
     fn check(&self, hello: &wire::HelloRequest) -> Result<(Peer, u32), Status> {
         let invalid = |error: FieldError| Status::invalid_argument(format!("Hello: {error}"));
         let class =
@@ -89,7 +142,13 @@ impl Greeting {
         let (own_node, own_generation) = (&own.node, own.generation());
         // Whoever means an earlier generation learns of this one from the answer; a later one is
         // alive somewhere else.
-        self.welcome.known.agrees(&node, self.identity.as_ref())?;
+        let agreed = self.welcome.known.agrees(&node, self.identity.as_ref());
+        agreed
+            .and_then(|()| self.is_its_node(&node))
+            .map_err(|refusal| {
+                (self.notice.0)(&refusal);
+                Status::permission_denied(refusal.to_string())
+            })?;
         if hello.expected_node_id != own_node.as_str() || hello.expected_generation > own_generation
         {
             return Err(Status::failed_precondition(format!(
@@ -175,6 +234,7 @@ mod tests {
                 })),
             },
             identity: None,
+            signed_for: None,
             preamble: Preamble {
                 class: ConnectionClass::Internal,
                 lane: Lane::GOSSIP,
@@ -182,6 +242,7 @@ mod tests {
             streams: 9,
             peer: OnceLock::new(),
             said: Notify::new(),
+            notice: Notice(Box::new(|_| {})),
         }
     }
 
@@ -265,6 +326,31 @@ mod tests {
             "Hello says node store, which is spiffe://mesh/ns/shop/sa/store; the certificate is of \
              spiffe://mesh/ns/shop/sa/other"
         );
+    }
+
+    #[test]
+    fn where_control_signs_a_certificate_speaks_for_its_own_node_alone() {
+        let with = |signed_for: Option<&str>, control_signs| {
+            let mut greeting = Greeting {
+                identity: Some(SpiffeId::new("spiffe://mesh/ns/shop/sa/store").unwrap()),
+                signed_for: signed_for.map(str::to_owned),
+                ..greeting()
+            };
+            greeting.welcome.own.control_signs = control_signs;
+            greeting.check(&hello()).map(|_| ())
+        };
+        assert!(with(Some("store"), true).is_ok());
+        assert!(
+            with(Some("store-2"), false).is_ok(),
+            "others write what they like"
+        );
+        let other = with(Some("store-2"), true).unwrap_err();
+        assert_eq!(
+            other.message(),
+            "Hello says node store; the certificate was signed for node store-2"
+        );
+        let none = with(None, true).unwrap_err();
+        assert!(none.message().ends_with("signed for no node"), "{none:?}");
     }
 
     #[test]

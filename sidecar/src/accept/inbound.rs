@@ -2,6 +2,7 @@
 //! before HTTP/2 begins, and who it is in a Hello before its first call. TLS goes between the
 //! socket and the preamble.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::Request;
 use serde_json::{Value, json};
-use sidelane_identity::Refusal;
 use sidelane_identity::verify::Leaf;
+use sidelane_identity::{Refusal, SpiffeId};
 use sidelane_proto::model::{ConnectionClass, Lane};
 use sidelane_proto::wire::peer::v1::peer_server::PeerServer;
 use tokio::io::AsyncWriteExt;
@@ -22,21 +23,24 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 use tracing::{debug, info, warn};
 
-use super::hello::{Greeting, HelloService, Welcome};
+use super::hello::{Greeting, HelloService, Notice, Welcome};
 use super::outbound::ACCEPT_PAUSE;
 use super::server::{
-    Connected, Distrusted, Handle, PREFACE_LIMIT, Resets, ServeError, Terms, serve,
+    Connected, Distrusted, Handle, PREFACE_LIMIT, Resets, ServeError, Terms, ready, serve,
 };
 use super::sniff::{Prefixed, goaway};
+use crate::call::Peer;
 use crate::drain::{Draining, Phase};
 use crate::edge::Edge;
+use crate::edge::doors::WAITING;
 use crate::http2;
 use crate::lane::{ERROR_RESETS, PEER_HEADER_LIST_LIMIT, PENDING_RESETS, settings};
 use crate::preamble::{self, Preamble, PreambleError};
 use crate::socket;
-use crate::telemetry::{Metrics, Side};
+use crate::telemetry::{Metrics, PeerCalls, Side, Turned};
 use crate::trust::{HANDSHAKE_LIMIT, Trust, Wire};
-use crate::turns::Turns;
+use crate::turns::{Intake, Turns};
+use sidelane_process::seldom::Seldom;
 
 /// The longest wait for a link's Hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(3);
@@ -80,6 +84,8 @@ pub struct Inbound<Calls> {
     pub draining: Draining,
     /// What users are allowed, where they come to this listener, too.
     pub edge: Option<Arc<Edge>>,
+    /// What is written of those who are refused.
+    pub lines: Arc<Seldom>,
 }
 
 /// Why a link was refused before its first call.
@@ -105,6 +111,9 @@ impl<Calls: Handle> Inbound<Calls> {
     pub async fn run(self, listener: TcpListener) {
         let mut draining = self.draining.clone();
         let mut links = JoinSet::new();
+        // Users have places of their own beside those of links, and cannot take these.
+        let users = |edge: &Arc<Edge>| edge.limits.connections.saturating_add(WAITING);
+        let most = LINKS_LIMIT.saturating_add(self.edge.as_ref().map_or(0, users));
         loop {
             while links.try_join_next().is_some() {}
             let accepted = tokio::select! {
@@ -112,7 +121,7 @@ impl<Calls: Handle> Inbound<Calls> {
                 () = draining.reached(Phase::Inbound) => break,
             };
             match accepted {
-                Ok((stream, from)) if links.len() < LINKS_LIMIT => {
+                Ok((stream, from)) if links.len() < most => {
                     let Some(edge) = self.edge.clone() else {
                         self.metrics.connection();
                         let this = self.clone();
@@ -128,15 +137,22 @@ impl<Calls: Handle> Inbound<Calls> {
                                 this.enters(edge, (stream, from), place).await;
                             });
                         }
-                        Err(why) => {
-                            self.metrics.edge.turned(why);
-                            debug!(%from, reason = why.label(), "a connection was turned away");
-                        }
+                        Err(why) => match edge.doors.wait(from.ip()) {
+                            Some(waiting) => {
+                                let this = self.clone();
+                                links.spawn(async move {
+                                    this.pleads(edge, (stream, from), waiting, why).await;
+                                });
+                            }
+                            None => self.turned(why, from),
+                        },
                     }
                 }
                 Ok((_, from)) => {
                     self.metrics.link_refused();
-                    warn!(%from, limit = LINKS_LIMIT, "too many links, one was closed");
+                    if let Some(omitted) = self.lines.line("full", std::time::Instant::now()) {
+                        warn!(%from, limit = most, omitted, "too many links, one was closed");
+                    }
                 }
                 Err(error) => {
                     warn!(%error, "a link could not be accepted");
@@ -148,7 +164,7 @@ impl<Calls: Handle> Inbound<Calls> {
         while links.join_next().await.is_some() {}
     }
 
-    async fn link(self, stream: TcpStream, from: std::net::SocketAddr) {
+    async fn link(self, stream: TcpStream, from: SocketAddr) {
         let Some((stream, leaf)) = self.secured(stream, from).await else {
             return;
         };
@@ -160,15 +176,24 @@ impl<Calls: Handle> Inbound<Calls> {
         self,
         mut stream: Prefixed<Wire>,
         leaf: Option<Leaf>,
-        from: std::net::SocketAddr,
+        from: SocketAddr,
     ) {
-        let preamble = match self.open(&mut stream).await {
+        let mut distrusted = leaf.clone().map(|leaf| self.distrusted(leaf));
+        let opened = tokio::select! {
+            biased;
+            opened = self.open(&mut stream) => opened,
+            // Who is not believed any more is not waited for, either.
+            _ = ready(distrusted.as_mut()) => return,
+        };
+        let preamble = match opened {
             Ok(preamble) => preamble,
             // A health check of TCP, or a scanner: not worth a line.
             Err(LinkError::Ended) => return,
             Err(error) => {
                 self.metrics.link_refused();
-                warn!(%from, %error, "a link was refused");
+                if let Some(omitted) = self.lines.line("preamble", std::time::Instant::now()) {
+                    warn!(%from, %error, omitted, "a link was refused");
+                }
                 let text = b"this port takes links of Sidelane sidecars";
                 let _ = timeout(PREFACE_LIMIT, stream.write_all(&goaway(text))).await;
                 return;
@@ -179,15 +204,19 @@ impl<Calls: Handle> Inbound<Calls> {
             welcome: self.welcome.clone(),
             preamble,
             identity: leaf.as_ref().map(|leaf| leaf.id.clone()),
+            signed_for: leaf.as_ref().and_then(|leaf| leaf.common_name.clone()),
             streams: lane.max_streams,
             peer: OnceLock::new(),
             said: Notify::new(),
+            notice: self.notice(from),
         });
         let waiting = Arc::clone(&greeting);
+        let intake = Arc::new(Intake::default());
         let terms = Terms {
+            intake: Arc::clone(&intake),
             settings: &lane,
             headers: PEER_HEADER_LIST_LIMIT,
-            resets: Resets::TRUSTED,
+            resets: Resets::PEERS,
             leaves: None,
             pings: true,
             draining: self.draining.clone(),
@@ -198,17 +227,19 @@ impl<Calls: Handle> Inbound<Calls> {
                 }
                 super::server::no_limit().await
             },
-            distrusted: leaf.map(|leaf| self.distrusted(leaf)),
+            distrusted,
         };
         let counters = self
             .metrics
             .lane(preamble.class, preamble.lane, Side::Accepted);
         let _standing = counters.connection();
-        let stream = Turns::new(stream, lane.turn, Some(Arc::clone(&counters)));
+        let calls_of = OnceLock::new();
+        let stream = Turns::new(stream, lane.turn, Some(Arc::clone(&counters))).bringing(intake);
         let served = serve(stream, terms, |request, respond| {
             // A call ends when its stream does, at the latest with the connection.
             match greeting.peer.get() {
                 Some(peer) if request.uri().path() != HELLO_PATH => {
+                    calls_of.get_or_init(|| self.calls_of(peer)).came();
                     let from = Connected::Peer(Arc::clone(peer), Arc::clone(&counters));
                     let answering = self.calls.handle(from, request, respond);
                     let open = counters.call();
@@ -232,12 +263,15 @@ impl<Calls: Handle> Inbound<Calls> {
         }
     }
 
+    /// By its identity, or by its node where the link is in the clear.
+    fn calls_of(&self, peer: &Peer) -> Arc<PeerCalls> {
+        let identity = peer.identity.as_ref().map(SpiffeId::as_str);
+        let name = identity.unwrap_or(peer.node.as_str());
+        self.metrics.peer(name, peer.class, peer.lane)
+    }
+
     /// The link's stream, once its other end has proved what it must.
-    async fn secured(
-        &self,
-        stream: TcpStream,
-        from: std::net::SocketAddr,
-    ) -> Option<(Wire, Option<Leaf>)> {
+    async fn secured(&self, stream: TcpStream, from: SocketAddr) -> Option<(Wire, Option<Leaf>)> {
         match self.trust.accept(stream).await {
             Ok((stream, leaf)) => {
                 self.proved(leaf.as_ref());
@@ -248,6 +282,12 @@ impl<Calls: Handle> Inbound<Calls> {
                 None
             }
         }
+    }
+
+    /// A connection that is not let in.
+    pub(super) fn turned(&self, why: Turned, from: SocketAddr) {
+        self.metrics.edge.turned(why);
+        debug!(%from, reason = why.label(), "a connection was turned away");
     }
 
     /// Counts what a link has proved.
@@ -261,14 +301,16 @@ impl<Calls: Handle> Inbound<Calls> {
     }
 
     /// Counts a link that has not proved what it must.
-    pub(super) fn unproved(&self, refusal: &Refusal, from: std::net::SocketAddr) {
-        self.metrics.trust.refused(Side::Accepted, refusal);
-        // A health check of TCP is not worth a line.
-        if *refusal != Refusal::Ended {
-            self.metrics.link_refused();
-            let reason = refusal.label();
-            warn!(%from, reason, error = %refusal, "a link was refused");
-        }
+    pub(super) fn unproved(&self, refusal: &Refusal, from: SocketAddr) {
+        refused(&self.metrics, &self.lines, refusal, from);
+    }
+
+    /// Who says to be another node than its certificate's is counted and told as one that proves nothing.
+    fn notice(&self, from: SocketAddr) -> Notice {
+        let (metrics, lines) = (Arc::clone(&self.metrics), Arc::clone(&self.lines));
+        Notice(Box::new(move |refusal| {
+            refused(&metrics, &lines, refusal, from);
+        }))
     }
 
     fn distrusted(&self, leaf: Leaf) -> Distrusted {
@@ -325,6 +367,19 @@ async fn read_preamble(bytes: [u8; preamble::LENGTH]) -> Result<Preamble, Preamb
         match preamble::read(bytes) {
             Err(PreambleError::Lane(_)) if Instant::now() < until => sleep(LANE_PAUSE).await,
             read => return read,
+        }
+    }
+}
+
+/// Counts and tells a link that was refused for who is at its other end.
+fn refused(metrics: &Metrics, lines: &Seldom, refusal: &Refusal, from: SocketAddr) {
+    metrics.trust.refused(Side::Accepted, refusal);
+    // A health check of TCP is not worth a line.
+    if *refusal != Refusal::Ended {
+        metrics.link_refused();
+        let reason = refusal.label();
+        if let Some(omitted) = lines.line(reason, std::time::Instant::now()) {
+            warn!(%from, reason, error = %refusal, omitted, "a link was refused");
         }
     }
 }

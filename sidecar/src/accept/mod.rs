@@ -13,7 +13,18 @@ mod sniff;
 mod splice;
 mod visit;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use hello::greeted;
 pub use hello::{Known, Naming, Welcome};
 pub use inbound::{Inbound, LINKS_LIMIT, bounds};
 pub use outbound::{CONNECTIONS_LIMIT, Outbound, OutboundListener};
 pub use server::{Answering, Connected, Handle};
+
+/// The target of a CONNECT, from its whole head.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+#[must_use]
+pub fn tunnel_target(head: &[u8]) -> Option<sidelane_proto::model::PeerAddress> {
+    connect::target(head).ok()
+}

@@ -25,7 +25,7 @@ use crate::lane::{HEADER_LIST_LIMIT, LaneSettings, settings};
 use crate::onward::{Loop, Onward, Origin};
 use crate::pipe::Acceptor;
 use crate::telemetry::Metrics;
-use crate::turns::Turns;
+use crate::turns::{Intake, Turns};
 use sidelane_proto::model::Lane;
 
 /// Connections of local apps at once, over all outbound listeners. One app keeps a handful.
@@ -301,18 +301,20 @@ impl<Calls: Handle> Outbound<Calls> {
             max_streams: CALLS_LIMIT,
             ..settings(Lane::GENERAL)
         };
+        let intake = Arc::new(Intake::default());
         let terms = Terms {
+            intake: Arc::clone(&intake),
             distrusted: None,
             settings: &settings,
             headers: HEADER_LIST_LIMIT,
-            resets: Resets::TRUSTED,
+            resets: Resets::APPS,
             leaves: None,
             pings: false,
             draining: self.draining.clone(),
             ends_at: Phase::Outbound,
             limit: no_limit(),
         };
-        let stream = Turns::new(stream, settings.turn, None);
+        let stream = Turns::new(stream, settings.turn, None).bringing(intake);
         let served = serve(stream, terms, |request, respond| {
             let connected = Connected::Local(origin.clone());
             // It ends when its stream does, at the latest with the connection.

@@ -2,15 +2,16 @@
 //! here, because the defaults below us are either absent or far too strict.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
-use h2::server::{Builder, SendResponse};
+use h2::server::{Builder, Connection, SendResponse};
 use http::Request;
 use sidelane_identity::Refusal;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -20,27 +21,36 @@ use crate::call::{Peer, User};
 use crate::drain::{Draining, Phase};
 use crate::edge;
 use crate::edge::calm::Flood;
+use crate::edge::leaving::Leaving;
 use crate::http2;
-use crate::lane::{ERROR_RESETS, LaneSettings, PENDING_RESETS, REMEMBER_RESETS, REMEMBERED_RESETS};
+use crate::lane::{
+    APP_PENDING_RESETS, ERROR_RESETS, LaneSettings, PENDING_RESETS, REMEMBER_RESETS,
+    REMEMBERED_RESETS,
+};
 use crate::onward::Origin;
 use crate::telemetry::LaneCounters;
 use crate::trust::DISTRUSTED_LIMIT;
+use crate::turns::{Intake, give_way};
 
 /// The longest wait for a connection's first bytes and its HTTP/2 preface: h2 has no limit.
 pub(super) const PREFACE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Calls that are taken from one connection before those that were taken have their turn. Whoever gives
+/// up its calls as fast as it makes them has no more of them here at once.
+const CALLS_A_TURN: usize = 256;
 
 /// How long a connection that is ended for its own doing may take to be told so.
 const FAREWELL_LIMIT: Duration = Duration::from_millis(500);
 
 /// The other end of a connection.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Connected {
     /// The app beside this sidecar; where it meant somebody else, with whom.
     Local(Option<Arc<Origin>>),
     /// A peer that said Hello, by a link that is counted there.
     Peer(Arc<Peer>, Arc<LaneCounters>),
-    /// Somebody outside the mesh.
-    User(User),
+    /// Somebody outside the mesh, by a connection whose calls these are.
+    User(User, Arc<Leaving>),
 }
 
 /// A call on its way. It is boxed where it is made, because a task moves what it is given about a
@@ -111,8 +121,13 @@ pub(super) struct Resets {
 }
 
 impl Resets {
-    /// Of peers and local apps, which are trusted further.
-    pub(super) const TRUSTED: Self = Self {
+    /// Of local apps, which are trusted furthest.
+    pub(super) const APPS: Self = Self {
+        pending: APP_PENDING_RESETS,
+        errors: ERROR_RESETS,
+    };
+    /// Of peers.
+    pub(super) const PEERS: Self = Self {
         pending: PENDING_RESETS,
         errors: ERROR_RESETS,
     };
@@ -152,7 +167,7 @@ pub(super) struct Terms<'a, Limit> {
     /// The largest list of headers that is taken, in bytes.
     pub(super) headers: u32,
     pub(super) resets: Resets,
-    /// PINGs are sent: between sidecars only, idle apps answer `too_many_pings`.
+    /// PINGs are sent: to peers and users; idle local apps answer `too_many_pings`.
     pub(super) pings: bool,
     pub(super) draining: Draining,
     /// When this phase comes, the connection takes no new calls.
@@ -163,6 +178,38 @@ pub(super) struct Terms<'a, Limit> {
     pub(super) distrusted: Option<Distrusted>,
     /// When it is ready, the connection takes no new calls; those on it take their time.
     pub(super) leaves: Option<Leaves>,
+    /// What its reader is told: see [`Turns::bringing`](crate::turns::Turns::bringing).
+    pub(super) intake: Arc<Intake>,
+}
+
+/// The next call of a connection. After so many of them the calls that were taken have their turn, and
+/// when there are none left its reader may bring more.
+async fn next<Stream>(
+    connection: &mut Connection<Stream, Bytes>,
+    intake: &Intake,
+    taken: &mut usize,
+) -> Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>
+where
+    Stream: AsyncRead + AsyncWrite + Unpin,
+{
+    poll_fn(|context| {
+        if *taken >= CALLS_A_TURN {
+            *taken = 0;
+            give_way(context);
+            return Poll::Pending;
+        }
+        let accepted = connection.poll_accept(context);
+        if accepted.is_pending() {
+            *taken = 0;
+            if intake.emptied() {
+                give_way(context);
+            }
+        } else {
+            *taken += 1;
+        }
+        accepted
+    })
+    .await
 }
 
 /// Serves a connection to its end. `take` starts each call.
@@ -176,9 +223,11 @@ where
     Limit: Future<Output = ServeError>,
 {
     let handshake = builder(terms.settings, terms.headers, terms.resets).handshake(stream);
-    let mut connection = timeout(PREFACE_LIMIT, handshake)
-        .await
-        .map_err(|_| ServeError::TooSlow)??;
+    let mut connection = tokio::select! {
+        biased;
+        shaken = timeout(PREFACE_LIMIT, handshake) => shaken.map_err(|_| ServeError::TooSlow)??,
+        refusal = ready(terms.distrusted.as_mut()) => return Err(ServeError::Distrusted(refusal)),
+    };
     let pings = connection.ping_pong().filter(|_| terms.pings);
     let settings = terms.settings;
     let mut silence = std::pin::pin!(async move {
@@ -191,10 +240,11 @@ where
     let mut forced = terms.draining.clone();
     let mut ending = false;
     let mut cut = false;
+    let (intake, mut taken) = (terms.intake, 0);
     loop {
         tokio::select! {
             biased;
-            accepted = connection.accept() => match accepted {
+            accepted = next(&mut connection, &intake, &mut taken) => match accepted {
                 Some(Ok((request, respond))) => take(request, respond),
                 Some(Err(error)) => return Err(error.into()),
                 None => return Ok(()),
@@ -208,7 +258,9 @@ where
             error = &mut limit => {
                 if let Some(reason) = error.farewell() {
                     connection.abrupt_shutdown(reason);
-                    let last = async { while connection.accept().await.is_some() {} };
+                    let last = async {
+                        while next(&mut connection, &intake, &mut taken).await.is_some() {}
+                    };
                     let _ = timeout(FAREWELL_LIMIT, last).await;
                 }
                 return Err(error);
@@ -240,7 +292,7 @@ async fn left(leaves: Option<&mut Leaves>) {
     }
 }
 
-async fn ready(distrusted: Option<&mut Distrusted>) -> Refusal {
+pub(super) async fn ready(distrusted: Option<&mut Distrusted>) -> Refusal {
     match distrusted {
         Some(distrusted) => distrusted.await,
         None => std::future::pending().await,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::server::ServeError;
 use crate::edge::{FIRST_REQUEST_LIMIT, LEAVE_LIMIT};
@@ -69,10 +69,9 @@ impl Visit {
     /// Ready with what ends the connection at once: no first request, or nothing open on it after it
     /// was told to go.
     pub(super) async fn ended(self: Arc<Self>) -> ServeError {
-        if timeout(FIRST_REQUEST_LIMIT, self.called.notified())
-            .await
-            .is_err()
-        {
+        // From its beginning on, whatever else it was waited for.
+        let until = self.began + FIRST_REQUEST_LIMIT;
+        if timeout_at(until, self.called.notified()).await.is_err() {
             return ServeError::NoRequest(FIRST_REQUEST_LIMIT);
         }
         self.told_to_leave.notified().await;
@@ -122,6 +121,15 @@ mod tests {
     async fn who_makes_no_request_is_not_waited_for() {
         let (took, ended) = takes(Visit::begun().ended()).await;
         about(took, FIRST_REQUEST_LIMIT);
+        assert!(matches!(ended, ServeError::NoRequest(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_slow_before_has_less_time_for_its_first_request() {
+        let visit = Visit::begun();
+        tokio::time::sleep(FIRST_REQUEST_LIMIT * 7 / 10).await;
+        let (took, ended) = takes(visit.ended()).await;
+        about(took, FIRST_REQUEST_LIMIT * 3 / 10);
         assert!(matches!(ended, ServeError::NoRequest(_)));
     }
 

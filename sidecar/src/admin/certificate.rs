@@ -5,16 +5,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::discover::Holder;
+use crate::origin::Origin;
 use crate::telemetry::{heading, line};
 use crate::trust::Trust;
 
 /// For `/config`; null in trust mode `disabled`.
-pub(super) fn describe(trust: &Trust) -> Value {
+pub(super) fn describe(trust: &Trust, origin: &Origin) -> Value {
     trust.present().map_or(Value::Null, |present| {
         let svid = present.svid();
         json!({
             "identity": svid.id().as_str(),
+            "source": {
+                "kind": origin.kind(),
+                "place": origin.place(),
+                "trouble": origin.trouble().as_deref(),
+            },
             "serial": svid.serial().to_string(),
             "until": unix(svid.not_after()),
             "roots": present.bundle().roots().len(),
@@ -24,24 +29,30 @@ pub(super) fn describe(trust: &Trust) -> Value {
 }
 
 /// Why no peer believes this sidecar now.
-pub(super) fn complaint(trust: &Trust) -> Option<String> {
-    let present = trust.present()?;
-    let ago = SystemTime::now().duration_since(present.svid().not_after());
-    let ago = ago.ok().filter(|ago| !ago.is_zero())?.as_secs();
+pub(super) fn complaint(trust: &Trust, origin: &Origin) -> Option<String> {
+    let ago = trust.ended(SystemTime::now())?.as_secs();
+    let why = origin.trouble().map(|why| format!(": {why}"));
     Some(format!(
-        "the certificate ended {ago} s ago, and is not renewed yet"
+        "the certificate ended {ago} s ago, and is not renewed yet{}",
+        why.unwrap_or_default()
     ))
 }
 
 /// For `/metrics`.
-pub(super) fn render(text: &mut String, trust: &Trust, holder: Option<&Holder>) {
+pub(super) fn render(text: &mut String, trust: &Trust, origin: &Origin) {
     if let Some(present) = trust.present() {
         let name = "sidelane_certificate_expires_seconds";
         let help = "When the present certificate ends, in seconds since 1970.";
         heading(text, name, "gauge", help);
         line(text, name, "", unix(present.svid().not_after()));
     }
-    let Some(figures) = holder.map(Holder::figures) else {
+    if let Some(kind) = origin.kind() {
+        let name = "sidelane_certificate_source_info";
+        let help = "Where the certificate comes from: control, files or spiffe. Always 1.";
+        heading(text, name, "gauge", help);
+        line(text, name, &format!("source=\"{kind}\""), 1);
+    }
+    let Some(figures) = origin.figures() else {
         return;
     };
     for (name, help, value) in [

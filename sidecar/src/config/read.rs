@@ -3,106 +3,27 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidelane_identity::SpiffeId;
-use sidelane_identity::files::Files;
-use sidelane_identity::token::TokenText;
 use sidelane_process::address::{self, AddressError, DialAddress, HostPort, ListenAddress};
-use sidelane_process::runtime::RuntimeFolder;
 use sidelane_process::settings::{
-    self, Environment, Flag, InvalidSetting, Item, LOG, Listener, Origin, Settings, SettingsError,
-    Trust, value,
+    Environment, InvalidSetting, Item, LOG, Listener, Origin, Settings, value,
 };
 use sidelane_proto::model::endpoint::{LABEL_LIMIT, LABELS_LIMIT, WEIGHT_LIMIT};
 use sidelane_proto::model::node::OFFERS_LIMIT;
 use sidelane_proto::model::{Locality, Network, NodeId, ServiceName};
 
-use zeroize::Zeroizing;
-
-use super::table::{
-    DATA, IDENTITY, IDENTITY_CHAIN, IDENTITY_KEY, IDENTITY_ROOTS, KEEP_IDENTITY, LABEL, LISTEN,
-    OTLP, OUTBOUND, SAMPLING, SERVE, TOKEN_FILE,
-};
-use super::{Advertise, Config, Joins, Serve, Unknown};
+use super::table::{DATA, LABEL, LISTEN, OUTBOUND, SERVE};
+use super::{Advertise, Config, Serve, Unknown};
 use crate::health::CheckBy;
 
-/// The variable that may hold a token.
-const TOKEN_VARIABLE: &str = "SIDELANE_TOKEN";
 /// What `--link-max-age` may say: links are looked at every second.
 const LINK_AGES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(24 * 3_600)];
 /// Local services are not looked at more often than this, nor less often than each hour.
 const INTERVALS: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(3_600)];
 /// The most looks that may be demanded in a row.
 const LOOKS_LIMIT: u32 = 100;
-
-pub(super) fn refuse_what_is_not_built(settings: &Settings) -> Result<(), InvalidSetting> {
-    let traces = "no traces leave this program; remove this setting";
-    let reasons = [(OTLP, traces), (SAMPLING, traces)];
-    reasons
-        .iter()
-        .try_for_each(|(flag, reason)| settings::not_built(settings, flag, reason))
-}
-
-/// Where the certificate is: all three files, or none in trust mode `disabled` and where control
-/// signs.
-pub(super) fn identity(settings: &Settings, trust: Trust) -> Result<Option<Files>, InvalidSetting> {
-    const FLAGS: [&Flag; 3] = [&IDENTITY_CHAIN, &IDENTITY_KEY, &IDENTITY_ROOTS];
-    const ALL: &str = "--identity-chain, --identity-key and --identity-roots";
-    let items = FLAGS.map(|flag| settings.item(flag));
-    let given = items.iter().flatten().next();
-    match (trust, given, items) {
-        (Trust::Disabled, None, _) => Ok(None),
-        (Trust::Disabled, Some(item), _) => Err(item.refuse(
-            "no certificate is shown in trust mode disabled; say --trust strict or permissive, or \
-             remove this setting",
-        )),
-        (_, _, [Some(chain), Some(key), Some(roots)]) => Ok(Some(Files {
-            chain: chain.text().into(),
-            key: key.text().into(),
-            roots: roots.text().into(),
-        })),
-        (_, Some(item), _) => Err(item.refuse(format!("{ALL} come together; name all three"))),
-        (_, None, _) => Ok(None),
-    }
-}
-
-/// How control is asked to sign: not at all in trust mode `disabled`, and with files.
-pub(super) fn joins(
-    settings: &Settings,
-    trust: Trust,
-    environment: &Environment,
-) -> Result<Option<Joins>, SettingsError> {
-    let files = settings.item(&IDENTITY_CHAIN);
-    let keep = settings.switch(&KEEP_IDENTITY)?;
-    if trust == Trust::Disabled || files.is_some() {
-        // A switch that says no asks for nothing.
-        let kept = settings.item(&KEEP_IDENTITY).filter(|_| keep);
-        let given = [settings.item(&TOKEN_FILE), settings.item(&IDENTITY), kept];
-        return match given.into_iter().flatten().next() {
-            None => Ok(None),
-            Some(item) if files.is_some() => Err(item
-                .refuse("the certificate comes from files, and control is not asked for one; remove one of the two")
-                .into()),
-            Some(item) => Err(item
-                .refuse("no certificate is asked for in trust mode disabled; remove this setting, or say --trust strict")
-                .into()),
-        };
-    }
-    // What is no text is no token either: it is refused as one that is broken.
-    let token = environment.get(TOKEN_VARIABLE);
-    let token = token.map(|text| Zeroizing::new(text.to_string_lossy().into_owned()));
-    let token = token.map(TokenText::new);
-    Ok(Some(Joins {
-        token_file: settings.optional(&TOKEN_FILE, str::parse::<PathBuf>)?,
-        token,
-        runtime: RuntimeFolder::of(environment),
-        identity: settings.optional(&IDENTITY, SpiffeId::new)?,
-        keep,
-    }))
-}
 
 /// Only for a sidecar that is linked into a program.
 pub(super) fn refuse_log(settings: &Settings) -> Result<(), InvalidSetting> {

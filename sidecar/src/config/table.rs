@@ -92,6 +92,36 @@ pub(super) const EXTERNAL_STALL: Flag = Flag::single(
     "An answer of which a user takes nothing for so long is broken off",
 )
 .or("30s");
+pub(super) const EXTERNAL_QUIET: Flag = Flag::single(
+    "external-quiet",
+    "DURATION",
+    "A user's call of which nothing moves for so long, neither way, ends",
+)
+.or("5m");
+pub(super) const EXTERNAL_DEADLINE: Flag = Flag::single(
+    "external-deadline",
+    "DURATION",
+    "The longest that a user's call may take, streams too, whatever it asks for",
+)
+.or("1h");
+pub(super) const EXTERNAL_KEEPALIVE: Flag = Flag::single(
+    "external-keepalive",
+    "DURATION",
+    "A user's connection is asked for a sign of life so often, by PING",
+)
+.or("1m");
+pub(super) const EXTERNAL_CALLS: Flag = Flag::single(
+    "external-calls",
+    "NUMBER",
+    "Calls of users at once from one address, or from one /64 of IPv6",
+)
+.or("1024");
+pub(super) const EXTERNAL_MEMORY: Flag = Flag::single(
+    "external-memory",
+    "BYTES",
+    "What is held for all users' calls at most, from 2MiB; for one address a quarter of what others leave",
+)
+.or("512MiB");
 pub(super) const LISTEN: Flag = Flag::pairs(
     "listen",
     "CLASS=ADDRESS",
@@ -128,10 +158,30 @@ pub(super) const IDENTITY_ROOTS: Flag = Flag::single(
     "FILE",
     "The roots by which peers' certificates are judged (PEM)",
 );
+pub(super) const SPIFFE_SOCKET: Flag = Flag::single(
+    "spiffe-socket",
+    "ADDRESS",
+    "A SPIFFE agent that gives this node's certificate: unix:///path or tcp://127.0.0.1:port",
+);
+pub(super) const SPIFFE_HINT: Flag = Flag::single(
+    "spiffe-hint",
+    "HINT",
+    "Which of the agent's identities is meant, where it has several; if absent, the first",
+);
 pub(super) const TOKEN_FILE: Flag = Flag::single(
     "token-file",
     "FILE",
     "A token of `sidelane token`, mode 600; if absent SIDELANE_TOKEN, or control's join file",
+);
+pub(super) const ACCOUNT_TOKEN: Flag = Flag::single(
+    "service-account-token",
+    "FILE",
+    "A Kubernetes service account's token, for audience sidelane, shown to control; read each time",
+);
+pub(super) const CONTROL_ROOTS: Flag = Flag::single(
+    "control-roots",
+    "FILE",
+    "The roots by which control is known then (PEM), as `sidelane root show` prints them",
 );
 pub(super) const DATA: Flag = Flag::single(
     "data",
@@ -198,9 +248,45 @@ pub(super) const LINK_MAX_AGE: Flag = Flag::single(
     "How old a connection to a peer or a local service becomes, give or take a tenth",
 )
 .or("30m");
-pub(super) const OTLP: Flag = Flag::single("otlp", "URL", "Where traces go; not built yet");
-pub(super) const SAMPLING: Flag =
-    Flag::single("sampling", "RATIO", "How many traces; not built yet");
+pub(super) const DURATION_BUCKETS: Flag = Flag::list(
+    "duration-buckets",
+    "SECONDS,…",
+    "Upper bounds of the histograms of how long calls take, ascending, at most 32",
+)
+.or("0.0005,0.001,0.0025,0.005,0.01,0.025,0.05,0.1,0.25,0.5,1,2.5,5,10");
+pub(super) const SIZE_BUCKETS: Flag = Flag::list(
+    "size-buckets",
+    "BYTES,…",
+    "Upper bounds of the histograms of what calls carry, ascending, at most 32",
+)
+.or("64,256,1KiB,4KiB,16KiB,64KiB,256KiB,1MiB,4MiB,16MiB,64MiB");
+pub(super) const ACCESS_LOG: Flag = Flag::single(
+    "access-log",
+    "off|errors|all|SHARE",
+    "Which calls are logged, a line of JSON each: none, those that fail, all, or such as 0.01 of them",
+)
+.or("off");
+pub(super) const ACCESS_LOG_FILE: Flag = Flag::single(
+    "access-log-file",
+    "FILE|-",
+    "Where these lines go: a file, opened anew where it is moved, or - for the standard output",
+)
+.or("-");
+pub(super) const OTLP: Flag = Flag::single(
+    "otlp",
+    "URL",
+    "Where traces go: a collector that takes OTLP over gRPC, such as http://127.0.0.1:4317",
+);
+pub(super) const SAMPLING: Flag = Flag::single(
+    "sampling",
+    "RATIO",
+    "Share of the traces that begin here and are recorded, 0 to 1; others' are as they say",
+)
+.or("0.01");
+pub(super) const SAMPLE_ERRORS: Flag = Flag::switch(
+    "sample-errors",
+    "Record each call that fails, whatever became of its trace",
+);
 
 /// The table of all flags, and what `--help` says of the program.
 pub const PROGRAM: Program = Program {
@@ -225,6 +311,11 @@ pub const PROGRAM: Program = Program {
         EXTERNAL_ACCEPT_RATE,
         EXTERNAL_IDLE,
         EXTERNAL_STALL,
+        EXTERNAL_QUIET,
+        EXTERNAL_DEADLINE,
+        EXTERNAL_KEEPALIVE,
+        EXTERNAL_CALLS,
+        EXTERNAL_MEMORY,
         LISTEN,
         ADMIN,
         ADVERTISE,
@@ -234,7 +325,11 @@ pub const PROGRAM: Program = Program {
         IDENTITY_CHAIN,
         IDENTITY_KEY,
         IDENTITY_ROOTS,
+        SPIFFE_SOCKET,
+        SPIFFE_HINT,
         TOKEN_FILE,
+        ACCOUNT_TOKEN,
+        CONTROL_ROOTS,
         DATA,
         LOCALITY,
         WEIGHT,
@@ -248,8 +343,13 @@ pub const PROGRAM: Program = Program {
         REQUIRE_RULES,
         GRACE,
         LINK_MAX_AGE,
+        DURATION_BUCKETS,
+        SIZE_BUCKETS,
+        ACCESS_LOG,
+        ACCESS_LOG_FILE,
         OTLP,
         SAMPLING,
+        SAMPLE_ERRORS,
         settings::CONFIG,
         LOG,
     ],

@@ -3,6 +3,8 @@
 use super::*;
 use crate::health::CheckBy;
 
+mod origins;
+
 const HOME: (&str, &str) = ("HOME", "/home/me");
 
 fn start(
@@ -54,7 +56,9 @@ fn nothing_given_is_a_good_configuration() {
             advertise: None,
             trust: Trust::Strict,
             identity: None,
+            spiffe: None,
             joins: Some(Joins {
+                account: None,
                 token_file: None,
                 token: None,
                 runtime: RuntimeFolder::of(&Environment::default()),
@@ -70,6 +74,9 @@ fn nothing_given_is_a_good_configuration() {
             require_rules: false,
             grace: Duration::from_secs(30),
             link_max_age: crate::lane::MAX_AGE,
+            buckets: Buckets::default(),
+            access: None,
+            traces: None,
             log: "info".to_owned(),
         }
     );
@@ -77,7 +84,7 @@ fn nothing_given_is_a_good_configuration() {
 }
 
 /// Every flag that can be set to something: the flag, a text, and what the file says for it.
-const EVERY: [(&str, &str, &str); 37] = [
+const EVERY: [(&str, &str, &str); 48] = [
     ("node", "orders-1", "orders-1"),
     ("control", "c1:15010,c2:15010", "[c1:15010, c2:15010]"),
     ("network", "lab", "lab"),
@@ -103,6 +110,11 @@ const EVERY: [(&str, &str, &str); 37] = [
     ("external-accept-rate", "30", "30"),
     ("external-idle", "2m", "2m"),
     ("external-stall", "3s", "3s"),
+    ("external-quiet", "4m", "4m"),
+    ("external-deadline", "2h", "2h"),
+    ("external-keepalive", "20s", "20s"),
+    ("external-calls", "11", "11"),
+    ("external-memory", "64MiB", "64MiB"),
     ("listen", "partner=127.0.0.1:5", "{partner: 127.0.0.1:5}"),
     ("admin", "127.0.0.1:4", "127.0.0.1:4"),
     ("advertise", "orders.lab:15006", "orders.lab:15006"),
@@ -126,6 +138,12 @@ const EVERY: [(&str, &str, &str); 37] = [
     ("unknown", "refuse", "refuse"),
     ("grace", "1500ms", "1500ms"),
     ("link-max-age", "90s", "90s"),
+    ("duration-buckets", "0.1,2", "['0.1', '2']"),
+    ("size-buckets", "1KiB,1MiB", "[1KiB, 1MiB]"),
+    ("access-log", "0.5", "'0.5'"),
+    ("access-log-file", "/var/log/calls", "/var/log/calls"),
+    ("otlp", "http://otel:4317", "http://otel:4317"),
+    ("sampling", "0.25", "0.25"),
     (
         "log",
         "warn,sidelane_sidecar=debug",
@@ -166,6 +184,11 @@ fn every_flag_has_three_spellings() {
                 accept_rate: 30,
                 idle: Duration::from_secs(120),
                 stall: Duration::from_secs(3),
+                quiet: Duration::from_secs(240),
+                deadline: Duration::from_secs(7_200),
+                keepalive: Duration::from_secs(20),
+                calls_of_address: 11,
+                memory: 64 << 20,
             },
         },
         listen: vec![("partner".to_owned(), "127.0.0.1:5".parse().unwrap())],
@@ -180,6 +203,7 @@ fn every_flag_has_three_spellings() {
             key: "/run/id/key.pem".into(),
             roots: "/run/id/roots.pem".into(),
         }),
+        spiffe: None,
         joins: None,
         data: "/var/lib/sidelane".into(),
         locality: Locality {
@@ -199,6 +223,16 @@ fn every_flag_has_three_spellings() {
         require_rules: true,
         grace: Duration::from_millis(1500),
         link_max_age: Duration::from_secs(90),
+        buckets: Buckets {
+            durations: [100_000_000, 2_000_000_000].into(),
+            sizes: [1 << 10, 1 << 20].into(),
+        },
+        access: Some((Which::Share(0.5), To::File("/var/log/calls".into()))),
+        traces: Some(Traces {
+            url: "http://otel:4317".to_owned(),
+            share: Ratio::new(0.25).unwrap(),
+            errors: false,
+        }),
         log: "warn,sidelane_sidecar=debug".to_owned(),
     };
 
@@ -258,6 +292,11 @@ fn the_table_is_the_contract() {
             "external-accept-rate",
             "external-idle",
             "external-stall",
+            "external-quiet",
+            "external-deadline",
+            "external-keepalive",
+            "external-calls",
+            "external-memory",
             "listen",
             "admin",
             "advertise",
@@ -267,7 +306,11 @@ fn the_table_is_the_contract() {
             "identity-chain",
             "identity-key",
             "identity-roots",
+            "spiffe-socket",
+            "spiffe-hint",
             "token-file",
+            "service-account-token",
+            "control-roots",
             "data",
             "locality",
             "weight",
@@ -281,8 +324,13 @@ fn the_table_is_the_contract() {
             "require-rules",
             "grace",
             "link-max-age",
+            "duration-buckets",
+            "size-buckets",
+            "access-log",
+            "access-log-file",
             "otlp",
             "sampling",
+            "sample-errors",
             "config",
             "log",
         ]
@@ -292,6 +340,14 @@ fn the_table_is_the_contract() {
 #[test]
 fn what_cannot_take_effect_is_refused_with_the_reason() {
     let cases: [(&[&str], &str); 9] = [
+        (
+            &["--tls-min", "1.3"],
+            "--tls-min \"1.3\" (command line): no user can come: say where, by --external ADDRESS",
+        ),
+        (
+            &["--external", "off", "--external-idle", "1m"],
+            "--external-idle \"1m\" (command line): no user can come: say where, by --external ADDRESS",
+        ),
         (
             &["--control", "auto"],
             "--control \"auto\" (command line): not built yet: name the addresses of control, HOST:PORT,…",
@@ -328,14 +384,6 @@ fn what_cannot_take_effect_is_refused_with_the_reason() {
                 "orders-1.token",
             ],
             "--token-file \"orders-1.token\" (command line): the certificate comes from files, and control is not asked for one; remove one of the two",
-        ),
-        (
-            &["--otlp", "http://127.0.0.1:4317"],
-            "--otlp \"http://127.0.0.1:4317\" (command line): not built yet: no traces leave this program; remove this setting",
-        ),
-        (
-            &["--sampling", "0.1"],
-            "--sampling \"0.1\" (command line): not built yet: no traces leave this program; remove this setting",
         ),
     ];
     for (arguments, message) in cases {
@@ -669,88 +717,4 @@ fn listeners_beyond_loopback_are_told() {
             told("admin", "[::]:15000", "drain this node"),
         ]
     );
-}
-
-#[test]
-fn the_file_is_read_from_the_disk() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("sidecar.yaml");
-    std::fs::write(
-        &path,
-        "node: orders-1\nserve:\n  shop.v1.Orders: 127.0.0.1:50051\n",
-    )
-    .unwrap();
-    let arguments = ["--config", path.to_str().unwrap()];
-    let environment = Environment::new([HOME]);
-    let start = Config::load(arguments, &environment, settings::read_file).unwrap();
-    let Loaded {
-        config, settings, ..
-    } = run(start);
-    assert_eq!(config.serve[0].address.to_string(), "127.0.0.1:50051");
-    let origin = settings.describe()["serve"]["origin"].clone();
-    assert_eq!(origin, format!("{}:3", path.display()).as_str());
-
-    let missing = folder.path().join("gone.yaml");
-    let arguments = ["--config", missing.to_str().unwrap()];
-    let error = Config::load(arguments, &environment, settings::read_file).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        format!(
-            "cannot read {} (named by --config, command line): there is no such file; paths are \
-             relative to the working directory",
-            missing.display()
-        )
-    );
-}
-
-#[test]
-fn help_names_every_flag() {
-    let Start::Print(help) = start(&["--help"], &[], "").unwrap() else {
-        panic!("ran")
-    };
-    for flag in PROGRAM.flags {
-        assert!(help.contains(&format!("\n  --{}", flag.name)), "{help}");
-    }
-    let Start::Print(version) = start(&["--version"], &[], "").unwrap() else {
-        panic!("ran")
-    };
-    assert_eq!(
-        version,
-        format!("sidelane-sidecar {}", env!("CARGO_PKG_VERSION"))
-    );
-}
-
-#[test]
-fn how_control_is_asked_comes_from_flags_and_from_one_variable() {
-    let given = [
-        "--token-file",
-        "/run/orders.token",
-        "--identity",
-        "spiffe://mesh.example/ns/shop/sa/orders",
-        "--keep-identity",
-    ];
-    let variables = [
-        ("SIDELANE_TOKEN", "sidelane-token-1.hidden"),
-        ("XDG_RUNTIME_DIR", "/run/me"),
-    ];
-    let environment = Environment::new([HOME].iter().chain(&variables).copied());
-    let start = Config::load(given, &environment, |_| unreachable!()).unwrap();
-    let Start::Run(loaded) = start else {
-        panic!("printed")
-    };
-    let text = zeroize::Zeroizing::new("sidelane-token-1.hidden".to_owned());
-    let expected = Joins {
-        token_file: Some("/run/orders.token".into()),
-        token: Some(TokenText::new(text)),
-        runtime: RuntimeFolder::at("/run/me/sidelane".into()),
-        identity: Some(SpiffeId::new("spiffe://mesh.example/ns/shop/sa/orders").unwrap()),
-        keep: true,
-    };
-    assert_eq!(loaded.config.joins.as_ref(), Some(&expected));
-    for shown in [
-        format!("{:?}", loaded.config),
-        loaded.settings.describe().to_string(),
-    ] {
-        assert!(!shown.contains("hidden"), "{shown}");
-    }
 }

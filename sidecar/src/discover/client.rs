@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sidelane_identity::verify::Expected;
-use sidelane_identity::{Refusal, pinned, tls};
+use sidelane_identity::{Refusal, Serial, Source, pinned, tls};
 use sidelane_proto::model::{Addresses, Generation, NodeHello, ServiceName};
 use sidelane_proto::wire::control::v1::{
     self as wire, membership_client::MembershipClient, sync_request::Message as Said,
@@ -39,6 +39,8 @@ pub(super) struct Client {
     generation: Generation,
     /// The generation is not raised any more: it was once, or it was good enough for a Welcome.
     settled: bool,
+    /// The stream that the next one takes the place of, where it is open still.
+    before: Option<Box<Stream>>,
 }
 
 /// What follows from the end of an attempt.
@@ -60,6 +62,7 @@ impl Client {
             backoff: Backoff::new(timing.backoff_first, timing.backoff_ceiling),
             generation: parameters.hello.generation,
             settled: false,
+            before: None,
             parameters,
             outlet,
         }
@@ -106,19 +109,32 @@ impl Client {
     async fn attempt(&mut self, address: &str) -> Next {
         let shared = Arc::clone(&self.outlet.shared);
         let grace = self.parameters.timing.goodbye;
+        let before = self.before.take();
+        // Before it is shown: one that is renewed in between is shown by another stream.
+        let shown = self.shown();
         let dialled = tokio::select! {
             biased;
-            () = shared.leaving() => return Next::Stop,
+            () = shared.leaving() => {
+                if let Some(before) = before {
+                    before.leave(&self.outlet).await;
+                }
+                return Next::Stop;
+            }
             dialled = self.connect(address) => dialled,
         };
         let opened = match dialled {
             // Once Hello is said, control knows this node, so that goodbye has to be said, too.
             Ok((channel, local)) => tokio::select! {
-                opened = self.open(address, channel, local) => opened,
+                opened = self.open(address, channel, local, shown) => opened,
                 () = async { shared.leaving().await; sleep(grace).await } => return Next::Stop,
             },
             Err(error) => Err(Break::Lost(error)),
         };
+        if opened.is_err() && before.is_some() {
+            // What control said on that stream is not renewed any more.
+            shared.answered().clear();
+        }
+        drop(before);
         let broken = match opened {
             Ok(stream) => {
                 self.settled = true;
@@ -134,17 +150,33 @@ impl Client {
         match broken {
             Break::Left => Next::Stop,
             Break::HelloAgain => Next::HelloAgain,
+            Break::Renewed(stream) => {
+                self.before = Some(stream);
+                Next::HelloAgain
+            }
             Break::Lost(error) => Next::Retry(error),
             Break::End(end) => self.ended(address, end).await,
         }
     }
 
+    /// The certificate that is held now, and where the next one is seen.
+    fn shown(&self) -> Option<(Source, Serial)> {
+        let source = self.parameters.holder.as_ref()?.source();
+        let present = source.borrow().clone()?;
+        Some((source, present.svid().serial().clone()))
+    }
+
     async fn connect(&self, address: &str) -> Result<(Channel, IpAddr), ControlError> {
-        let tls = match &self.parameters.holder {
+        let tls = match &self.parameters.certificate {
             None => None,
-            Some(holder) => {
-                let control = Expected::One(pinned::control(holder.domain()));
-                let tls = tls::client(holder.source(), control);
+            Some(source) => {
+                let no_identity = || ControlError::NotControl {
+                    address: address.to_owned(),
+                    refusal: Refusal::NoIdentity,
+                };
+                let present = source.borrow().clone().ok_or_else(no_identity)?;
+                let control = Expected::One(pinned::control(present.bundle().trust_domain()));
+                let tls = tls::client(source.clone(), control);
                 Some(tls.map_err(|error| ControlError::NotControl {
                     address: address.to_owned(),
                     refusal: Refusal::of_tls(&error),
@@ -155,7 +187,13 @@ impl Client {
     }
 
     /// Says Hello, and waits for Welcome.
-    async fn open(&self, address: &str, channel: Channel, local: IpAddr) -> Result<Stream, Break> {
+    async fn open(
+        &self,
+        address: &str,
+        channel: Channel,
+        local: IpAddr,
+        shown: Option<(Source, Serial)>,
+    ) -> Result<Stream, Break> {
         let timing = &self.parameters.timing;
         self.outlet.shared.local.send_replace(Some(local));
         let (mut session, hello) = self.hello((self.parameters.advertise)(local));
@@ -189,6 +227,7 @@ impl Client {
                 requests,
                 responses,
                 goodbye: timing.goodbye,
+                shown,
             }),
             // The session lets nothing else through before Welcome.
             other => Err(Break::End(End::Protocol(format!("{other:?} came first")))),
@@ -280,6 +319,11 @@ impl Client {
     }
 
     fn lost(&self, error: &ControlError) {
+        if let Some(holder) = &self.parameters.holder
+            && error.is_of_another_root()
+        {
+            holder.met_stranger();
+        }
         count(&self.outlet.shared.counts.failed);
         let news = self.set_state(State::Connecting {
             last_error: Some(error.to_string()),

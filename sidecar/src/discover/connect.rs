@@ -60,6 +60,14 @@ pub(super) enum ControlError {
 }
 
 impl ControlError {
+    /// Whoever answered is not believed under any root that is trusted here.
+    pub(super) fn is_of_another_root(&self) -> bool {
+        let Self::NotControl { refusal, .. } = self else {
+            return false;
+        };
+        matches!(refusal, Refusal::UnknownRoot | Refusal::Signature)
+    }
+
     /// The call failed with `status`.
     pub(super) fn failed(address: &str, status: &tonic::Status) -> Self {
         // What TLS says of a certificate that control refused is the innermost reason.

@@ -126,7 +126,10 @@ pub fn save(folder: &DataFolder, network: &Network, held: &Held) -> Result<(), S
 }
 
 pub(super) fn encode(update: &wire::Update, network: &Network) -> Vec<u8> {
-    let body = update.encode_to_vec();
+    seal(&update.encode_to_vec(), network)
+}
+
+fn seal(body: &[u8], network: &Network) -> Vec<u8> {
     let name = network.as_str().as_bytes();
     let mut bytes =
         Vec::with_capacity(MAGIC.len() + 12 + name.len() + CHECKSUM_LENGTH + body.len());
@@ -137,10 +140,28 @@ pub(super) fn encode(update: &wire::Update, network: &Network) -> Vec<u8> {
     bytes.extend_from_slice(&length.to_be_bytes());
     bytes.extend_from_slice(name);
     bytes.extend_from_slice(&(body.len() as u64).to_be_bytes());
-    let checksum = checksum(&bytes, &body);
+    let checksum = checksum(&bytes, body);
     bytes.extend_from_slice(&checksum);
-    bytes.extend_from_slice(&body);
+    bytes.extend_from_slice(body);
     bytes
+}
+
+/// A file of a network with any body, whose checksum is right.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+#[must_use]
+pub fn sealed(body: &[u8], network: &Network) -> Vec<u8> {
+    seal(body, network)
+}
+
+/// Reads a file's bytes.
+///
+/// # Errors
+/// As [`load`].
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn read(bytes: &[u8], own: &Network) -> Result<Held, SnapshotError> {
+    decode(bytes, own, PathBuf::from(SNAPSHOT_FILE))
 }
 
 fn decode(bytes: &[u8], own: &Network, path: PathBuf) -> Result<Held, SnapshotError> {

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// The folder's mode: identities will live here, too.
 const FOLDER_MODE: u32 = 0o700;
+/// The file that says whose the folder is at the moment.
+pub(super) const LOCK_FILE: &str = "lock";
 /// The mode of each file.
 const FILE_MODE: u32 = 0o600;
 
@@ -74,7 +76,7 @@ impl DataFolder {
         if let Err(source) = made {
             return Err(FolderError::Create { path, source });
         }
-        let file = path.join("lock");
+        let file = path.join(LOCK_FILE);
         let failed = |source| FolderError::Write {
             path: file.clone(),
             source,
@@ -116,11 +118,19 @@ impl DataFolder {
     /// The content of a file, at most `limit` bytes of it; `None` if there is no such file.
     pub(super) fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, FolderError> {
         let path = self.file(name);
-        let read = |file: File| {
-            let mut bytes = Vec::new();
-            file.take(limit).read_to_end(&mut bytes).map(|_| bytes)
+        let read = || {
+            // What is opened there must not be waited for, nor lie elsewhere.
+            let found = std::fs::symlink_metadata(&path)?;
+            if !found.is_file() {
+                return Err(io::Error::other("it is no plain file; remove it"));
+            }
+            // Grown at once, so that what may be a key is not copied on the way.
+            let room = usize::try_from(found.len().min(limit)).unwrap_or_default();
+            let mut bytes = Vec::with_capacity(room + 1);
+            let read = File::open(&path)?.take(limit).read_to_end(&mut bytes);
+            read.map(|_| bytes)
         };
-        match File::open(&path).and_then(read) {
+        match read() {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(FolderError::Read { path, source }),
@@ -133,10 +143,14 @@ impl DataFolder {
         let path = self.file(name);
         let draft = self.file(&format!("{name}.new"));
         let write = || {
+            // A draft that is there already may be a link to somewhere, or open to others.
+            match std::fs::remove_file(&draft) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
             let mut file = OpenOptions::new()
                 .write(true)
-                .create(true)
-                .truncate(true)
+                .create_new(true)
                 .mode(FILE_MODE)
                 .open(&draft)?;
             file.write_all(bytes)?;
@@ -158,5 +172,49 @@ fn holder(lock: &mut File) -> String {
     match lock.take(10).read_to_string(&mut text) {
         Ok(_) if !text.is_empty() => format!("process {text}"),
         _ => "process unknown".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_link_in_the_drafts_place_is_not_followed_and_its_mode_is_ours() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = DataFolder::open(temporary.path().join("data")).unwrap();
+        let bait = temporary.path().join("bait");
+        std::fs::write(&bait, b"bait").unwrap();
+        std::os::unix::fs::symlink(&bait, folder.file("a.new")).unwrap();
+        folder.replace("a", b"one").unwrap();
+        assert_eq!(std::fs::read(&bait).unwrap(), b"bait");
+        std::fs::write(folder.file("b.new"), b"left").unwrap();
+        let open = std::fs::Permissions::from_mode(0o666);
+        std::fs::set_permissions(folder.file("b.new"), open).unwrap();
+        folder.replace("b", b"two").unwrap();
+        for name in ["a", "b"] {
+            let found = std::fs::symlink_metadata(folder.file(name)).unwrap();
+            assert!(found.is_file() && found.permissions().mode() & 0o777 == FILE_MODE);
+        }
+    }
+
+    #[test]
+    fn what_is_no_plain_file_is_refused_and_nobody_waits_for_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = DataFolder::open(temporary.path().join("data")).unwrap();
+        std::fs::create_dir(folder.file("a")).unwrap();
+        let elsewhere = temporary.path().join("elsewhere");
+        std::fs::write(&elsewhere, b"x").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, folder.file("b")).unwrap();
+        let pipe = std::process::Command::new("mkfifo")
+            .arg(folder.file("c"))
+            .status();
+        let pipes = pipe.is_ok_and(|made| made.success());
+        for name in ["a", "b", "c"].into_iter().take(if pipes { 3 } else { 2 }) {
+            let error = folder.read(name, 9).unwrap_err().to_string();
+            assert!(error.contains("no plain file"), "{name}: {error}");
+        }
     }
 }

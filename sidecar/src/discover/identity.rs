@@ -4,7 +4,6 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use sidelane_proto::model::{FieldError, Generation, InstanceId, NodeId};
 
@@ -108,15 +107,6 @@ impl NodeIdentity {
         };
         Ok((identity, warnings))
     }
-}
-
-/// The wall clock, in milliseconds since 1970; 0 for a clock before that.
-#[must_use]
-pub fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }
 
 /// Puts a generation on the disk.

@@ -116,6 +116,10 @@ impl Intent {
         self.drain_asked = true;
     }
 
+    pub(super) fn drains(&self) -> bool {
+        self.draining
+    }
+
     pub(super) fn leave(&mut self, reason: &str) {
         self.farewell = Some(reason.to_owned());
     }

@@ -33,6 +33,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sidelane_identity::Source as Certificate;
 use sidelane_proto::model::{Addresses, NodeHello};
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -41,7 +42,7 @@ pub use certificate::Holder;
 pub use folder::DataFolder;
 pub use handle::{Discovery, DrainOutcome};
 pub use held::{Change, Held};
-pub use identity::{NodeIdentity, unix_ms};
+pub use identity::NodeIdentity;
 pub use intent::TooManyWanted;
 pub use rules::{Judge, RULES_LIMIT};
 pub use status::{Counters, RefusedUpdate, Source, State, Status};
@@ -67,8 +68,9 @@ pub struct Parameters {
     pub advertise: Advertise,
     /// Asked about each pushed rule, also about those that were kept.
     pub judge: Judge,
-    /// The certificate by which control knows this node, and what control says of trust; `None` goes
-    /// in the clear.
+    /// The certificate by which control knows this node; `None` goes in the clear.
+    pub certificate: Option<Certificate>,
+    /// Where what control says of trust goes, where control signs.
     pub holder: Option<Arc<Holder>>,
     /// Where the picture and the generation are kept; `None` keeps nothing.
     pub data: Option<Arc<DataFolder>>,

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use sidelane_identity::{Identity, Serial, Source};
 use sidelane_proto::model::RefusedRule;
 use sidelane_proto::wire::control::v1::{self as wire, sync_request::Message as Said};
 use tokio::sync::{mpsc, watch};
@@ -19,7 +20,7 @@ use super::held::Change;
 use super::intent::News;
 use super::rules::Judge;
 use super::session::{End, Session, Step, Terms, request};
-use super::status::{Source, State};
+use super::status::{Source as Told, State};
 
 /// Requests that may wait for the connection. Control that leaves so many unread is not working.
 pub(super) const REQUESTS_LIMIT: usize = 256;
@@ -87,6 +88,8 @@ pub(super) struct Stream {
     pub(super) responses: Streaming<wire::SyncResponse>,
     /// How long control may take to end the stream after goodbye.
     pub(super) goodbye: Duration,
+    /// The certificate that its connection showed, and where the next one is seen.
+    pub(super) shown: Option<(Source, Serial)>,
 }
 
 /// Why a stream is over.
@@ -95,6 +98,9 @@ pub(super) enum Break {
     Left,
     /// Something can only be said in a new Hello.
     HelloAgain,
+    /// The certificate was renewed, and control ends a stream with the one that it began with. It
+    /// stays open until the next one is welcomed, so that nobody sees this node go.
+    Renewed(Box<Stream>),
     /// By control's word.
     End(End),
     /// By an accident.
@@ -110,6 +116,8 @@ impl Stream {
         let mut heard = Instant::now();
         let mut done = self.tell(outlet).await;
         while done.is_ok() {
+            // A drain is confirmed on the stream that it was said on.
+            let drains = outlet.shared.intent().drains();
             done = tokio::select! {
                 response = self.responses.message() => match response {
                     Ok(Some(response)) => {
@@ -122,11 +130,20 @@ impl Stream {
                 _ = beat.tick() => self.beat(outlet),
                 () = sleep_until(heard + self.terms.lease) => Err(self.silent()),
                 () = outlet.shared.wake.notified() => self.tell(outlet).await,
+                () = renewed(&mut self.shown), if !drains => {
+                    return Break::Renewed(Box::new(self));
+                }
             };
         }
         // What control said on this stream is not renewed any more.
         outlet.shared.answered().clear();
         done.err().unwrap_or(Break::HelloAgain)
+    }
+
+    /// Says goodbye, if this node leaves while the next stream is being opened.
+    pub(super) async fn leave(mut self, outlet: &Outlet) {
+        // The stream is over, whatever comes of it.
+        let _ = self.tell(outlet).await;
     }
 
     fn welcomed(&self, outlet: &Outlet) {
@@ -166,7 +183,7 @@ impl Stream {
                 known.extend(answered);
                 drop(known);
                 shared.status.send_modify(|status| {
-                    status.source = Source::Control;
+                    status.source = Told::Control;
                     status.updated = Some(SystemTime::now());
                     status.answers += 1;
                 });
@@ -202,7 +219,7 @@ impl Stream {
     /// new root signs before it is known here.
     fn trust(&self, trust: wire::Trust, outlet: &Outlet) -> Result<(), Break> {
         let Some(holder) = &outlet.holder else {
-            // Of a sidecar whose certificate comes from files, its files say what is trusted.
+            // Where control does not sign, files or an agent say what is trusted.
             return Ok(());
         };
         let revision = trust.revision;
@@ -289,6 +306,21 @@ impl Stream {
             lease: self.terms.lease,
         })
     }
+}
+
+/// Waits until another certificate is held than the one that was shown; for ever where none was.
+async fn renewed(shown: &mut Option<(Source, Serial)>) {
+    if let Some((source, serial)) = shown {
+        let other = |present: &Option<Arc<Identity>>| {
+            let present = present.as_ref();
+            present.is_some_and(|present| present.svid().serial() != serial)
+        };
+        if source.wait_for(other).await.is_ok() {
+            return;
+        }
+    }
+    // Who held it has ended, and renews nothing more.
+    std::future::pending::<()>().await;
 }
 
 /// Queues one thing to say.

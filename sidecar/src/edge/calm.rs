@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
+use super::leaving::Leaving;
+
 /// The connection's first bytes, before any frame (RFC 9113 §3.4).
 const PREFACE: usize = 24;
 /// A frame's head, in bytes (RFC 9113 §4.1).
@@ -21,9 +23,10 @@ const HEAD: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
-const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
+/// Of a head's last four bytes, what names the stream.
+const STREAM: u32 = 0x7FFF_FFFF;
 /// On DATA and HEADERS: the stream's last.
 const END_STREAM: u8 = 1;
 /// On CONTINUATION: the headers' last.
@@ -50,7 +53,7 @@ pub struct Budget {
     pub resets: Bound,
     /// `WINDOW_UPDATE`: who reads sends one for a piece of what it read.
     pub windows: Bound,
-    /// PING, SETTINGS, PRIORITY, empty DATA and CONTINUATION, and what is not known. Clients that
+    /// PING, SETTINGS, PRIORITY, GOAWAY, empty DATA and CONTINUATION, and what is not known. Clients that
     /// measure their bandwidth send a PING with what they read.
     pub talk: Bound,
 }
@@ -103,6 +106,63 @@ pub enum Flood {
     Talk,
 }
 
+/// A frame, as its head says.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    length: usize,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+}
+
+/// Finds the heads of frames in bytes, however they come.
+#[derive(Debug)]
+struct Heads {
+    /// Bytes of the preface and of frames that are passed over.
+    skip: usize,
+    head: [u8; HEAD],
+    known: usize,
+}
+
+impl Heads {
+    /// After so many bytes.
+    fn after(skip: usize) -> Self {
+        Self {
+            skip,
+            head: [0; HEAD],
+            known: 0,
+        }
+    }
+
+    /// The next frame that begins in these bytes, which are taken up to there.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<Seen> {
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let skipped = self.skip.min(bytes.len());
+                self.skip -= skipped;
+                *bytes = &bytes[skipped..];
+                continue;
+            }
+            let part = (HEAD - self.known).min(bytes.len());
+            self.head[self.known..self.known + part].copy_from_slice(&bytes[..part]);
+            self.known += part;
+            *bytes = &bytes[part..];
+            if self.known == HEAD {
+                self.known = 0;
+                let [high, middle, low, kind, flags, stream @ ..] = self.head;
+                self.skip = u32::from_be_bytes([0, high, middle, low]) as usize;
+                return Some(Seen {
+                    length: self.skip,
+                    kind,
+                    flags,
+                    stream: u32::from_be_bytes(stream) & STREAM,
+                });
+            }
+        }
+        None
+    }
+}
+
 /// Counts frames as their bytes come.
 #[derive(Debug)]
 pub struct Watch {
@@ -110,10 +170,7 @@ pub struct Watch {
     /// What is left of resets, windows and talk.
     left: [f64; 3],
     at: Instant,
-    /// Bytes of the preface and of frames that are passed over.
-    skip: usize,
-    head: [u8; HEAD],
-    known: usize,
+    heads: Heads,
 }
 
 impl Watch {
@@ -124,34 +181,27 @@ impl Watch {
             budget,
             left: [budget.resets, budget.windows, budget.talk].map(|bound| bound.burst),
             at: now,
-            skip: PREFACE,
-            head: [0; HEAD],
-            known: 0,
+            heads: Heads::after(PREFACE),
         }
     }
 
-    /// Takes in what was received.
+    /// Takes in what was received. `reset` is told each stream that was given up.
     ///
     /// # Errors
     /// There was too much of something.
-    pub fn read(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Flood> {
+    pub fn read(
+        &mut self,
+        mut bytes: &[u8],
+        now: Instant,
+        mut reset: impl FnMut(u32),
+    ) -> Result<(), Flood> {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = self.at.max(now);
         self.gain(|bound| passed * bound.each_second);
-        while !bytes.is_empty() {
-            if self.skip > 0 {
-                let skipped = self.skip.min(bytes.len());
-                self.skip -= skipped;
-                bytes = &bytes[skipped..];
-                continue;
-            }
-            let part = (HEAD - self.known).min(bytes.len());
-            self.head[self.known..self.known + part].copy_from_slice(&bytes[..part]);
-            self.known += part;
-            bytes = &bytes[part..];
-            if self.known == HEAD {
-                self.known = 0;
-                self.frame()?;
+        while let Some(seen) = self.heads.next(&mut bytes) {
+            self.frame(seen)?;
+            if seen.kind == RST_STREAM {
+                reset(seen.stream);
             }
         }
         Ok(())
@@ -178,11 +228,9 @@ impl Watch {
         }
     }
 
-    fn frame(&mut self) -> Result<(), Flood> {
-        let [high, middle, low, kind, flags, ..] = self.head;
-        self.skip = u32::from_be_bytes([0, high, middle, low]) as usize;
-        let empty = self.skip == 0;
-        let (place, flood) = match kind {
+    fn frame(&mut self, seen: Seen) -> Result<(), Flood> {
+        let (empty, flags) = (seen.length == 0, seen.flags);
+        let (place, flood) = match seen.kind {
             RST_STREAM => (0, Flood::Resets),
             WINDOW_UPDATE => (1, Flood::Windows),
             // A request, its end, or something in it.
@@ -194,7 +242,6 @@ impl Watch {
                 self.left[1] = (self.left[1] + WINDOWS_A_CALL).min(most);
                 return Ok(());
             }
-            GOAWAY => return Ok(()),
             _ => (2, Flood::Talk),
         };
         let left = &mut self.left[place];
@@ -211,6 +258,9 @@ pub struct Calm<Stream> {
     stream: Stream,
     watch: Watch,
     flood: Arc<Noticed>,
+    /// Frames that are sent.
+    sent: Heads,
+    leaving: Arc<Leaving>,
 }
 
 /// What was noticed on a connection, for whoever ends it.
@@ -234,13 +284,29 @@ impl Noticed {
 }
 
 impl<Stream> Calm<Stream> {
-    /// Counts against this budget.
+    /// Counts against this budget, and tells which calls have left.
     #[must_use]
-    pub fn new(stream: Stream, budget: Budget, flood: Arc<Noticed>) -> Self {
+    pub fn new(stream: Stream, budget: Budget, flood: Arc<Noticed>, leaving: Arc<Leaving>) -> Self {
         Self {
             stream,
             watch: Watch::new(budget, Instant::now()),
             flood,
+            sent: Heads::after(0),
+            leaving,
+        }
+    }
+
+    /// These bytes were sent.
+    fn wrote(&mut self, mut bytes: &[u8]) {
+        self.watch.wrote(bytes.len());
+        while let Some(seen) = self.sent.next(&mut bytes) {
+            let last = match seen.kind {
+                DATA | HEADERS => seen.flags & END_STREAM != 0,
+                kind => kind == RST_STREAM,
+            };
+            if last {
+                self.leaving.left(seen.stream);
+            }
         }
     }
 }
@@ -257,7 +323,9 @@ impl<Stream: AsyncRead + Unpin> AsyncRead for Calm<Stream> {
         }
         let before = into.filled().len();
         std::task::ready!(Pin::new(&mut self.stream).poll_read(context, into))?;
-        if let Err(flood) = self.watch.read(&into.filled()[before..], Instant::now()) {
+        let Self { watch, leaving, .. } = &mut *self;
+        let read = &into.filled()[before..];
+        if let Err(flood) = watch.read(read, Instant::now(), |stream| leaving.left(stream)) {
             into.set_filled(before);
             let _ = self.flood.flood.set(flood);
             self.flood.notify.notify_waiters();
@@ -274,7 +342,7 @@ impl<Stream: AsyncWrite + Unpin> AsyncWrite for Calm<Stream> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let wrote = std::task::ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
-        self.watch.wrote(wrote);
+        self.wrote(&bytes[..wrote]);
         Poll::Ready(Ok(wrote))
     }
 
@@ -285,7 +353,15 @@ impl<Stream: AsyncWrite + Unpin> AsyncWrite for Calm<Stream> {
     ) -> Poll<io::Result<usize>> {
         let wrote = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
         let wrote = std::task::ready!(wrote)?;
-        self.watch.wrote(wrote);
+        let mut left = wrote;
+        for piece in bytes {
+            let part = left.min(piece.len());
+            self.wrote(&piece[..part]);
+            left -= part;
+            if left == 0 {
+                break;
+            }
+        }
         Poll::Ready(Ok(wrote))
     }
 
@@ -321,8 +397,8 @@ mod tests {
     fn flooded(one: &[u8]) -> Option<(usize, Flood)> {
         let now = Instant::now();
         let mut watch = Watch::new(Budget::USERS, now);
-        watch.read(&[0; PREFACE], now).unwrap();
-        (0..20_000).find_map(|number| Some((number, watch.read(one, now).err()?)))
+        watch.read(&[0; PREFACE], now, |_| {}).unwrap();
+        (0..20_000).find_map(|number| Some((number, watch.read(one, now, |_| {}).err()?)))
     }
 
     #[test]
@@ -339,6 +415,7 @@ mod tests {
             frame(6, 0, &[0; 8]),
             frame(4, 0, &[]),
             frame(2, 0, &[0; 5]),
+            frame(7, 0, &[0; 8]),
             frame(0, 0, &[]),
             frame(9, 0, &[]),
             frame(16, 0, b"u=1"),
@@ -362,13 +439,13 @@ mod tests {
         assert_eq!(flooded(&call.concat()), None);
         let now = Instant::now();
         let mut watch = Watch::new(Budget::USERS, now);
-        watch.read(&[0; PREFACE], now).unwrap();
+        watch.read(&[0; PREFACE], now, |_| {}).unwrap();
         let (ping, window) = (frame(6, 0, &[0; 8]), frame(8, 0, &[0; 4]));
         let pings = |watch: &mut Watch, now| {
-            let taken = (0..20_000).take_while(|_| watch.read(&ping, now).is_ok());
+            let taken = (0..20_000).take_while(|_| watch.read(&ping, now, |_| {}).is_ok());
             let taken = taken.count();
             // What follows the head that was refused. A connection would end there.
-            watch.read(&[0; 8], now).unwrap();
+            watch.read(&[0; 8], now, |_| {}).unwrap();
             taken
         };
         assert_eq!(pings(&mut watch, now), 1_000);
@@ -380,7 +457,7 @@ mod tests {
         for _ in 0..1_000 {
             watch.wrote(1024);
             for _ in 0..16 {
-                watch.read(&window, later).unwrap();
+                watch.read(&window, later, |_| {}).unwrap();
             }
         }
     }
@@ -397,16 +474,16 @@ mod tests {
                 bytes.extend(frame(kind, flags, &vec![0xAA; length]));
             }
             let mut whole = Watch::new(Budget::USERS, now);
-            whole.read(&bytes, now).unwrap();
+            whole.read(&bytes, now, |_| {}).unwrap();
             let mut cut = Watch::new(Budget::USERS, now);
             let (mut rest, mut cuts) = (&bytes[..], cuts.iter().cycle());
             while !rest.is_empty() {
                 let (part, behind) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));
-                cut.read(part, now).unwrap();
+                cut.read(part, now, |_| {}).unwrap();
                 rest = behind;
             }
             prop_assert_eq!(whole.left, cut.left);
-            prop_assert_eq!((cut.skip, cut.known), (0, 0));
+            prop_assert_eq!((cut.heads.skip, cut.heads.known), (0, 0));
         }
     }
 }

@@ -15,6 +15,12 @@ use crate::telemetry::Turned;
 /// if all have one, a newcomer is turned away.
 pub const ADDRESSES_LIMIT: usize = 65_536;
 
+/// Connections at once that found no place, and may still show that they are peers', whom users must
+/// not shut out: in all, and from one address.
+pub const WAITING: usize = 64;
+/// See [`WAITING`].
+pub const WAITING_OF_ADDRESS: usize = 8;
+
 /// The doors of one listener.
 #[derive(Clone)]
 pub struct Doors(Arc<Mutex<Inside>>);
@@ -26,6 +32,8 @@ struct Inside {
     open: usize,
     all: Tokens,
     addresses: HashMap<User, Address>,
+    /// Who waits before them, and how often.
+    waiting: HashMap<User, usize>,
 }
 
 struct Address {
@@ -45,6 +53,12 @@ pub struct Place {
     user: User,
 }
 
+/// A place before the doors. It is given back when it is dropped.
+pub struct Waiting {
+    doors: Doors,
+    user: User,
+}
+
 impl Doors {
     /// Nobody is inside yet.
     #[must_use]
@@ -56,6 +70,7 @@ impl Doors {
             open: 0,
             all: Tokens::full(limits.accept_rate),
             addresses: HashMap::new(),
+            waiting: HashMap::new(),
         })))
     }
 
@@ -68,6 +83,26 @@ impl Doors {
         self.inside().enter(user, now)?;
         let doors = self.clone();
         Ok(Place { doors, user })
+    }
+
+    /// Lets a connection that found no place wait before the doors, until it has said whether it is a
+    /// peer's; `None` where too many do.
+    #[must_use]
+    pub fn wait(&self, address: IpAddr) -> Option<Waiting> {
+        let user = User::at(address);
+        let mut inside = self.inside();
+        let all: usize = inside.waiting.values().sum();
+        let own = inside.waiting.entry(user).or_insert(0);
+        if all >= WAITING || *own >= WAITING_OF_ADDRESS {
+            if *own == 0 {
+                inside.waiting.remove(&user);
+            }
+            return None;
+        }
+        *own += 1;
+        drop(inside);
+        let doors = self.clone();
+        Some(Waiting { doors, user })
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -145,6 +180,19 @@ impl Drop for Place {
     }
 }
 
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut inside = self.doors.inside();
+        let Some(own) = inside.waiting.get_mut(&self.user) else {
+            return;
+        };
+        *own -= 1;
+        if *own == 0 {
+            inside.waiting.remove(&self.user);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -196,6 +244,23 @@ mod tests {
         let later = now + Duration::from_millis(500);
         assert_eq!(come(1, 6, later), [Turned::AddressRate]);
         assert_eq!(come(5, 5, later), []);
+    }
+
+    #[test]
+    fn few_wait_before_the_doors_and_no_address_takes_all_of_that() {
+        let doors = Doors::new(&limits(1, 1, 1));
+        let of = |last, count: usize| -> Vec<Waiting> {
+            let wait = |_| doors.wait(address(last));
+            (0..count).filter_map(wait).collect()
+        };
+        let first = of(1, 20);
+        assert_eq!(first.len(), WAITING_OF_ADDRESS);
+        let others: Vec<Waiting> = (2..30).flat_map(|last| of(last, 20)).collect();
+        assert_eq!(others.len(), WAITING - WAITING_OF_ADDRESS);
+        drop(first);
+        assert_eq!(of(99, 20).len(), WAITING_OF_ADDRESS);
+        drop(others);
+        assert!(doors.inside().waiting.is_empty());
     }
 
     #[test]

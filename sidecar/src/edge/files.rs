@@ -7,12 +7,13 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use sidelane_identity::tls::provider;
+use sidelane_identity::PrivateKey;
+use sidelane_identity::verify::lifetime;
 use tokio::sync::watch;
 
 /// Between two looks at the files.
@@ -61,6 +62,27 @@ pub enum PairError {
         /// Which one.
         path: PathBuf,
     },
+    /// Everybody on the machine may read the key.
+    #[error(
+        "{path} has mode {mode:03o}, so everybody on this machine may read the private key: chmod 600 \
+         {path} (or 640, for a group)",
+        path = path.display(),
+        mode = mode
+    )]
+    Permissions {
+        /// Which one.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Nobody takes the certificate at this time.
+    #[error("{path}: the certificate {what}", path = path.display())]
+    OutOfTime {
+        /// Its file.
+        path: PathBuf,
+        /// Has ended, or has not begun.
+        what: &'static str,
+    },
     /// They do not go together, or are of a kind that TLS does not take.
     #[error("{certificate} and {key}: {what}", certificate = certificate.display(), key = key.display())]
     Unfit {
@@ -88,22 +110,60 @@ impl Pair {
         if chain.is_empty() {
             return Err(PairError::NoCertificate { path });
         }
-        // Its bytes are wiped by the type that holds them.
+        let mode = self.mode()?;
+        if mode & 0o007 != 0 {
+            let path = self.key.clone();
+            return Err(PairError::Permissions { path, mode });
+        }
+        // Both wipe what they hold: the file's text, and the key that was in it.
         let text = zeroize::Zeroizing::new(read(&self.key)?);
-        let key = PrivateKeyDer::from_pem_slice(&text).map_err(|_| PairError::NoKey {
+        let key = PrivateKey::from_pem(&text).map_err(|_| PairError::NoKey {
             path: self.key.clone(),
         })?;
-        CertifiedKey::from_der(chain, key, provider()).map_err(|error| PairError::Unfit {
+        let unfit = |what: String| PairError::Unfit {
             certificate: self.certificate.clone(),
             key: self.key.clone(),
-            what: error.to_string(),
-        })
+            what,
+        };
+        let key = key.signing().map_err(|error| unfit(error.to_string()))?;
+        let certified = CertifiedKey::new(chain, key);
+        certified
+            .keys_match()
+            .map_err(|error| unfit(error.to_string()))?;
+        Ok(certified)
     }
 
-    /// May others than its owner and group read the key?
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        fs::metadata(&self.key).is_ok_and(|about| about.permissions().mode() & 0o007 != 0)
+    /// Will anybody take this certificate now?
+    ///
+    /// # Errors
+    /// It has ended, or has not begun.
+    pub fn in_time(&self, shown: &CertifiedKey, now: SystemTime) -> Result<(), PairError> {
+        let told = |what| {
+            let path = self.certificate.clone();
+            Err(PairError::OutOfTime { path, what })
+        };
+        let life = shown.cert.first().and_then(|leaf| lifetime(leaf).ok());
+        match life {
+            None => told("cannot be read"),
+            Some((_, end)) if now > end => told("has ended"),
+            Some((begin, _)) if now < begin => told("has not begun"),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn mode(&self) -> Result<u32, PairError> {
+        let about = fs::metadata(&self.key).map_err(|error| PairError::Read {
+            path: self.key.clone(),
+            kind: error.kind(),
+        })?;
+        Ok(about.permissions().mode() & 0o777)
+    }
+
+    /// What takes the place of what is shown: a pair that fits, and that somebody takes.
+    fn next(&self, now: SystemTime) -> Result<CertifiedKey, PairError> {
+        let found = self.read()?;
+        self.in_time(&found, now)?;
+        Ok(found)
     }
 
     /// Puts what the files say into `present` whenever they change, until nobody listens. `say`
@@ -116,7 +176,7 @@ impl Pair {
         let mut wrong = None;
         while !present.is_closed() {
             tokio::time::sleep(LOOK_EVERY).await;
-            match self.read() {
+            match self.next(SystemTime::now()) {
                 Ok(found) => {
                     wrong = None;
                     // A key fits one certificate, so it need not be compared.

@@ -3,8 +3,11 @@
 //! that can be asked for here has a bound. Lies below the listeners and the stages, which ask it.
 
 pub mod calm;
+pub mod descriptors;
 pub mod doors;
 pub mod files;
+pub mod leaving;
+pub mod room;
 pub mod tls;
 
 use std::sync::{Mutex, PoisonError};
@@ -14,9 +17,12 @@ use serde_json::{Value, json};
 
 use crate::lane::{HEADER_LIST_LIMIT, LaneSettings, settings};
 use crate::patience::{CROWD, IN_A_CROWD, Patience};
+use crate::telemetry::EdgeCounters;
+use crate::telemetry::trace::Context;
 use crate::trust::HANDSHAKE_LIMIT;
 use calm::Budget;
 use doors::Doors;
+use room::{CALL_BYTES, PART_OF_ADDRESS, Room, Stay};
 use sidelane_proto::model::Lane;
 use tls::Shown;
 
@@ -31,12 +37,20 @@ pub const ERROR_RESETS: usize = 1_024;
 /// How long a connection that was told to go may take once nothing is open on it.
 pub const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 /// What one stream of a user may send before it is read, in bytes.
-const STREAM_WINDOW: u32 = 256 * 1024;
+pub const STREAM_WINDOW: u32 = 256 * 1024;
 /// And all of a connection's: sixteen streams that stand still do not stall the others.
 const CONNECTION_WINDOW: u32 = 16 * STREAM_WINDOW;
 /// Bytes of one answer that are taken before the socket takes them. All streams of a connection,
 /// none of which is read, so hold 32 MiB at most.
-const SEND_BUFFER: usize = 32 * 1024;
+pub const SEND_BUFFER: usize = 32 * 1024;
+/// A PING that is not answered for so long ends the connection; sooner, where they are sent more often
+/// than this.
+pub const PING_LIMIT: Duration = Duration::from_secs(20);
+/// What is not there for users is refused so long after it was asked for, whatever it is that keeps it
+/// from them: how long an answer takes must not say what there is.
+pub const NOWHERE_AFTER: Duration = Duration::from_millis(500);
+/// How long of that is waited for control's first word about a name that nobody has heard of.
+pub const FIRST_WORD: Duration = Duration::from_millis(400);
 /// Names that users ask for and nobody here has heard of are asked of control so often a second, and
 /// so many at once. A subscription nobody uses lasts ten minutes, so users' are at most 6,100 of the
 /// 16,384 that there may be.
@@ -61,6 +75,17 @@ pub struct Limits {
     /// An answer of which nothing is taken for so long is broken off. What a user does not take fills
     /// the windows between sidecars and apps, and others need them.
     pub stall: Duration,
+    /// A call of which nothing moves for so long, neither way, ends.
+    pub quiet: Duration,
+    /// The longest that any call may take, streams too, whatever it asks for.
+    pub deadline: Duration,
+    /// A connection is asked for a sign of life so often.
+    pub keepalive: Duration,
+    /// Calls open at once from one address.
+    pub calls_of_address: u32,
+    /// Bytes that are held for the calls of all users; for those of one address a quarter of what others
+    /// leave.
+    pub memory: u32,
 }
 
 impl Default for Limits {
@@ -73,6 +98,11 @@ impl Default for Limits {
             accept_rate: 1_000,
             idle: Duration::from_secs(5 * 60),
             stall: Duration::from_secs(30),
+            quiet: Duration::from_secs(5 * 60),
+            deadline: Duration::from_secs(60 * 60),
+            keepalive: Duration::from_secs(60),
+            calls_of_address: 1_024,
+            memory: 512 * 1024 * 1024,
         }
     }
 }
@@ -83,11 +113,26 @@ pub struct Edge {
     pub limits: Limits,
     /// Who is let in.
     pub doors: Doors,
+    /// Whose calls are let in, and how much is held for them.
+    pub room: Room,
     /// With those who do not take their answers.
     pub patience: Patience,
     /// What users meet; `None`: they come in the clear, in trust mode `disabled` alone.
     pub tls: Option<Shown>,
     asks: Mutex<Asks>,
+}
+
+/// A user's call, and what is allowed to it.
+#[derive(Clone, Copy)]
+pub struct Guest<'a> {
+    /// The edge by which it came.
+    pub edge: &'a Edge,
+    /// Its place.
+    pub stay: &'a Stay,
+    /// The trace that it says it belongs to; it begins one of its own.
+    pub trace: Option<Context>,
+    /// Where it is counted what found no room.
+    pub counters: &'a EdgeCounters,
 }
 
 struct Asks {
@@ -101,6 +146,7 @@ impl Edge {
     pub fn new(limits: Limits, tls: Option<Shown>) -> Self {
         Self {
             doors: Doors::new(&limits),
+            room: Room::new(&limits),
             patience: Patience::of(limits.stall),
             limits,
             tls,
@@ -134,6 +180,8 @@ impl Edge {
             connection_window: CONNECTION_WINDOW,
             max_streams: self.limits.streams,
             send_buffer: SEND_BUFFER,
+            ping_every: self.limits.keepalive,
+            ping_timeout: self.limits.keepalive.min(PING_LIMIT),
             ..settings(Lane::INGRESS_DATA)
         }
     }
@@ -148,14 +196,24 @@ impl Edge {
             "tls": self.tls.as_ref().map(Shown::describe),
             "connections": limits.connections,
             "connections_per_address": limits.per_address,
+            "peers_before_full_doors": doors::WAITING,
             "accepted_per_second": limits.accept_rate,
             "accepted_per_second_and_address": doors::of_one_address(limits.accept_rate),
             "handshake_ms": milliseconds(HANDSHAKE_LIMIT),
             "first_request_ms": milliseconds(FIRST_REQUEST_LIMIT),
+            "nowhere_after_ms": milliseconds(NOWHERE_AFTER),
             "idle_ms": milliseconds(limits.idle),
             "stall_ms": milliseconds(limits.stall),
             "stall_in_a_crowd_ms": milliseconds(limits.stall.min(IN_A_CROWD)),
             "stalls_without_a_crowd": CROWD,
+            "call_quiet_ms": milliseconds(limits.quiet),
+            "call_deadline_ms": milliseconds(limits.deadline),
+            "keepalive_ms": milliseconds(limits.keepalive),
+            "keepalive_answer_ms": milliseconds(limits.keepalive.min(PING_LIMIT)),
+            "calls_per_address": limits.calls_of_address,
+            "memory_bytes": limits.memory,
+            "memory_bytes_per_address": limits.memory as usize / PART_OF_ADDRESS,
+            "memory_bytes_of_a_call": CALL_BYTES,
             "concurrent_streams": limits.streams,
             "message_bytes": limits.message,
             "header_list_bytes": HEADER_LIST_LIMIT,

@@ -181,23 +181,25 @@ async fn here<Req, Resp>(
     let classified = classified.map_err(|error| refused(error.into()))?;
     let target = &classified.target;
     // From here on the call ends exactly once, whatever happens.
-    let mut guard = stack.metrics.call(&target.counters, arrived);
+    let counters = target.counters.of(classified.method);
+    let note = stack.metrics.access.note(path, None);
+    let guard = stack.metrics.call(counters, arrived).noted(note);
     let written = target.source != RuleSource::Default;
     let method = classified.method();
     let now = Instant::now();
     let limit = deadline::decide(call.deadline, &target.rule, written, method, now);
     let Ok(limit) = limit else {
         let failure = Failure::deadline(path, arrived.elapsed(), Processed::No);
-        return Err(failed(&mut guard, failure));
+        return Err(failed(&guard, failure));
     };
     if draining.phase() >= Phase::Outbound {
         let text = format!("{path}: this sidecar is stopping");
         let failure = Failure::refused(Reason::ConnectFailed, text);
-        return Err(failed(&mut guard, failure));
+        return Err(failed(&guard, failure));
     }
     // As on a way by bytes: who may not call it uses nothing up, and is told so at once.
     let authorized = stack.own_call(&classified, (&call, &head));
-    authorized.map_err(|failure| failed(&mut guard, failure))?;
+    authorized.map_err(|failure| failed(&guard, failure))?;
     // As on a way by bytes: counted where it leaves, and let in where it arrives.
     let mut place = None;
     if let Some(admitted) = &target.admitted {
@@ -220,9 +222,9 @@ async fn here<Req, Resp>(
         let entered = entered.and_then(|entered| {
             entered.map_err(|error| admission_failure(target.name.as_str(), &error))
         });
-        place = entered.map_err(|failure| failed(&mut guard, failure))?;
+        place = entered.map_err(|failure| failed(&guard, failure))?;
     }
-    target.counters.attempt();
+    counters.attempt();
     let told = [
         (SOURCE_NODE_HEADER, stack.own.node.as_str()),
         (LANE_HEADER, classified.lane.name()),
@@ -262,7 +264,7 @@ async fn here<Req, Resp>(
         answer = answer => match answer {
             Ok(Err(status)) if status.code() == Code::Cancelled && is_over(limit) => late(),
             Ok(answer) => {
-                let answer = answered(&mut guard, answer);
+                let answer = answered(&guard, answer);
                 left(place, &guard);
                 return answer;
             }
@@ -271,7 +273,7 @@ async fn here<Req, Resp>(
         () = over => late(),
         () = draining.reached(Phase::Forced) => broken("the mesh ended"),
     };
-    let failed = failed(&mut guard, failure);
+    let failed = failed(&guard, failure);
     left(place, &guard);
     Err(failed)
 }
@@ -324,7 +326,7 @@ fn head(path: &str, metadata: MetadataMap) -> Result<Parts, Status> {
 
 /// Both ends' view of an answer: the guard's, and the caller's, without what only the mesh says.
 fn answered<Resp>(
-    guard: &mut CallGuard,
+    guard: &CallGuard,
     answer: Result<Response<Resp>, Status>,
 ) -> Result<Response<Resp>, Status> {
     match answer {
@@ -352,7 +354,7 @@ fn is_over(limit: Option<Instant>) -> bool {
     limit.is_some_and(|limit| Instant::now() >= limit)
 }
 
-fn failed(guard: &mut CallGuard, failure: Failure) -> Status {
+fn failed(guard: &CallGuard, failure: Failure) -> Status {
     guard.ended(Outcome::Failed(failure.reason));
     status(failure)
 }

@@ -22,7 +22,7 @@ use tracing::debug;
 
 use crate::http2;
 use crate::lane::{
-    ERROR_RESETS, PEER_HEADER_LIST_LIMIT, PENDING_RESETS, REMEMBER_RESETS, REMEMBERED_RESETS,
+    APP_PENDING_RESETS, ERROR_RESETS, PEER_HEADER_LIST_LIMIT, REMEMBER_RESETS, REMEMBERED_RESETS,
     settings,
 };
 use crate::pipe::Acceptor;
@@ -68,7 +68,7 @@ async fn connection(pipe: DuplexStream, services: Services) {
         .max_send_buffer_size(lane.send_buffer)
         .max_concurrent_reset_streams(REMEMBERED_RESETS)
         .reset_stream_duration(REMEMBER_RESETS)
-        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_pending_accept_reset_streams(APP_PENDING_RESETS)
         .max_local_error_reset_streams(Some(ERROR_RESETS));
     let mut connection = match builder.handshake(pipe).await {
         Ok(connection) => connection,

@@ -1,11 +1,14 @@
 //! What can befall a call that was sent.
 
+use std::time::Duration;
+
 use h2::Reason;
 use http::StatusCode;
 use tonic::Code;
 
 use super::messages::TooLarge;
 use crate::reason::Processed;
+use crate::telemetry::Full;
 
 /// The callee's stream ended in the wrong way.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +31,12 @@ pub enum ForwardError {
     /// A message of the request is larger than is taken from its caller.
     #[error("{0}; the call may have run with what came before")]
     TooLarge(TooLarge),
+    /// Nothing moved on a call from outside for as long as that may be.
+    #[error("nothing moved on the call for {} s, and no longer is waited from outside; it may have run", .0.as_secs())]
+    Quiet(Duration),
+    /// There is no room left for what a call from outside brings and nobody takes.
+    #[error("too much is held for calls from outside ({}); it may have run", .0.label())]
+    NoRoom(Full),
     /// The answer ended without a status.
     #[error("the answer ended without a status; it may have run")]
     Unfinished,
@@ -46,6 +55,12 @@ impl ForwardError {
         }
     }
 
+    /// Is it the caller's own doing, wherever the call went?
+    #[must_use]
+    pub fn is_callers(&self) -> bool {
+        matches!(self, Self::TooLarge(_) | Self::Quiet(_) | Self::NoRoom(_))
+    }
+
     /// Was it the connection that was lost, rather than this call alone?
     #[must_use]
     pub fn is_loss(&self) -> bool {
@@ -57,7 +72,10 @@ impl ForwardError {
     pub fn code(&self) -> Code {
         match self {
             Self::Reset(Reason::CANCEL) => Code::Cancelled,
-            Self::Reset(Reason::ENHANCE_YOUR_CALM) | Self::TooLarge(_) => Code::ResourceExhausted,
+            Self::Reset(Reason::ENHANCE_YOUR_CALM) | Self::TooLarge(_) | Self::NoRoom(_) => {
+                Code::ResourceExhausted
+            }
+            Self::Quiet(_) => Code::DeadlineExceeded,
             Self::Reset(Reason::INADEQUATE_SECURITY) => Code::PermissionDenied,
             Self::Reset(Reason::REFUSED_STREAM) | Self::GoingAway | Self::Broken(_) => {
                 Code::Unavailable

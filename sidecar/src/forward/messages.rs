@@ -1,6 +1,8 @@
 //! Follows the messages of a request by their prefixes (gRPC over HTTP/2, "Length-Prefixed-Message"),
-//! for those whose size has a bound. Nothing is decoded or held: a message that is too large is
-//! known by its first five bytes.
+//! to count them, and for those whose size has a bound. Nothing is decoded or held: a message that is
+//! too large is known by its first five bytes.
+
+use crate::telemetry::Carried;
 
 /// How long a prefix is, in bytes: one that says whether it is compressed, and the length.
 const PREFIX: u8 = 5;
@@ -23,6 +25,15 @@ pub(super) struct Messages {
     prefix: u8,
     /// The length, as far as it was read; then what is left of the message.
     left: u32,
+    /// All that was read, and what of it was whole.
+    carried: Carried,
+}
+
+impl Default for Messages {
+    /// Of any size.
+    fn default() -> Self {
+        Self::up_to(u32::MAX)
+    }
 }
 
 impl Messages {
@@ -31,33 +42,63 @@ impl Messages {
             limit,
             prefix: 0,
             left: 0,
+            carried: Carried::default(),
         }
+    }
+
+    /// What has come so far.
+    pub(super) const fn carried(&self) -> Carried {
+        self.carried
     }
 
     /// Takes in the next bytes.
     pub(super) fn read(&mut self, mut bytes: &[u8]) -> Result<(), TooLarge> {
+        self.carried.bytes += bytes.len() as u64;
         while let Some((first, rest)) = bytes.split_first() {
             if self.prefix == PREFIX {
                 let skip = bytes.len().min(self.left as usize);
                 // At most what is left, so it fits.
                 self.left -= u32::try_from(skip).unwrap_or(self.left);
                 bytes = &bytes[skip..];
+                self.whole();
+            } else if self.prefix == 0
+                && let Some(([_, length @ ..], rest)) = bytes.split_first_chunk::<5>()
+            {
+                // Nearly always a prefix comes in one piece.
+                self.left = u32::from_be_bytes(*length);
+                bytes = rest;
+                self.begun()?;
             } else {
                 if self.prefix > 0 {
                     self.left = (self.left << 8) | u32::from(*first);
                 }
                 self.prefix += 1;
                 bytes = rest;
-                if self.prefix == PREFIX && self.left > self.limit {
-                    let (size, limit) = (self.left, self.limit);
-                    return Err(TooLarge { size, limit });
+                if self.prefix == PREFIX {
+                    self.begun()?;
                 }
-            }
-            if self.prefix == PREFIX && self.left == 0 {
-                self.prefix = 0;
             }
         }
         Ok(())
+    }
+
+    /// A prefix was read.
+    fn begun(&mut self) -> Result<(), TooLarge> {
+        self.prefix = PREFIX;
+        if self.left > self.limit {
+            let (size, limit) = (self.left, self.limit);
+            return Err(TooLarge { size, limit });
+        }
+        self.whole();
+        Ok(())
+    }
+
+    /// If nothing is left of the message, it was read.
+    fn whole(&mut self) {
+        if self.left == 0 {
+            self.prefix = 0;
+            self.carried.messages += 1;
+        }
     }
 }
 
@@ -95,6 +136,10 @@ mod tests {
             }
             let large = sizes.iter().find(|size| **size > limit);
             prop_assert_eq!(found, large.map(|size| TooLarge { size: *size, limit }));
+            if found.is_none() {
+                let (bytes, whole) = (bytes.len() as u64, sizes.len() as u64);
+                prop_assert_eq!(messages.carried(), Carried { bytes, messages: whole });
+            }
         }
     }
 }

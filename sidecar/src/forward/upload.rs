@@ -4,20 +4,31 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 
 use super::FRAMES_A_POLL;
-use super::messages::{Messages, TooLarge};
+use super::error::ForwardError;
+use super::guest::Guest;
+use super::messages::Messages;
 use super::replay::Replay;
 use crate::call::strip_if_any;
-use crate::telemetry::{LaneCounters, Stall};
+use crate::edge::STREAM_WINDOW;
+use crate::edge::room::Brought;
+use crate::telemetry::{Carried, LaneCounters, Stall, Traffic};
 use crate::turns::give_way;
 
 /// Bytes of a request that are kept for another attempt.
 pub const REPLAY_LIMIT: usize = 64 * 1024;
+
+/// Pieces of a request that are kept for another attempt: each takes more room than its bytes.
+const REPLAY_PIECES: usize = 1_024;
+/// A piece of a user's request that is shorter is kept as a copy: as it came it would hold on to what
+/// came beside it, padding included.
+const PIECE_SHARED: usize = 512;
 
 /// Bytes of a request that go to a connection before it has given the stream any room, so that head
 /// and body leave in one write, and a call waits once less. They are kept for another attempt all the
@@ -31,6 +42,8 @@ pub struct Upload {
     /// What was read and may be needed again, or is not sent yet.
     kept: VecDeque<Bytes>,
     kept_bytes: usize,
+    /// What `kept` takes at the moment, in bytes.
+    held: usize,
     /// How many of `kept` this attempt has sent.
     sent: usize,
     /// The chunk being sent.
@@ -49,8 +62,12 @@ pub struct Upload {
     ahead: usize,
     /// Whether this attempt waits for room, for its lane's figures.
     stall: Stall,
-    /// Where its messages have a bound; in a box, since few do.
-    messages: Option<Box<Messages>>,
+    /// What a user is allowed, where it is one's; in a box, since few are.
+    guest: Option<Box<Guest>>,
+    /// Where the caller is in its messages.
+    messages: Messages,
+    /// What the answer has carried: whoever looks at a call's request looks at both.
+    answered: Carried,
 }
 
 /// Where an upload broke.
@@ -60,8 +77,8 @@ pub(super) enum UploadError {
     Caller,
     /// The callee's side: it takes no more. Its answer says why.
     Callee,
-    /// The caller sends a message that is not taken.
-    TooLarge(TooLarge),
+    /// The caller asks for more than it may.
+    Refused(ForwardError),
 }
 
 impl Upload {
@@ -73,6 +90,7 @@ impl Upload {
             from,
             kept: VecDeque::new(),
             kept_bytes: 0,
+            held: 0,
             sent: 0,
             chunk: Bytes::new(),
             unreleased: 0,
@@ -82,13 +100,62 @@ impl Upload {
             finished: false,
             ahead: AHEAD_LIMIT,
             stall: Stall::default(),
-            messages: None,
+            guest: None,
+            messages: Messages::default(),
+            answered: Carried::default(),
         }
     }
 
-    /// It is a user's: no message of more than so many bytes is taken, and no trailers go on.
-    pub fn of_user(&mut self, limit: u32) {
-        self.messages = Some(Box::new(Messages::up_to(limit)));
+    /// It is a user's: no message of more than `message` bytes is taken, no trailers go on, what is
+    /// held of it counts in `request`, and it ends when nothing moves for `quiet`.
+    pub fn of_user(&mut self, message: u32, quiet: Duration, request: Arc<Brought>) {
+        self.guest = Some(Box::new(Guest::new(message, quiet, request)));
+    }
+
+    /// So much of the answer has come.
+    pub(super) fn answered(&mut self, carried: Carried) {
+        self.answered = carried;
+    }
+
+    /// What the call has carried so far.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        Traffic {
+            request: self.messages.carried(),
+            response: self.answered,
+        }
+    }
+
+    /// Something moved on the call, one way or the other.
+    pub(super) fn moved(&mut self) {
+        if let Some(guest) = &mut self.guest {
+            guest.moved();
+        }
+    }
+
+    /// Ready when nothing has moved for as long as that may be.
+    pub(super) fn poll_quiet(&mut self, context: &mut Context<'_>) -> Poll<ForwardError> {
+        match &mut self.guest {
+            Some(guest) => guest.poll_quiet(context),
+            None => Poll::Pending,
+        }
+    }
+
+    /// What is held of a user's request; as much as there may be at once where its callee takes
+    /// nothing, since what comes then is not seen here.
+    fn count(&mut self, stuck: bool) -> Result<(), UploadError> {
+        let Some(guest) = &mut self.guest else {
+            return Ok(());
+        };
+        let received = self.from.flow_control().used_capacity();
+        let waiting = if stuck {
+            STREAM_WINDOW as usize
+        } else {
+            received
+        };
+        guest
+            .holds(self.held + waiting)
+            .map_err(UploadError::Refused)
     }
 
     /// Goes out in this lane, where it goes to a peer.
@@ -138,12 +205,29 @@ impl Upload {
     /// The answer has begun: nothing needs to be kept any longer.
     pub(super) fn commit(&mut self) {
         self.keeping = false;
-        self.kept.drain(..self.sent);
+        let gone: usize = self.kept.drain(..self.sent).map(|it| taken_by(&it)).sum();
+        self.held -= gone;
         self.sent = 0;
     }
 
     /// Sends what can be sent. Ready when the whole request has left.
     pub(super) fn poll(
+        &mut self,
+        to: &mut SendStream<Bytes>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), UploadError>> {
+        let polled = self.poll_on(to, context);
+        if self.guest.is_some() {
+            let unread = matches!(polled, Poll::Ready(Err(UploadError::Callee)));
+            let stuck = self.read.is_none() && (unread || !self.chunk.is_empty());
+            if let Err(refused) = self.count(stuck) {
+                return Poll::Ready(Err(refused));
+            }
+        }
+        polled
+    }
+
+    fn poll_on(
         &mut self,
         to: &mut SendStream<Bytes>,
         context: &mut Context<'_>,
@@ -177,17 +261,21 @@ impl Upload {
             self.chunk = self.kept[self.sent].clone();
             self.sent += 1;
         } else {
-            self.chunk = self.kept.pop_front().unwrap_or_default();
+            let next = self.kept.pop_front();
+            self.held -= next.as_ref().map_or(0, taken_by);
+            self.chunk = next.unwrap_or_default();
         }
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
         match ready!(self.from.poll_data(context)) {
             Some(Ok(data)) => {
-                if let Some(messages) = &mut self.messages {
+                if let Some(guest) = &mut self.guest {
                     // Before anything of this is kept or sent.
-                    messages.read(&data).map_err(UploadError::TooLarge)?;
+                    guest.reads(&data).map_err(UploadError::Refused)?;
                 }
+                // Of any size: those that have a bound are held to it above.
+                let _ = self.messages.read(&data);
                 if self.from.is_end_stream() {
                     self.read = Some(None);
                 }
@@ -207,24 +295,30 @@ impl Upload {
     /// What may go on of a request's trailers: as of its headers, nothing that is the mesh's own.
     /// gRPC requests have none, so a user's are not needed, and apps read them as headers.
     fn passed(&self, mut trailers: HeaderMap) -> Option<HeaderMap> {
-        if self.messages.is_some() {
+        if self.guest.is_some() {
             return None;
         }
         strip_if_any(&mut trailers);
         Some(trailers)
     }
 
-    fn take_in(&mut self, data: Bytes) {
+    fn take_in(&mut self, mut data: Bytes) {
         self.unreleased += data.len();
-        if self.keeping && self.kept_bytes + data.len() <= REPLAY_LIMIT && !self.lost {
+        let room = self.kept_bytes + data.len() <= REPLAY_LIMIT && self.kept.len() < REPLAY_PIECES;
+        if self.keeping && room && !self.lost {
             // Kept within its own bound, so it need not hold the caller's window.
             self.release();
+            if self.guest.is_some() && data.len() < PIECE_SHARED {
+                data = Bytes::copy_from_slice(&data);
+            }
             self.kept_bytes += data.len();
+            self.held += taken_by(&data);
             self.kept.push_back(data.clone());
             self.sent = self.kept.len();
         } else if self.keeping && !self.lost {
             self.lost = true;
             self.kept.clear();
+            self.held = 0;
             self.sent = 0;
         }
         self.chunk = data;
@@ -292,6 +386,11 @@ impl Upload {
             self.unreleased = 0;
         }
     }
+}
+
+/// What a piece takes that is kept, in bytes.
+fn taken_by(piece: &Bytes) -> usize {
+    piece.len() + size_of::<Bytes>()
 }
 
 #[cfg(test)]
@@ -390,5 +489,20 @@ mod tests {
         let body = bytes(AHEAD_LIMIT + 1);
         let mut upload = upload(body.clone()).await;
         assert_eq!(sent(&mut upload).await, (false, body.to_vec()));
+    }
+
+    #[tokio::test]
+    async fn what_comes_in_too_many_pieces_is_not_kept() {
+        for (pieces, kept) in [(REPLAY_PIECES, true), (REPLAY_PIECES + 1, false)] {
+            let mut upload = upload(Bytes::new()).await;
+            for _ in 0..pieces {
+                upload.take_in(Bytes::from_static(b"x"));
+            }
+            assert_eq!(upload.replayable(), kept, "{pieces}");
+            let each = 1 + size_of::<Bytes>();
+            assert_eq!(upload.held, if kept { pieces * each } else { 0 });
+            upload.commit();
+            assert_eq!(upload.held, 0);
+        }
     }
 }

@@ -10,6 +10,7 @@ mod link;
 mod tests;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use sidelane_proto::model::{Generation, NodeId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
-use tracing::info;
+use tracing::{debug, info};
 
 use backoff::Backoff;
 pub use connect::{ConnectError, PEER_PROTOCOL};
@@ -35,11 +36,13 @@ use crate::kin::Kinship;
 use crate::lane::settings;
 use crate::line::{InLine, Line};
 use crate::onward::Onward;
-use crate::telemetry::{Counted, LaneCounters, Metrics, Side};
+use crate::telemetry::{Counted, Dial, LaneCounters, Metrics, Side};
 use crate::trust::{DISTRUSTED_LIMIT, Trust};
 
 /// Idle and old links are looked for this often.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Between two times that a peer is asked for a newer certificate.
+const PROVE_AGAIN: Duration = Duration::from_millis(250);
 /// A key without links is forgotten after this long.
 const FORGET: Duration = Duration::from_secs(60);
 
@@ -437,6 +440,7 @@ impl Pool {
                 Some(leaf) => tokio::select! {
                     cause = &mut drive => cause,
                     refusal = distrusted(&trust, leaf, &link) => CloseCause::Distrusted(refusal),
+                    never = proved_anew(&pool, &trust, (leaf, &link), &address) => match never {},
                 },
             };
             if let Some(pool) = pool.upgrade() {
@@ -451,6 +455,12 @@ impl Pool {
         key: &Key,
         result: Result<Arc<Link>, Arc<ConnectError>>,
     ) -> Result<(), Arc<ConnectError>> {
+        let whom = match &key.to {
+            To::Peer { .. } => Dial::Peer,
+            To::Local(_) => Dial::Local,
+            To::Destination(_) => Dial::Destination,
+        };
+        self.metrics.dialled(whom, result.is_ok());
         let mut slots = self.slots();
         let Some(slot) = slots.get_mut(key) else {
             // Nobody means this peer any more.
@@ -568,6 +578,27 @@ async fn greet(
             greeted.map(|(limit, kinship)| (limit, Some(kinship)))
         }
         To::Local(_) | To::Destination(_) => Ok((settings(key.lane).max_streams, None)),
+    }
+}
+
+/// Has both ends show their certificates again, on another link, whenever those they have shown wear
+/// out while calls are open on this one. It takes no new calls by then, but one call may last for
+/// days.
+async fn proved_anew(
+    pool: &Weak<Pool>,
+    trust: &Trust,
+    (leaf, link): (&Leaf, &Link),
+    address: &Address,
+) -> Infallible {
+    loop {
+        trust.wears_out(leaf).await;
+        if link.in_flight() > 0
+            && let Some(pool) = pool.upgrade()
+            && let Err(error) = pool.reach(&link.key, address, Instant::now()).await
+        {
+            debug!(to = %link.key, %error, "who has calls here was not asked for a newer certificate");
+        }
+        tokio::time::sleep(PROVE_AGAIN).await;
     }
 }
 

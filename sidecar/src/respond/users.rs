@@ -28,14 +28,17 @@ impl Failure {
         let service = service.split('/').next().unwrap_or(service);
         let text = match self.reason {
             // It says what the user sent, and what a call looks like.
-            Reason::NotGrpc => return self,
+            Reason::NotGrpc => self.text,
             Reason::UnknownService | Reason::NotExposed => {
                 return Self {
                     text: format!("{service}: there is no such service here"),
+                    outside: true,
                     ..Self::refused(Reason::UnknownService, "")
                 };
             }
-            Reason::Deadline => format!("{path}: the call's time was over; give it more"),
+            Reason::Deadline => {
+                format!("{path}: the call's time was over, or nothing moved on it for too long")
+            }
             Reason::NotAuthorized => format!("{path}: not authorized"),
             Reason::RateLimited | Reason::Overloaded | Reason::LaneFull => {
                 format!("{service}: there are too many calls; try again later")
@@ -48,7 +51,11 @@ impl Failure {
             }
             _ => format!("{service}: the call broke off, and may have run"),
         };
-        Self { text, ..self }
+        Self {
+            text,
+            outside: true,
+            ..self
+        }
     }
 }
 
@@ -115,6 +122,8 @@ mod tests {
                 tell(&mut headers, PATH);
                 let shown = format!("{headers:?}");
                 assert!(!shown.contains("orders-1"), "{shown}");
+                let names: Vec<&str> = headers.keys().map(http::HeaderName::as_str).collect();
+                assert_eq!(names, ["grpc-status", "grpc-message"]);
                 assert_eq!(headers, told.into_trailers());
             }
         }

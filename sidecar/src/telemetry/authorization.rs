@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use sidelane_process::seldom::Lines;
 use sidelane_proto::model::ServiceName;
 
 use super::metrics::{heading, line};
@@ -24,52 +25,26 @@ pub struct AuthorizationCounters {
 }
 
 /// The lines of one sidecar. Dry runs have a share of their own, so that they hide no refusal.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct AuditLines {
     of_denied: Mutex<Lines>,
     of_would_deny: Mutex<Lines>,
     omitted: AtomicU64,
 }
 
-/// Room for lines. Pure.
-#[derive(Debug)]
-struct Lines {
-    room: u32,
-    /// Up to then room was given.
-    at: Option<Instant>,
-    /// Since the last line.
-    omitted: u64,
-}
-
-impl Default for Lines {
+impl Default for AuditLines {
     fn default() -> Self {
+        let lines = || Mutex::new(audit_lines());
         Self {
-            room: AUDIT_BURST,
-            at: None,
-            omitted: 0,
+            of_denied: lines(),
+            of_would_deny: lines(),
+            omitted: AtomicU64::new(0),
         }
     }
 }
 
-impl Lines {
-    /// How many were left out before it, where one may be written now.
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        let since = now.saturating_duration_since(*self.at.get_or_insert(now));
-        let earned = since.as_nanos() / AUDIT_EVERY.as_nanos();
-        let earned = u32::try_from(earned).unwrap_or(u32::MAX);
-        if earned >= AUDIT_BURST - self.room {
-            (self.room, self.at) = (AUDIT_BURST, Some(now));
-        } else {
-            self.room += earned;
-            self.at = self.at.and_then(|at| at.checked_add(AUDIT_EVERY * earned));
-        }
-        if self.room == 0 {
-            self.omitted += 1;
-            return None;
-        }
-        self.room -= 1;
-        Some(std::mem::take(&mut self.omitted))
-    }
+const fn audit_lines() -> Lines {
+    Lines::new(AUDIT_BURST, AUDIT_EVERY)
 }
 
 impl AuditLines {
@@ -150,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_noted_up_to_its_bound_and_told_in_the_next_line() {
-        let (mut lines, begun) = (Lines::default(), Instant::now());
+        let (mut lines, begun) = (audit_lines(), Instant::now());
         let mut flood = |at: Duration, calls: u32| {
             let each = (0..calls).map(|_| lines.take(begun + at));
             each.flatten().collect::<Vec<u64>>()
@@ -169,7 +144,7 @@ mod tests {
 
     #[test]
     fn an_hour_of_flood_writes_ten_lines_a_second() {
-        let (mut lines, begun) = (Lines::default(), Instant::now());
+        let (mut lines, begun) = (audit_lines(), Instant::now());
         let calls = (0..3_600_u32 * 1_000).map(|ms| begun + Duration::from_millis(ms.into()));
         let written = calls.filter_map(|at| lines.take(at)).count();
         let most = AUDIT_BURST as usize + 3_600 * 10;

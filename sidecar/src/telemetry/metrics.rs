@@ -8,24 +8,49 @@ use std::time::Instant;
 
 use sidelane_proto::model::{ConnectionClass, Lane, Rule, ServiceName};
 
+use super::access::AccessLog;
 use super::admission::{self, AdmissionCounters};
 use super::authorization::{self, AuditLines, AuthorizationCounters};
+use super::calls;
 use super::edge::EdgeCounters;
 use super::guard::CallGuard;
+use super::histogram::{BOUNDS_LIMIT, Buckets};
 use super::lane::{self, LaneCounters, Side};
-use super::target::{BUCKETS, Direction, TargetCounters, add};
+use super::peers::{PeerCalls, Peers};
+use super::target::{Direction, OTHER, STATUSES, ServiceCounters, TargetCounters, TargetKey, add};
+use super::trace::SpanCounters;
 use super::trust::TrustCounters;
 use crate::reason::Reason;
 
-/// The most (service, direction, class, lane) series. Beyond it calls are counted as `other`, so
-/// that no caller can fill the memory with names it made up.
-const TARGETS_LIMIT: usize = 16_384;
+/// The most (service, method, direction, class, lane) that are counted apart. Beyond it calls are
+/// counted as `other`, so that no caller can fill the memory with names it made up.
+pub const TARGETS_LIMIT: usize = 16_384;
+/// The most series of one of them: four figures, the statuses, the reasons, and three histograms of
+/// at most [`BOUNDS_LIMIT`] bounds.
+pub const SERIES_A_TARGET: usize = 4 + STATUSES + Reason::ALL.len() + 3 * (BOUNDS_LIMIT + 3);
+
+/// Of so many names beyond the bound, one has those looked for that nobody needs.
+const SWEEP_EVERY: u64 = 1_024;
 
 /// The service's name in the series of calls that go on to where they were meant to go.
 const PASSED_ON: &str = "passthrough";
 
-/// What identifies a series.
-type TargetKey = (ServiceName, Direction, ConnectionClass, Lane);
+/// To whom a connection is dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dial {
+    /// Another sidecar.
+    Peer,
+    /// A service beside this sidecar.
+    Local,
+    /// Where a call was meant to go that the mesh does not know.
+    Destination,
+}
+
+impl Dial {
+    /// As metrics name them, in their order.
+    const NAMES: [&str; 3] = ["peer", "local", "destination"];
+}
+
 /// What identifies a lane's series. Classes and lanes that are not known come this far for nobody.
 type LaneKey = (ConnectionClass, Lane, Side);
 
@@ -33,6 +58,9 @@ type LaneKey = (ConnectionClass, Lane, Side);
 #[derive(Debug, Default)]
 pub struct Metrics {
     targets: Mutex<HashMap<TargetKey, Arc<TargetCounters>>>,
+    buckets: Buckets,
+    /// Names that found no place among them.
+    beyond: AtomicU64,
     lanes: Mutex<HashMap<LaneKey, Arc<LaneCounters>>>,
     admissions: Mutex<HashMap<ServiceName, Arc<AdmissionCounters>>>,
     authorizations: Mutex<HashMap<ServiceName, Arc<AuthorizationCounters>>>,
@@ -48,38 +76,76 @@ pub struct Metrics {
     splices: AtomicU64,
     splices_failed: AtomicU64,
     links_refused: AtomicU64,
+    /// Of each kind, those that stood and those that failed.
+    dials: [[AtomicU64; 2]; Dial::NAMES.len()],
+    peers: Peers,
     /// What links proved.
     pub trust: TrustCounters,
     /// Users' connections.
     pub edge: Arc<EdgeCounters>,
+    /// What is logged of calls.
+    pub access: AccessLog,
+    /// What became of spans.
+    pub spans: Arc<SpanCounters>,
     subscriptions_refused: AtomicU64,
 }
 
 impl Metrics {
-    /// The outbound counters of a service under this rule.
-    pub fn target(&self, service: &ServiceName, rule: &Rule) -> Arc<TargetCounters> {
-        self.counters(service, Direction::Outbound, (rule.class, rule.lane))
+    /// With histograms of these bounds.
+    #[must_use]
+    pub fn new(buckets: Buckets) -> Self {
+        Self {
+            buckets,
+            ..Self::default()
+        }
     }
 
-    /// The counters of a service in one direction, class and lane.
+    /// The same, with this log of calls.
+    #[must_use]
+    pub fn logging(self, access: AccessLog) -> Self {
+        Self { access, ..self }
+    }
+
+    /// The counters of a service in one direction under this rule, method by method.
+    pub fn service(
+        self: &Arc<Self>,
+        service: &ServiceName,
+        direction: Direction,
+        rule: &Arc<Rule>,
+    ) -> Arc<ServiceCounters> {
+        let key = other(service, direction, (rule.class, rule.lane));
+        let (metrics, rule) = (Arc::clone(self), Arc::clone(rule));
+        Arc::new(ServiceCounters::new(metrics, rule, &key))
+    }
+
+    /// The counters of a service in one direction, class and lane, whatever the method.
     pub fn counters(
         &self,
         service: &ServiceName,
         direction: Direction,
-        (class, lane): (ConnectionClass, Lane),
+        way: (ConnectionClass, Lane),
     ) -> Arc<TargetCounters> {
+        self.of(other(service, direction, way))
+    }
+
+    /// The counters of this key.
+    pub(super) fn of(&self, mut key: TargetKey) -> Arc<TargetCounters> {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = targets.len() >= TARGETS_LIMIT;
-        let mut key = (service.clone(), direction, class, lane);
-        if full
-            && !targets.contains_key(&key)
-            && let Ok(other) = ServiceName::new("other")
-        {
-            key.0 = other;
+        if targets.len() >= TARGETS_LIMIT && !targets.contains_key(&key) {
+            // Names that were only asked about leave their place to those that are called. To look for
+            // them takes a while, so a flood of names must not have it done for each.
+            let beyond = self.beyond.fetch_add(1, Ordering::Relaxed);
+            if beyond.is_multiple_of(SWEEP_EVERY) {
+                targets.retain(|_, it| Arc::strong_count(it) > 1 || it.was_called());
+            }
+            if targets.len() >= TARGETS_LIMIT
+                && let Ok(service) = ServiceName::new(OTHER)
+            {
+                key = other(&service, key.direction, (key.class, key.lane));
+            }
         }
-        let service = key.0.clone();
-        let fresh = || Arc::new(TargetCounters::new(service, direction, (class, lane)));
-        Arc::clone(targets.entry(key).or_insert_with(fresh))
+        let fresh = || Arc::new(TargetCounters::new(key.clone(), &self.buckets));
+        Arc::clone(targets.entry(key.clone()).or_insert_with(fresh))
     }
 
     /// The counters of calls that go on to where they were meant to go: one series for all of them,
@@ -114,6 +180,11 @@ impl Metrics {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = || Arc::new(LaneCounters::new(class, lane, side));
         Arc::clone(lanes.entry((class, lane, side)).or_insert_with(fresh))
+    }
+
+    /// What counts the calls of this peer in a lane. Asked for once a link, not once a call.
+    pub fn peer(&self, peer: &str, class: ConnectionClass, lane: Lane) -> Arc<PeerCalls> {
+        self.peers.of(peer, class, lane)
     }
 
     /// Begins to count a call.
@@ -168,6 +239,11 @@ impl Metrics {
         add(&self.links_refused);
     }
 
+    /// A connection was dialled.
+    pub fn dialled(&self, whom: Dial, stands: bool) {
+        add(&self.dials[whom as usize][usize::from(!stands)]);
+    }
+
     /// A subscription beyond the bound.
     pub fn subscription_refused(&self) {
         add(&self.subscriptions_refused);
@@ -182,18 +258,23 @@ impl Metrics {
     /// The counters as Prometheus text.
     #[must_use]
     pub fn render(&self) -> String {
+        self.render_known(|_| true)
+    }
+
+    /// The same. Services that were never called are shown where `known` says so: a name that somebody
+    /// made up is no series.
+    #[must_use]
+    pub fn render_known(&self, known: impl Fn(&ServiceName) -> bool) -> String {
         let mut text = String::with_capacity(16 * 1024);
         let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut targets: Vec<_> = targets.values().cloned().collect();
-        targets.sort_by(|one, other| {
-            (&one.service, one.direction.name(), one.lane).cmp(&(
-                &other.service,
-                other.direction.name(),
-                other.lane,
-            ))
-        });
-        render_calls(&mut text, &targets);
-        render_durations(&mut text, &targets);
+        let shown = targets
+            .values()
+            .filter(|it| it.was_called() || known(&it.key.service));
+        let mut shown: Vec<_> = shown.cloned().collect();
+        // Whoever is called first must not wait for the rest of this.
+        drop(targets);
+        shown.sort_by(|one, other| order(one).cmp(&order(other)));
+        calls::render(&mut text, &shown);
         let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lanes: Vec<_> = lanes.values().cloned().collect();
         lane::render(&mut text, &mut lanes);
@@ -215,6 +296,9 @@ impl Metrics {
         authorization::render(&mut text, &self.audit, &known);
         self.trust.render(&mut text);
         self.edge.render(&mut text);
+        self.peers.render(&mut text);
+        self.spans.render(&mut text);
+        self.access.render(&mut text);
         heading(
             &mut text,
             "sidelane_refused_total",
@@ -229,6 +313,15 @@ impl Metrics {
                 &format!("reason=\"{}\"", reason.name()),
                 count,
             );
+        }
+        let name = "sidelane_dials_total";
+        let help = "Connections dialled, by to whom and by whether they came to stand.";
+        heading(&mut text, name, "counter", help);
+        for (to, dials) in Dial::NAMES.iter().zip(&self.dials) {
+            for (result, count) in ["stands", "failed"].iter().zip(dials) {
+                let labels = format!("to=\"{to}\",result=\"{result}\"");
+                line(&mut text, name, &labels, count.load(Ordering::Relaxed));
+            }
         }
         let singles = [
             (
@@ -300,113 +393,25 @@ impl Metrics {
     }
 }
 
-fn render_calls(text: &mut String, targets: &[Arc<TargetCounters>]) {
-    type Read = fn(&TargetCounters) -> &AtomicU64;
-    let plain: [(&str, &str, &str, Read); 4] = [
-        (
-            "sidelane_requests_total",
-            "counter",
-            "Calls taken in.",
-            |target| &target.requests,
-        ),
-        (
-            "sidelane_calls_in_flight",
-            "gauge",
-            "Calls open now.",
-            |target| &target.in_flight,
-        ),
-        (
-            "sidelane_attempts_total",
-            "counter",
-            "Attempts sent.",
-            |target| &target.attempts,
-        ),
-        (
-            "sidelane_cancelled_total",
-            "counter",
-            "Calls whose caller left.",
-            |target| &target.cancelled,
-        ),
-    ];
-    for (name, kind, help, read) in plain {
-        heading(text, name, kind, help);
-        for target in targets {
-            line(
-                text,
-                name,
-                &labels(target),
-                read(target).load(Ordering::Relaxed),
-            );
-        }
-    }
-    heading(
-        text,
-        "sidelane_responses_total",
-        "counter",
-        "Calls answered, by gRPC status.",
-    );
-    for target in targets {
-        for (status, count) in target.responses.iter().enumerate() {
-            let count = count.load(Ordering::Relaxed);
-            if count > 0 {
-                let status = if status == 17 {
-                    "other".to_owned()
-                } else {
-                    status.to_string()
-                };
-                let labels = format!("{},status=\"{status}\"", labels(target));
-                line(text, "sidelane_responses_total", &labels, count);
-            }
-        }
-    }
-    heading(
-        text,
-        "sidelane_errors_total",
-        "counter",
-        "Calls that the mesh failed, by reason.",
-    );
-    for target in targets {
-        for (reason, count) in Reason::ALL.iter().zip(&target.errors) {
-            let count = count.load(Ordering::Relaxed);
-            if count > 0 {
-                let labels = format!("{},reason=\"{}\"", labels(target), reason.name());
-                line(text, "sidelane_errors_total", &labels, count);
-            }
-        }
+fn other(
+    service: &ServiceName,
+    direction: Direction,
+    (class, lane): (ConnectionClass, Lane),
+) -> TargetKey {
+    TargetKey {
+        service: service.clone(),
+        method: Arc::from(OTHER),
+        direction,
+        class,
+        lane,
     }
 }
 
-fn render_durations(text: &mut String, targets: &[Arc<TargetCounters>]) {
-    const NAME: &str = "sidelane_request_duration_seconds";
-    heading(text, NAME, "histogram", "From a call's headers to its end.");
-    for target in targets {
-        let labels = labels(target);
-        let mut sum = 0;
-        for (index, bucket) in target.buckets.iter().enumerate() {
-            sum += bucket.load(Ordering::Relaxed);
-            let bound = BUCKETS.get(index).map_or("+Inf".to_owned(), f64::to_string);
-            line(
-                text,
-                &format!("{NAME}_bucket"),
-                &format!("{labels},le=\"{bound}\""),
-                sum,
-            );
-        }
-        let whole = target.nanoseconds.load(Ordering::Relaxed);
-        let (seconds, rest) = (whole / 1_000_000_000, whole % 1_000_000_000);
-        let _ = writeln!(text, "{NAME}_sum{{{labels}}} {seconds}.{rest:09}");
-        line(text, &format!("{NAME}_count"), &labels, sum);
-    }
-}
-
-fn labels(target: &TargetCounters) -> String {
-    format!(
-        "service=\"{}\",direction=\"{}\",connection=\"{}\",lane=\"{}\"",
-        target.service,
-        target.direction.name(),
-        target.class,
-        target.lane
-    )
+/// As they are shown.
+fn order(counters: &TargetCounters) -> impl Ord + '_ {
+    let key = &counters.key;
+    let way = (key.direction.name(), key.class.name(), key.lane);
+    (&key.service, &key.method, way)
 }
 
 /// The two lines before a metric's values.
@@ -421,4 +426,89 @@ pub(crate) fn line(text: &mut String, name: &str, labels: &str, value: u64) {
     } else {
         writeln!(text, "{name}{{{labels}}} {value}")
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use sidelane_proto::model::MethodRule;
+
+    use super::*;
+
+    fn rule(service: &str, methods: usize) -> Arc<Rule> {
+        let named = |number| MethodRule {
+            name: format!("M{number}").into(),
+            ..MethodRule::unary("")
+        };
+        let (class, lane) = (ConnectionClass::Internal, Lane::GENERAL);
+        let none: &[MethodRule] = &[];
+        let rule = sidelane::routing::rule("a.A", class, lane, none, "a.rs:1");
+        Arc::new(Rule {
+            service: service.to_owned().into(),
+            methods: (0..methods).map(named).collect(),
+            ..rule
+        })
+    }
+
+    #[test]
+    fn methods_are_counted_apart_as_their_rule_names_them() {
+        let metrics = Arc::new(Metrics::default());
+        let name = ServiceName::new("a.A").unwrap();
+        let counters = metrics.service(&name, Direction::Inbound, &rule("a.A", 2));
+        for method in [Some(1), Some(1), None, Some(2)] {
+            drop(metrics.call(counters.of(method), Instant::now()));
+        }
+        let text = metrics.render();
+        let of = |method: &str| {
+            let start = format!("sidelane_requests_total{{service=\"a.A\",method=\"{method}\",");
+            let line = text.lines().find(|line| line.starts_with(&start));
+            line.map(|line| line.rsplit_once(' ').unwrap().1)
+        };
+        // What no call was for is no series, and a place beyond the rule is nobody's.
+        assert_eq!(
+            [of("M0"), of("M1"), of("other")],
+            [None, Some("2"), Some("2")]
+        );
+        assert_eq!(counters.calls_at_rest(), Some(4));
+        let open = metrics.call(counters.of(Some(0)), Instant::now());
+        assert_eq!(counters.calls_at_rest(), None);
+        drop(open);
+        assert_eq!(counters.calls_at_rest(), Some(5));
+        // The same rule finds the same counters; one with other methods does not.
+        assert!(counters.fits(&rule("a.A", 2)) && !counters.fits(&rule("a.A", 3)));
+        let again = metrics.service(&name, Direction::Inbound, &rule("a.A", 2));
+        assert!(Arc::ptr_eq(again.of(Some(1)), counters.of(Some(1))));
+    }
+
+    #[test]
+    fn a_hundred_thousand_names_are_no_more_series_than_there_may_be() {
+        let metrics = Arc::new(Metrics::default());
+        for service in 0..1_000 {
+            let text = format!("made.up.S{service}");
+            let name = ServiceName::new(&text).unwrap();
+            let counters = metrics.service(&name, Direction::Outbound, &rule(&text, 100));
+            for method in 0..100 {
+                drop(metrics.call(counters.of(Some(method)), Instant::now()));
+            }
+        }
+        let targets = metrics.targets.lock().unwrap();
+        // And one for all the others.
+        let most = TARGETS_LIMIT + 1;
+        assert!(
+            (TARGETS_LIMIT..=most).contains(&targets.len()),
+            "{}",
+            targets.len()
+        );
+        drop(targets);
+        let text = metrics.render();
+        let series = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert!(series < (TARGETS_LIMIT + 1) * SERIES_A_TARGET, "{series}");
+        let calls = text.lines().filter_map(|line| {
+            line.strip_prefix("sidelane_requests_total{")?
+                .rsplit_once(' ')?
+                .1
+                .parse::<u64>()
+                .ok()
+        });
+        assert_eq!(calls.sum::<u64>(), 100_000, "no call is lost");
+    }
 }

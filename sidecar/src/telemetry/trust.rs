@@ -94,8 +94,9 @@ mod tests {
         let counters = TrustCounters::default();
         counters.proved(Side::Dialled);
         counters.plaintext(Side::Accepted);
-        counters.refused(Side::Accepted, &Refusal::Expired);
-        counters.refused(Side::Accepted, &Refusal::Expired);
+        let now = std::time::SystemTime::UNIX_EPOCH;
+        counters.refused(Side::Accepted, &Refusal::expired(now, now));
+        counters.refused(Side::Accepted, &Refusal::expired(now, now));
         counters.refused(Side::Dialled, &Refusal::TooSlow);
         let mut text = String::new();
         counters.render(&mut text);

@@ -3,6 +3,7 @@
 
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::{calls, control, lanes};
 
@@ -22,7 +23,8 @@ pub(crate) struct CommandLine {
 /// The benchmarks, and the processes that they start of themselves.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Compares gRPC calls: direct, through bare hyper proxies, Envoys and Sidelane sidecars.
+    /// Compares gRPC calls: direct, through bare hyper proxies, Envoys and Sidelane sidecars, in the
+    /// clear and in mTLS.
     ///
     /// All run at once as separate single-threaded processes on 127.0.0.1 and are measured in
     /// turn, so that a machine that drifts drifts for all of them. Exit code 1 if a call failed.
@@ -54,6 +56,12 @@ pub(crate) enum Command {
         /// Where every call goes.
         #[arg(long)]
         upstream: SocketAddr,
+        /// Takes TLS, by the callee's certificate in this folder.
+        #[arg(long)]
+        accept_tls: Option<PathBuf>,
+        /// Dials TLS, by the caller's certificate in this folder.
+        #[arg(long)]
+        dial_tls: Option<PathBuf>,
     },
 }
 

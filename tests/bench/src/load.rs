@@ -90,7 +90,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Whether there is another call to make; counts it.
-    fn take(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         let less = |left: u64| left.checked_sub(1);
         self.left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
@@ -203,7 +203,9 @@ pub(crate) async fn join_unless_stalled(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{echo, message, proxy};
+    use crate::proxy::{self, Ends};
+    use crate::tls::Certificates;
+    use crate::{echo, message};
     use tokio::net::TcpListener;
 
     async fn listener() -> (TcpListener, SocketAddr) {
@@ -225,8 +227,8 @@ mod tests {
         let (caller, caller_address) = listener().await;
         let (server, server_address) = listener().await;
         tokio::spawn(echo::serve(server));
-        tokio::spawn(proxy::serve(callee, server_address));
-        tokio::spawn(proxy::serve(caller, callee_address));
+        tokio::spawn(proxy::serve(callee, server_address, Ends::default()));
+        tokio::spawn(proxy::serve(caller, callee_address, Ends::default()));
         for payload in [0, 128, 100_000] {
             let load = Load {
                 in_flight: 16,
@@ -236,6 +238,32 @@ mod tests {
             assert_eq!((outcome.answered, outcome.failed), (200, 0), "{outcome:?}");
             assert!(outcome.latency.p50_us > 0.0 && outcome.calls_per_second() > 0.0);
         }
+    }
+
+    #[tokio::test]
+    async fn two_bare_proxies_in_mtls_carry_every_call_and_one_in_the_clear_none() {
+        let folder = tempfile::tempdir().unwrap();
+        Certificates::make(folder.path()).unwrap();
+        let accepts = Ends::new(Some(folder.path()), None).unwrap();
+        let dials = Ends::new(None, Some(folder.path())).unwrap();
+        let (callee, callee_address) = listener().await;
+        let (caller, caller_address) = listener().await;
+        let (clear, clear_address) = listener().await;
+        let (server, server_address) = listener().await;
+        tokio::spawn(echo::serve(server));
+        tokio::spawn(proxy::serve(callee, server_address, accepts));
+        tokio::spawn(proxy::serve(caller, callee_address, dials));
+        tokio::spawn(proxy::serve(clear, callee_address, Ends::default()));
+        let load = Load {
+            in_flight: 8,
+            calls: 100,
+        };
+        for payload in [128, 100_000] {
+            let outcome = run_against(caller_address, payload, load).await.unwrap();
+            assert_eq!((outcome.answered, outcome.failed), (100, 0), "{outcome:?}");
+        }
+        let refused = run_against(clear_address, 128, load).await;
+        assert!(refused.is_err(), "{refused:?}");
     }
 
     #[tokio::test]
@@ -257,7 +285,7 @@ mod tests {
         let (dead, dead_address) = listener().await;
         drop(dead);
         let (proxy, address) = listener().await;
-        tokio::spawn(proxy::serve(proxy, dead_address));
+        tokio::spawn(proxy::serve(proxy, dead_address, Ends::default()));
         let error = run_against(
             address,
             1,

@@ -11,6 +11,7 @@ mod calls;
 mod control;
 mod echo;
 mod envoy;
+mod handshakes;
 mod http2;
 mod interrupt;
 mod lanes;
@@ -31,6 +32,7 @@ mod parent;
 mod process;
 mod proxy;
 mod statistics;
+mod tls;
 
 use anyhow::{Context as _, Result};
 use args::{Command, CommandLine};
@@ -61,18 +63,25 @@ fn start(args: CommandLine) -> Result<ExitCode> {
             Some(Command::LanesPart { part }) => lanes::part(part).await,
             Some(Command::Control(args)) => Box::pin(control::run(args)).await,
             Some(Command::Echo) => serve(None).await,
-            Some(Command::Bare { upstream }) => serve(Some(upstream)).await,
+            Some(Command::Bare {
+                upstream,
+                accept_tls,
+                dial_tls,
+            }) => {
+                let ends = proxy::Ends::new(accept_tls.as_deref(), dial_tls.as_deref())?;
+                serve(Some((upstream, ends))).await
+            }
         }
     })
 }
 
 /// A process of a pair: the echo server, or the bare proxy before `upstream`.
-async fn serve(upstream: Option<SocketAddr>) -> Result<ExitCode> {
+async fn serve(upstream: Option<(SocketAddr, proxy::Ends)>) -> Result<ExitCode> {
     let listener = parent::listen().await.context("cannot listen")?;
     let serving = async {
         match upstream {
             None => echo::serve(listener).await,
-            Some(upstream) => proxy::serve(listener, upstream).await,
+            Some((upstream, ends)) => proxy::serve(listener, upstream, ends).await,
         }
     };
     tokio::select! {

@@ -1,5 +1,5 @@
 //! Starts the Sidelane pair: a control plane and two sidecars, as a user would start them, in the
-//! clear. The callee's sidecar serves the echo server; the caller's serves nothing and takes the
+//! clear, or `strict` with certificates from files. The callee's sidecar serves the echo server; the caller's serves nothing and takes the
 //! load. Readiness is asked for, never guessed.
 
 use anyhow::{Context as _, Result};
@@ -11,6 +11,7 @@ use crate::admin;
 use crate::message::SERVICE;
 use crate::pair::{Member, Part};
 use crate::process::{self, Process};
+use crate::tls::{Certificates, End};
 
 /// A rule that turns every policy on, none of which changes what becomes of a call: limits and
 /// the bound that follows latency are out of reach, faults are for calls with a header that none
@@ -55,24 +56,39 @@ const WEIGHT: u32 = 200;
 /// instruction by instruction.
 const APPLY_LIMIT: Duration = Duration::from_secs(30);
 
-/// Starts the three, control by the first program, the sidecars by the second where there is one,
-/// each into `members`, with logs and state in `directory`, and applies `rules`
-/// where there are any; returns the address of the caller's outbound listener.
-pub(crate) async fn start(
-    (program, sidecars): (&Path, Option<&Path>),
-    directory: &Path,
-    echo: SocketAddr,
-    rules: Option<&str>,
-    members: &mut Vec<Member>,
-) -> Result<SocketAddr> {
+/// Which mesh.
+pub(crate) struct Mesh<'a> {
+    /// The program of control, and that of the sidecars where it is one of its own.
+    pub(crate) programs: (&'a Path, Option<&'a Path>),
+    /// For logs and state.
+    pub(crate) directory: &'a Path,
+    /// What the callee's sidecar serves.
+    pub(crate) echo: SocketAddr,
+    /// Rules to apply.
+    pub(crate) rules: Option<&'a str>,
+    /// What sidecars show each other; in the clear without. Control is asked in the clear all the
+    /// same: it is in no call's way.
+    pub(crate) certificates: Option<&'a Certificates>,
+}
+
+/// Starts the three, each into `members`; returns the addresses of the caller's outbound listener and
+/// of the callee's internal one.
+pub(crate) async fn start(mesh: &Mesh<'_>, members: &mut Vec<Member>) -> Result<[SocketAddr; 2]> {
+    let Mesh {
+        programs: (program, sidecars),
+        directory,
+        echo,
+        rules,
+        certificates,
+    } = *mesh;
     let [control, control_admin] = free_addresses()?;
-    let callee = Sidecar::new("callee", rules.is_some())?;
-    let caller = Sidecar::new("caller", rules.is_some())?;
+    let callee = Sidecar::new(End::Callee, rules.is_some())?;
+    let caller = Sidecar::new(End::Caller, rules.is_some())?;
 
     let mut arguments = words(&["control"]);
     flag(&mut arguments, "--listen", control);
     flag(&mut arguments, "--admin", control_admin);
-    flag(&mut arguments, "--trust", "disabled");
+    trust(&mut arguments, certificates, End::Control);
     flag(
         &mut arguments,
         "--data",
@@ -86,7 +102,7 @@ pub(crate) async fn start(
         ("callee's sidecar", &callee, Some(echo)),
         ("caller's sidecar", &caller, None),
     ] {
-        let mut arguments = sidecar.arguments(control, directory, serves);
+        let mut arguments = sidecar.arguments(control, directory, serves, certificates);
         let program = match sidecars {
             Some(program) => program,
             None => {
@@ -94,7 +110,7 @@ pub(crate) async fn start(
                 program
             }
         };
-        let log = directory.join(format!("{}.log", sidecar.node));
+        let log = directory.join(format!("{}.log", sidecar.end.name()));
         let process = Process::other(name, program, &arguments, log)?;
         add(
             members,
@@ -108,7 +124,27 @@ pub(crate) async fn start(
     if let Some(rules) = rules {
         apply(program, directory, control, rules).await?;
     }
-    Ok(caller.outbound)
+    Ok([caller.outbound, callee.internal])
+}
+
+/// Strict with the certificate of this end, or in the clear.
+fn trust(arguments: &mut Vec<String>, certificates: Option<&Certificates>, end: End) {
+    let Some(certificates) = certificates else {
+        return flag(arguments, "--trust", "disabled");
+    };
+    flag(arguments, "--trust", "strict");
+    for (name, file) in [
+        ("--identity-chain", certificates.chain(end)),
+        ("--identity-key", certificates.key(end)),
+        ("--identity-roots", certificates.roots()),
+    ] {
+        flag(arguments, name, file.display());
+    }
+}
+
+/// The node of this end.
+pub(crate) fn node(end: End) -> String {
+    format!("bench-{}", end.name())
 }
 
 /// Applies rules, as a user would, and waits until both sidecars have them.
@@ -138,7 +174,7 @@ pub(crate) async fn add(
 }
 
 struct Sidecar {
-    node: &'static str,
+    end: End,
     outbound: SocketAddr,
     internal: SocketAddr,
     admin: SocketAddr,
@@ -147,10 +183,10 @@ struct Sidecar {
 }
 
 impl Sidecar {
-    fn new(node: &'static str, placed: bool) -> Result<Self> {
+    fn new(end: End, placed: bool) -> Result<Self> {
         let [outbound, internal, admin] = free_addresses()?;
         Ok(Self {
-            node,
+            end,
             outbound,
             internal,
             admin,
@@ -163,22 +199,19 @@ impl Sidecar {
         control: SocketAddr,
         directory: &Path,
         serves: Option<SocketAddr>,
+        certificates: Option<&Certificates>,
     ) -> Vec<String> {
         let mut arguments = Vec::new();
-        flag(
-            &mut arguments,
-            "--node",
-            format_args!("bench-{}", self.node),
-        );
+        flag(&mut arguments, "--node", node(self.end));
         flag(&mut arguments, "--control", control);
         flag(&mut arguments, "--outbound", self.outbound);
         flag(&mut arguments, "--internal", self.internal);
         flag(&mut arguments, "--admin", self.admin);
-        flag(&mut arguments, "--trust", "disabled");
+        trust(&mut arguments, certificates, self.end);
         flag(
             &mut arguments,
             "--data",
-            directory.join(self.node).display(),
+            directory.join(self.end.name()).display(),
         );
         if self.placed {
             flag(&mut arguments, "--locality", LOCALITY);
@@ -229,14 +262,14 @@ mod tests {
     #[test]
     fn only_the_callee_serves() {
         let sidecar = Sidecar {
-            node: "callee",
+            end: End::Callee,
             outbound: address(1),
             internal: address(2),
             admin: address(3),
             placed: false,
         };
         let serving = sidecar
-            .arguments(address(4), Path::new("/d"), Some(address(5)))
+            .arguments(address(4), Path::new("/d"), Some(address(5)), None)
             .join(" ");
         assert_eq!(
             serving,
@@ -245,15 +278,26 @@ mod tests {
              --serve sidelane.test.v1.Echo=127.0.0.1:5"
         );
         let calling = sidecar
-            .arguments(address(4), Path::new("/d"), None)
+            .arguments(address(4), Path::new("/d"), None, None)
             .join(" ");
         assert!(!calling.contains("--serve"), "{calling}");
+        let certificates = Certificates::in_folder(Path::new("/c"));
+        let secured = sidecar
+            .arguments(address(4), Path::new("/d"), None, Some(&certificates))
+            .join(" ");
+        assert!(
+            secured.contains(
+                "--trust strict --identity-chain /c/callee.pem --identity-key /c/callee.key \
+                 --identity-roots /c/roots.pem --data"
+            ),
+            "{secured}"
+        );
         let placed = Sidecar {
             placed: true,
             ..sidecar
         };
         let placed = placed
-            .arguments(address(4), Path::new("/d"), None)
+            .arguments(address(4), Path::new("/d"), None, None)
             .join(" ");
         let added = " --locality here/a --label version=v1 --weight 200";
         assert_eq!(placed, format!("{calling}{added}"));

@@ -16,9 +16,10 @@ use crate::accounting::{ProcessorTime, Size};
 use crate::call;
 use crate::envoy;
 use crate::load;
-use crate::mesh;
+use crate::mesh::{self, Mesh};
 use crate::message::EchoCall;
 use crate::process::Process;
+use crate::tls::Certificates;
 
 /// From readiness to the first good answer: connections are dialled, membership has arrived.
 const FIRST_CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -28,7 +29,7 @@ const TRY_INTERVAL: Duration = Duration::from_millis(25);
 
 /// A way from the load generator to the echo server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
     /// No proxy.
     Direct,
@@ -40,6 +41,12 @@ pub(crate) enum Kind {
     Sidelane,
     /// The same with a rule that turns every policy on.
     Policies,
+    /// As bare, in mTLS by rustls between the two.
+    BareTls,
+    /// As envoy, in mTLS between the two.
+    EnvoyTls,
+    /// As sidelane, trust mode strict.
+    SidelaneTls,
 }
 
 /// The programs of pairs that are not this one's own.
@@ -62,7 +69,25 @@ impl Kind {
             Self::Envoy => "envoy",
             Self::Sidelane => "sidelane",
             Self::Policies => "policies",
+            Self::BareTls => "bare-tls",
+            Self::EnvoyTls => "envoy-tls",
+            Self::SidelaneTls => "sidelane-tls",
         }
+    }
+
+    /// Are the two proxies in mTLS?
+    pub(crate) fn is_tls(self) -> bool {
+        matches!(self, Self::BareTls | Self::EnvoyTls | Self::SidelaneTls)
+    }
+
+    /// Does it need the `sidelane` program?
+    pub(crate) fn is_sidelane(self) -> bool {
+        matches!(self, Self::Sidelane | Self::Policies | Self::SidelaneTls)
+    }
+
+    /// Does it need the `envoy` program?
+    pub(crate) fn is_envoy(self) -> bool {
+        matches!(self, Self::Envoy | Self::EnvoyTls)
     }
 }
 
@@ -92,7 +117,10 @@ pub(crate) struct Pair {
     pub(crate) kind: Kind,
     /// In the order in which they were started.
     pub(crate) members: Vec<Member>,
-    // Logs and state of programs that have any; removed with the pair.
+    /// Where the callee's proxy takes connections in mTLS, and by which certificates; `None` in the
+    /// clear.
+    pub(crate) callee: Option<(SocketAddr, Certificates)>,
+    // Logs, state and certificates of programs that have any; removed with the pair.
     directory: Option<TempDir>,
 }
 
@@ -102,6 +130,7 @@ impl Pair {
         Self {
             kind,
             members: Vec::new(),
+            callee: None,
             directory: None,
         }
     }
@@ -110,31 +139,53 @@ impl Pair {
     /// belongs to the pair all the same.
     pub(crate) async fn start(&mut self, programs: &Programs) -> Result<SocketAddr> {
         let echo = self.add(Part::Echo, "echo server", &["echo"]).await?;
-        match self.kind {
-            Kind::Direct => Ok(echo),
-            Kind::Bare => {
-                let upstream = echo.to_string();
-                let arguments = ["bare", "--upstream", &upstream];
-                let callee = self.add(Part::Proxy, "callee's proxy", &arguments).await?;
-                let upstream = callee.to_string();
-                let arguments = ["bare", "--upstream", &upstream];
-                self.add(Part::Proxy, "caller's proxy", &arguments).await
-            }
-            Kind::Envoy => {
+        let mut certificates = None;
+        if self.kind.is_tls() {
+            let folder = directory(&mut self.directory)?;
+            certificates = Some(Certificates::make(folder)?);
+        }
+        let [caller, callee] = match self.kind {
+            Kind::Direct => return Ok(echo),
+            Kind::Bare | Kind::BareTls => self.bare(echo, certificates.as_ref()).await?,
+            Kind::Envoy | Kind::EnvoyTls => {
                 let program = programs.envoy.as_deref();
                 let program = program.context("the envoy program is not known")?;
                 let directory = directory(&mut self.directory)?;
-                envoy::start(program, directory, echo, &mut self.members).await
+                let certificates = certificates.as_ref();
+                envoy::start(program, directory, echo, certificates, &mut self.members).await?
             }
-            Kind::Sidelane | Kind::Policies => {
+            Kind::Sidelane | Kind::Policies | Kind::SidelaneTls => {
                 let program = programs.sidelane.as_deref();
                 let program = program.context("the sidelane program is not known")?;
-                let directory = directory(&mut self.directory)?;
-                let rules = (self.kind == Kind::Policies).then_some(mesh::POLICIES);
-                let programs = (program, programs.sidecar.as_deref());
-                mesh::start(programs, directory, echo, rules, &mut self.members).await
+                let mesh = Mesh {
+                    programs: (program, programs.sidecar.as_deref()),
+                    directory: directory(&mut self.directory)?,
+                    echo,
+                    rules: (self.kind == Kind::Policies).then_some(mesh::POLICIES),
+                    certificates: certificates.as_ref(),
+                };
+                mesh::start(&mesh, &mut self.members).await?
             }
-        }
+        };
+        self.callee = certificates.map(|certificates| (callee, certificates));
+        Ok(caller)
+    }
+
+    async fn bare(
+        &mut self,
+        echo: SocketAddr,
+        certificates: Option<&Certificates>,
+    ) -> Result<[SocketAddr; 2]> {
+        let folder = certificates.map(|certificates| certificates.folder().display().to_string());
+        let upstream = echo.to_string();
+        let mut arguments = vec!["bare", "--upstream", &upstream];
+        arguments.extend(folder.iter().flat_map(|folder| ["--accept-tls", folder]));
+        let callee = self.add(Part::Proxy, "callee's proxy", &arguments).await?;
+        let upstream = callee.to_string();
+        let mut arguments = vec!["bare", "--upstream", &upstream];
+        arguments.extend(folder.iter().flat_map(|folder| ["--dial-tls", folder]));
+        let caller = self.add(Part::Proxy, "caller's proxy", &arguments).await?;
+        Ok([caller, callee])
     }
 
     async fn add(
@@ -216,8 +267,11 @@ impl Pair {
     }
 }
 
-/// A directory of its own for what a pair's programs write.
+/// A directory of its own for what a pair's programs write; made when it is first asked for.
 fn directory(kept: &mut Option<TempDir>) -> Result<&Path> {
+    if let Some(kept) = kept {
+        return Ok(kept.path());
+    }
     let directory = tempfile::Builder::new().prefix("sidelane-bench-").tempdir();
     let directory = directory.context("cannot make a temporary directory")?;
     Ok(kept.insert(directory).path())

@@ -131,6 +131,56 @@ async fn direct_and_bare_are_measured_in_turn() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_bare_pair_in_mtls_is_measured_with_its_new_connections() -> Result<()> {
+    let output = run(&[
+        "--only",
+        "bare,bare-tls",
+        "--calls",
+        "300",
+        "--single-calls",
+        "10",
+        "--rounds",
+        "2",
+        "--open-seconds",
+        "0",
+        "--large-calls",
+        "20",
+        "--stream-messages",
+        "0",
+        "--handshakes",
+        "30",
+        "--json",
+    ])
+    .await?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {told}", output.status);
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(report["failed"], 0);
+    let [clear, secured] = [&report["pairs"][0], &report["pairs"][1]];
+    assert_eq!(
+        (&clear["pair"], &secured["pair"]),
+        (&"bare".into(), &"bare-tls".into())
+    );
+    assert_eq!(
+        clear["handshakes"],
+        Value::Null,
+        "nobody is dialled in mTLS"
+    );
+    let rounds = secured["handshake_rounds"].as_array().context("rounds")?;
+    assert_eq!(rounds.len(), 2);
+    for round in rounds {
+        // 8 to warm up, then 30.
+        assert_eq!(
+            (&round["answered"], &round["failed"]),
+            (&38.into(), &0.into())
+        );
+    }
+    let cost = secured["handshakes"]["callee_cpu_us"].as_f64();
+    assert!(cost > Some(0.0), "{secured}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn large_payloads_come_back_whole() -> Result<()> {
     let output = run(&[
         "--only",

@@ -15,8 +15,9 @@ const UNARY: &str = "/sidelane.test.v1.Echo/Unary";
 const EXPAND: &str = "/sidelane.test.v1.Echo/Expand";
 const TIMES: usize = 5;
 const DEADLINE: Duration = Duration::from_millis(200);
-/// Timers tick in milliseconds, and client and sidecar do not begin to count at the same time.
-const TOO_EARLY: Duration = Duration::from_millis(2);
+/// Both sidecars and the server each count in whole milliseconds, rounded down, and do not begin to
+/// count at the same time as the client.
+const TOO_EARLY: Duration = Duration::from_millis(4);
 /// The median; single calls may be late when the machine is busy.
 const TOO_LATE: Duration = Duration::from_millis(50);
 /// Longer than the case may take.
@@ -101,10 +102,11 @@ pub async fn expired_on_arrival(ground: Ground) -> Result<()> {
     if ground.is_mesh() {
         let status = answer.grpc_status()?;
         ensure!(status.code() == Code::DeadlineExceeded, "{status:?}");
+        // To users the mesh gives no reasons of its own.
         let reason = mesh_reason(&status);
         ensure!(
-            reason.as_deref() == Some("DEADLINE"),
-            "{reason:?} in {status:?}"
+            reason.is_none_or(|it| it == "DEADLINE"),
+            "another reason in {status:?}"
         );
         let executed = ground.witness().await?.count(&key).await?;
         ensure!(executed.arrived == 0, "the server got it: {executed:?}");

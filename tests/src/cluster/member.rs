@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tonic::transport::Channel;
@@ -29,6 +30,7 @@ pub struct Member {
 pub struct Control {
     pub(super) member: Member,
     pub(super) listen: SocketAddr,
+    pub(super) folder: PathBuf,
 }
 
 /// A sidecar process.
@@ -148,9 +150,28 @@ impl Control {
     pub fn listen(&self) -> SocketAddr {
         self.listen
     }
+
+    /// The folder of its mesh, where it leaves its join file.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
 }
 
 impl Node {
+    /// Its links of this kind, as `/config` has them.
+    ///
+    /// # Panics
+    /// As [`Member::config`].
+    pub async fn links(&self, kind: &str) -> Vec<serde_json::Value> {
+        let config = self.config().await;
+        let links = config["links"].as_array().cloned().unwrap_or_default();
+        links
+            .into_iter()
+            .filter(|link| link["kind"] == kind)
+            .collect()
+    }
+
     /// Where local services call.
     #[must_use]
     pub fn outbound(&self) -> SocketAddr {

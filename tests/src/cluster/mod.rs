@@ -2,11 +2,13 @@
 //! down like a sentence and then started. Ports are chosen here and stay, so that a process that
 //! is started again is where it was.
 
+mod commands;
 mod member;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 pub use member::{Control, Member, Node, READY_LIMIT};
@@ -16,6 +18,7 @@ use crate::certificates::Certificate;
 use crate::ports::free_port;
 use crate::process::{Output, Process};
 use crate::routes::ROUTES;
+use crate::run::Run;
 
 /// What can stand behind a sidecar.
 pub trait LocalService {
@@ -44,6 +47,8 @@ pub struct ClusterBuilder {
     nodes: Vec<Plan>,
     last: Last,
     enrolled: bool,
+    /// Where the files of control's own are, if nodes show certificates from files.
+    authority: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -157,7 +162,8 @@ impl ClusterBuilder {
         self.with("--trust", "permissive").showing(certificate)
     }
 
-    fn showing(self, certificate: &Certificate) -> Self {
+    fn showing(mut self, certificate: &Certificate) -> Self {
+        self.authority = Some(certificate.control.clone());
         let path = |file: &Path| file.display().to_string();
         self.with("--identity-chain", &path(&certificate.chain))
             .with("--identity-key", &path(&certificate.key))
@@ -190,6 +196,17 @@ impl ClusterBuilder {
     /// # Panics
     /// If that takes more than 20 s each.
     pub async fn start(self) -> Cluster {
+        let cluster = self.each_ready().await;
+        cluster.settled().await;
+        cluster
+    }
+
+    /// Starts everything, and waits until every process says that it is ready: for a mesh in which not
+    /// everybody is to find everybody.
+    ///
+    /// # Panics
+    /// If that takes more than 20 s each.
+    pub async fn each_ready(self) -> Cluster {
         let cluster = self.launch().await;
         if let Some(control) = &cluster.control {
             control.ready().await;
@@ -197,7 +214,6 @@ impl ClusterBuilder {
         for node in &cluster.nodes {
             node.ready().await;
         }
-        cluster.settled().await;
         cluster
     }
 
@@ -220,7 +236,13 @@ impl ClusterBuilder {
             ground,
             folder,
         };
-        if let Some(plan) = self.control {
+        let plain = self.nodes.iter().any(|plan| !plan.has("--identity-chain"));
+        if let Some(mut plan) = self.control {
+            if let Some(folder) = self.authority
+                && !plan.has("--trust")
+            {
+                plan.shows(&folder, if plain { "permissive" } else { "strict" });
+            }
             cluster.control = Some(plan.start_control(&cluster.ground).await);
         }
         for plan in self.nodes {
@@ -252,6 +274,23 @@ impl Plan {
         }
     }
 
+    fn has(&self, flag: &str) -> bool {
+        self.flags.iter().any(|own| own == flag)
+    }
+
+    /// Control of nodes whose certificates come from files has its own from there.
+    fn shows(&mut self, folder: &Path, trust: &str) {
+        let file = |name: &str| folder.join(name).display().to_string();
+        for (flag, value) in [
+            ("--trust", trust.to_owned()),
+            ("--identity-chain", file("chain.pem")),
+            ("--identity-key", file("key.pem")),
+            ("--identity-roots", file("roots.pem")),
+        ] {
+            self.flags.extend([flag.to_owned(), value]);
+        }
+    }
+
     async fn start_control(self, ground: &Ground) -> Control {
         let admin = loopback(free_port());
         let listen = ground.listen;
@@ -261,7 +300,11 @@ impl Plan {
             ("--data", data_folder(&ground.folder, &self.name)),
         ];
         let member = self.start(ground, "control", &flags, admin).await;
-        Control { member, listen }
+        Control {
+            member,
+            listen,
+            folder: ground.folder.clone(),
+        }
     }
 
     async fn start_node(mut self, ground: &Ground) -> Node {
@@ -300,11 +343,9 @@ impl Plan {
                 arguments.extend([(*flag).to_owned(), value.clone()]);
             }
         }
-        let mut variables = Vec::new();
-        if ground.enrolled {
-            let folder = ground.folder.display().to_string();
-            variables.push(("XDG_RUNTIME_DIR".to_owned(), folder));
-        } else if !self.flags.iter().any(|own| own == "--trust") {
+        let folder = ground.folder.display().to_string();
+        let mut variables = vec![("XDG_RUNTIME_DIR".to_owned(), folder)];
+        if !ground.enrolled && !self.has("--trust") {
             arguments.extend(["--trust".to_owned(), "disabled".to_owned()]);
         }
         arguments.extend(self.flags);
@@ -328,6 +369,7 @@ impl Cluster {
             nodes: Vec::new(),
             last: Last::Nothing,
             enrolled: false,
+            authority: None,
         }
     }
 
@@ -338,6 +380,25 @@ impl Cluster {
     #[must_use]
     pub fn control(&self) -> &Control {
         self.control.as_ref().expect("this mesh has no control")
+    }
+
+    /// What `sidelane nodes` says of a node.
+    ///
+    /// # Panics
+    /// If the command fails, or names no such node.
+    pub async fn listed(&self, node: &str) -> Value {
+        let control = self.control().listen().to_string();
+        let ended = Run::of(&self.ground.program)
+            .with(["nodes", "-o", "json", "--control", &control])
+            .to_its_end()
+            .await;
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let listed: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+        let mut nodes = listed["nodes"].as_array().into_iter().flatten();
+        let found = nodes.find(|found| found["node_id"] == node);
+        found
+            .unwrap_or_else(|| panic!("no {node}: {listed}"))
+            .clone()
     }
 
     /// Starts one more node, with these flags and variables, and waits for nothing.

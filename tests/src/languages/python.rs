@@ -41,6 +41,29 @@ pub async fn kit() -> Kit {
     }
 }
 
+/// What `prometheus_client` has to say of a page of metrics in this format, `text` or `openmetrics`.
+///
+/// # Panics
+/// If the variable is missing, its Python has no `prometheus_client`, or that cannot read the page.
+pub async fn metrics(format: &str, page: &str) -> String {
+    let interpreter = named_by(
+        PYTHON_VARIABLE,
+        "a Python that has what tests/python/requirements.txt lists",
+    );
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), page).expect("a file that can be written");
+    let output = tokio::process::Command::new(interpreter)
+        .arg(here().join("python/check_metrics.py"))
+        .arg(format)
+        .stdin(file.reopen().expect("a file that can be read"))
+        .output()
+        .await
+        .expect("a Python that starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{page}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 fn proxy(address: SocketAddr) -> Vec<(String, String)> {
     vec![
         ("grpc_proxy".to_owned(), format!("http://{address}")),

@@ -67,6 +67,7 @@ pub struct UpstreamBuilder {
     address: SocketAddr,
     unary: Option<AnswerUnary>,
     health: bool,
+    window: Option<u32>,
 }
 
 /// What all services of one server share.
@@ -89,6 +90,7 @@ impl Upstream {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             unary: None,
             health: false,
+            window: None,
         }
     }
 
@@ -165,6 +167,13 @@ impl UpstreamBuilder {
         self
     }
 
+    /// Takes so many bytes of a connection before it has read any of them.
+    #[must_use]
+    pub const fn with_connection_window(mut self, bytes: u32) -> Self {
+        self.window = Some(bytes);
+        self
+    }
+
     /// Starts it; it listens when this returns.
     ///
     /// # Panics
@@ -191,7 +200,7 @@ impl UpstreamBuilder {
         let address = listener
             .local_addr()
             .expect("a bound listener has an address");
-        runtime.spawn(serve(listener, serving));
+        runtime.spawn(serve(listener, serving, self.window));
         Upstream {
             shared,
             address,
@@ -255,7 +264,7 @@ fn own_runtime(name: &str) -> Runtime {
         .expect("a runtime can be made")
 }
 
-async fn serve(listener: TcpListener, shared: Shared) {
+async fn serve(listener: TcpListener, shared: Shared, window: Option<u32>) {
     macro_rules! service {
         ($server:ident) => {
             $server::new(shared.clone())
@@ -273,6 +282,7 @@ async fn serve(listener: TcpListener, shared: Shared) {
         Ok::<_, std::io::Error>(stream)
     });
     let served = Server::builder()
+        .initial_connection_window_size(window)
         .http2_max_pending_accept_reset_streams(Some(RESET_LIMIT))
         .http2_max_local_error_reset_streams(Some(RESET_LIMIT))
         .layer(watch::WatchLayer::new(shared.panics.clone()))

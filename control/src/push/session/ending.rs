@@ -23,6 +23,8 @@ pub(super) enum End {
     Lost,
     /// The sidecar said something that cannot be.
     Wrong(Status),
+    /// The certificate that the sidecar came with has ended.
+    Outdated,
     /// The claim is over.
     Claim(ClaimEnd),
     /// The control plane is stopping.
@@ -60,6 +62,13 @@ pub(super) async fn close(
         End::Claim(ClaimEnd::Resumed) => {
             let text = "the node has opened another stream";
             (None, Some(Outgoing::Ended(Status::aborted(text))))
+        }
+        // The node's lease is left as it is: it comes again at once, with the certificate that
+        // followed, and nobody is to see it gone in between.
+        End::Outdated => {
+            let text = "the certificate that this connection showed has ended; connect again with \
+                        the one that followed it";
+            (None, Some(Outgoing::Ended(Status::unauthenticated(text))))
         }
         // The node's lease is left as it is: it comes back to whoever counts it next.
         End::Stopping | End::Closed => (None, None),

@@ -76,8 +76,17 @@ async fn admit(
         let text = format!("hello.{error}");
         refused(RefusalReason::InvalidHello, text)
     })?;
-    if membership.trust.is_some() {
-        is_its_own(&hello, peer.and_then(|peer| peer.shown.as_ref()))?;
+    if let Some(trust) = &membership.trust {
+        let shown = peer.and_then(|peer| peer.shown.as_ref());
+        is_its_own(&hello, shown)?;
+        let revoked = &trust.borrow().revoked;
+        if let Some(found) = shown.and_then(|shown| shown.revoked(revoked)) {
+            let text = format!("{} was revoked", found.subject);
+            return Err(refused(RefusalReason::Revoked, text));
+        }
+    }
+    if membership.certified_elsewhere {
+        is_its_identity(&hello, peer.and_then(|peer| peer.shown.as_ref()))?;
     }
     let protocol = PROTOCOL.common(hello.protocol).ok_or_else(|| {
         let text = format!(
@@ -123,6 +132,23 @@ async fn admit(
 
 /// Does the certificate say what the Hello says?
 fn is_its_own(hello: &NodeHello, shown: Option<&Shown>) -> Result<(), Unopened> {
+    is_its_identity(hello, shown)?;
+    let node = &hello.node;
+    match shown {
+        Some(shown) if shown.node.as_ref() != Some(node) => {
+            let text = format!(
+                "node `{node}` came with a certificate that was signed for {}; each node needs its \
+                 own",
+                shown.node.as_ref().map_or("no node", NodeId::as_str)
+            );
+            Err(refused(RefusalReason::NotTheIdentity, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Does it say so of the identity alone? Another authority names no nodes.
+fn is_its_identity(hello: &NodeHello, shown: Option<&Shown>) -> Result<(), Unopened> {
     let wrong = |text| Err(refused(RefusalReason::NotTheIdentity, text));
     let (claimed, node) = (hello.identity.as_ref(), &hello.node);
     match shown {
@@ -135,10 +161,6 @@ fn is_its_own(hello: &NodeHello, shown: Option<&Shown>) -> Result<(), Unopened> 
             "node `{node}` says that it is {}, and its certificate is that of {}",
             claimed.map_or("nobody", sidelane_proto::model::Identity::as_str),
             shown.identity
-        )),
-        Some(shown) if shown.node.as_ref() != Some(node) => wrong(format!(
-            "node `{node}` came with a certificate that was signed for {}; each node needs its own",
-            shown.node.as_ref().map_or("no node", NodeId::as_str)
         )),
         Some(_) => Ok(()),
     }

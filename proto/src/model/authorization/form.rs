@@ -2,6 +2,8 @@
 //! rustc refuses what the build does; the process that shows a certificate has read its id by a
 //! parser of its own, and a test holds the two against each other.
 
+use super::super::class::same_bytes;
+
 /// The longest SPIFFE id, in bytes (SPIFFE-ID §2.3).
 const ID_LIMIT: usize = 2_048;
 /// The longest trust domain, in bytes (SPIFFE-ID §2.1).
@@ -116,7 +118,7 @@ const fn split(text: &str) -> Option<(&[u8], &[u8])> {
         return None;
     }
     let (start, rest) = bytes.split_at(scheme.len());
-    if !is_same(start, scheme) {
+    if !same_bytes(start, scheme) {
         return None;
     }
     let mut slash = 0;
@@ -150,7 +152,7 @@ const fn is_namespace_begun(path: &[u8], last: &[u8]) -> bool {
     const NAMESPACES: &[u8] = b"/ns/";
     !last.is_empty()
         && path.len() == NAMESPACES.len() + last.len()
-        && is_same(path.split_at(NAMESPACES.len()).0, NAMESPACES)
+        && same_bytes(path.split_at(NAMESPACES.len()).0, NAMESPACES)
 }
 
 pub(super) const fn is_trust_domain(text: &[u8]) -> bool {
@@ -175,20 +177,6 @@ const fn is_plain(text: &[u8]) -> bool {
     let mut index = 0;
     while index < text.len() {
         if !matches!(text[index], b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_') {
-            return false;
-        }
-        index += 1;
-    }
-    true
-}
-
-const fn is_same(one: &[u8], other: &[u8]) -> bool {
-    if one.len() != other.len() {
-        return false;
-    }
-    let mut index = 0;
-    while index < one.len() {
-        if one[index] != other[index] {
             return false;
         }
         index += 1;

@@ -68,13 +68,20 @@ impl RuleSet {
 /// # Errors
 /// Everything that is wrong with the rules; or that the bytes are no such set.
 pub fn from_descriptor_set(set: &[u8]) -> Result<RuleSet, Errors> {
-    let pool = DescriptorPool::decode(set).map_err(|error| {
+    let incomplete = |why: &dyn std::fmt::Display| {
+        Error::new(format!(
+            "this is no complete descriptor set: {why}; make it with `buf build -o rules.binpb`, or \
+             with protoc's --include_imports"
+        ))
+    };
+    // prost-reflect looks for the place of some mistakes in files that it does not hold yet, such as a
+    // name that is there twice, and panics.
+    let decoded = std::panic::catch_unwind(|| DescriptorPool::decode(set));
+    let decoded = decoded.map_err(|_| incomplete(&"its names contradict each other"))?;
+    let pool = decoded.map_err(|error| {
         let why =
             std::error::Error::source(&error).map_or_else(String::new, |why| format!(": {why}"));
-        Error::new(format!(
-            "this is no complete descriptor set: {error}{why}; make it with `buf build -o \
-             rules.binpb`, or with protoc's --include_imports"
-        ))
+        incomplete(&format_args!("{error}{why}"))
     })?;
     read(&pool, &Sources::default(), &[])
 }

@@ -1,10 +1,15 @@
-//! `sidelane check`: would new rules break a mesh that runs, or is one broken already? Two descriptor
-//! sets are compared as `buf breaking` compares schemas; or control is asked which nodes were
-//! compiled with rules of one service that differ, so that they refuse each other.
+//! `sidelane check`: what is wrong with this mesh, or would new rules break it? Control and sidecars are
+//! asked, and each finding is a line that says what to do; or two descriptor sets are compared as
+//! `buf breaking` compares schemas.
+
+mod agreement;
+mod finding;
+mod look;
+mod mesh;
+mod sidecars;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,25 +18,32 @@ use sidelane_build::RuleSet;
 use sidelane_process::settings::{Flag, Origin, Program};
 use sidelane_proto::model::Rule;
 use sidelane_proto::model::breaking::{Break, Described, DescribedService, breaking};
-use sidelane_proto::wire::admin::v1::ListServicesResponse;
-use sidelane_proto::wire::control::v1::ServiceState;
 
 use super::arguments::{self, Arguments, CONTROL, Format, NETWORK, OUTPUT, Usage, plain};
-use super::{Failure, apply, block_on, control, output};
+use super::{Failure, apply, block_on, control, output, sidecar};
+use agreement::{Disagreement, disagreements};
+use finding::{Finding, Weight};
 
 const AGAINST: Flag = Flag::single(
     "against",
     "OLD.binpb",
     "Compares NEW.binpb with these descriptors instead of asking control",
 );
+/// The default is the sidecar that stands beside whoever asks, if there is one.
+const SIDECARS: Flag = Flag::list(
+    "sidecar",
+    "URL,…",
+    "Admin ports of sidecars that are asked, too; or $SIDELANE_SIDECAR",
+)
+.or("http://127.0.0.1:15000");
 
 /// The command as people see it.
 pub(super) const USAGE: Usage = Usage {
     program: Program {
         name: "sidelane check",
         version: env!("CARGO_PKG_VERSION"),
-        about: "Tells which rules would break a running mesh, or break it now",
-        flags: &[AGAINST, CONTROL, NETWORK, OUTPUT],
+        about: "Tells what is wrong with a mesh, and what to do; or what new rules would break",
+        flags: &[AGAINST, CONTROL, SIDECARS, NETWORK, OUTPUT],
     },
     operand: Some("[NEW.binpb]"),
 };
@@ -50,12 +62,9 @@ pub(crate) enum CheckError {
         /// A line for each change.
         lines: Vec<String>,
     },
-    /// Nodes that refuse each other.
-    #[error(
-        "nodes were compiled with rules that differ, and refuse each other's calls with \
-         RULES_MISMATCH:\n{}", .0.join("\n")
-    )]
-    Disagree(Vec<String>),
+    /// What is wrong with a mesh that runs.
+    #[error("{}:\n{}", problems(.0.len()), .0.join("\n"))]
+    Broken(Vec<String>),
 }
 
 /// Runs the command. The exit code is 1 where something is or would be broken.
@@ -70,7 +79,7 @@ pub(super) fn run(given: Vec<OsString>) -> Result<ExitCode, Failure> {
             operand: "what to compare it with",
             example: "sidelane check --against OLD.binpb NEW.binpb",
         }),
-        None => agreed(&arguments),
+        None => diagnosed(&arguments),
     }
 }
 
@@ -81,10 +90,10 @@ fn changed(arguments: &Arguments, old: &Path) -> Result<ExitCode, Failure> {
             example: "sidelane check --against OLD.binpb NEW.binpb",
         });
     };
-    for flag in [&CONTROL, &NETWORK] {
+    for flag in [&CONTROL, &SIDECARS, &NETWORK] {
         let item = arguments.settings.item(flag);
         if item.is_some_and(|item| *item.origin() == Origin::CommandLine) {
-            let why = "with --against two files are compared, and control is not asked";
+            let why = "with --against two files are compared, and nobody is asked";
             return Err(Failure::OfNoUse {
                 flag: flag.name,
                 why,
@@ -182,108 +191,73 @@ fn changes(count: usize) -> String {
     }
 }
 
-fn agreed(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let format = arguments.format()?;
-    let addresses = control::addresses(&arguments.settings)?;
-    let network = arguments.settings.optional(&NETWORK, plain)?;
-    let listed = block_on(async move {
-        let mut control = control::connect(&addresses).await?;
-        control.list_services(&network.unwrap_or_default()).await
-    })??;
-    let disagreements = disagreements(&listed);
+/// Asks control and the sidecars, and tells what is wrong.
+fn diagnosed(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let (format, settings) = (arguments.format()?, &arguments.settings);
+    let addresses = control::addresses(settings)?;
+    let network = settings.optional(&NETWORK, plain)?.unwrap_or_default();
+    let items = settings.items(&SIDECARS).iter();
+    let sidecars: Vec<String> = items.map(|item| sidecar::url(item.text())).collect();
+    let meant = settings.item(&SIDECARS);
+    let meant = meant.is_some_and(|item| *item.origin() != Origin::Default);
+    let mut looked = block_on(look::look(&addresses, &network, &sidecars))?;
+    if !meant {
+        looked.sidecars.retain(|sidecar| sidecar.answered.is_ok());
+    }
+    let (listed, mut findings) = match looked.control {
+        Ok(listed) => {
+            let findings = mesh::findings(&listed);
+            (Some(listed), findings)
+        }
+        // People are told with how to start one, where nobody is left to ask.
+        Err(error)
+            if format == Format::Table && looked.sidecars.iter().all(|it| it.answered.is_err()) =>
+        {
+            return Err(error.into());
+        }
+        Err(error) => (None, vec![mesh::unreachable(&error.to_string())]),
+    };
+    findings.extend(looked.sidecars.iter().flat_map(sidecars::findings));
+    let services = listed.as_ref().map(|listed| &listed.services);
+    let disagreements = services.map(disagreements).unwrap_or_default();
+    findings.extend(disagreements.iter().map(mesh::disagree));
+    // The worst first; else in the order in which it was looked at.
+    findings.sort_by_key(|finding| finding.weight);
     if format == Format::Json {
-        let each = disagreements.iter().map(Disagreement::json);
-        output::json(&json!({ "disagreements": each.collect::<Vec<_>>() }))?;
+        output::json(&json!({
+            "findings": findings.iter().map(Finding::json).collect::<Vec<_>>(),
+            "disagreements": disagreements.iter().map(Disagreement::json).collect::<Vec<_>>(),
+        }))?;
     }
-    if disagreements.is_empty() {
-        if format == Format::Json {
-            return Ok(ExitCode::SUCCESS);
+    let lines = |weight| {
+        let those = findings.iter().filter(move |it| it.weight == weight);
+        those.map(Finding::text).collect::<Vec<_>>()
+    };
+    let (problems, warnings) = (lines(Weight::Problem), lines(Weight::Warning));
+    if format == Format::Table {
+        if !warnings.is_empty() {
+            let warnings = warnings.iter().map(|line| format!("warning: {line}\n"));
+            output::text(&warnings.collect::<String>())?;
         }
-        let services = listed.services.len();
-        return output::line(&format!(
-            "no node disagrees with another about class, lane or secure of what they offer \
-             (services looked at: {services})"
-        ));
-    }
-    let lines = disagreements.iter().map(Disagreement::text);
-    Err(CheckError::Disagree(lines.collect()).into())
-}
-
-/// A service of which nodes were compiled with rules that differ.
-struct Disagreement {
-    service: String,
-    /// At least two.
-    sides: Vec<Side>,
-}
-
-/// What some nodes go by.
-#[derive(Debug, PartialEq, Eq)]
-struct Side {
-    /// Class, lane and secure.
-    rule: String,
-    /// Where it is written, each place once.
-    origins: Vec<String>,
-    nodes: Vec<String>,
-}
-
-/// One answer of control has each network's services apart, so each state is one mesh's. A node
-/// without a rule of its own agrees with everybody.
-fn disagreements(listed: &ListServicesResponse) -> Vec<Disagreement> {
-    let states = listed.services.iter();
-    let sides = states.map(|state| Disagreement {
-        service: state.service.clone(),
-        sides: sides(state),
-    });
-    sides.filter(|found| found.sides.len() > 1).collect()
-}
-
-fn sides(state: &ServiceState) -> Vec<Side> {
-    let mut sides: Vec<(_, Side)> = Vec::new();
-    for endpoint in &state.endpoints {
-        let rule = endpoint.rule.clone().map(Rule::try_from);
-        // Control has checked it: what cannot be read here is of a lane too many for this process.
-        let Some(Ok(rule)) = rule else { continue };
-        let agreement = rule.agreement();
-        let known = sides.iter().position(|(known, _)| *known == agreement);
-        let side = known.unwrap_or_else(|| {
-            let secure = if rule.secure { "secure" } else { "not secure" };
-            let side = Side {
-                rule: format!("{} {} {secure}", rule.class, rule.lane),
-                origins: Vec::new(),
-                nodes: Vec::new(),
-            };
-            sides.push((agreement, side));
-            sides.len() - 1
-        });
-        let side = &mut sides[side].1;
-        side.nodes.push(endpoint.node_id.clone());
-        let origin = rule.origin.into_owned();
-        if !side.origins.contains(&origin) {
-            side.origins.push(origin);
+        if problems.is_empty() {
+            let (nodes, services) = listed.map_or((0, 0), |listed| {
+                (listed.nodes.nodes.len(), listed.services.services.len())
+            });
+            return output::line(&format!(
+                "nothing is broken (looked at: nodes {nodes}, services {services}, sidecars {})",
+                looked.sidecars.len()
+            ));
         }
     }
-    sides.into_iter().map(|(_, side)| side).collect()
+    if problems.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(CheckError::Broken(problems).into())
 }
 
-impl Disagreement {
-    fn text(&self) -> String {
-        let mut text = self.service.clone();
-        for side in &self.sides {
-            let (rule, origins) = (&side.rule, side.origins.join(", "));
-            // Writing into a String cannot fail.
-            let _ = write!(text, "\n  {rule} ({origins}): {}", side.nodes.join(" "));
-        }
-        text
-    }
-
-    fn json(&self) -> Value {
-        let sides = self
-            .sides
-            .iter()
-            .map(|side| json!({ "rule": side.rule, "origins": side.origins, "nodes": side.nodes }));
-        json!({ "service": self.service, "sides": sides.collect::<Vec<_>>() })
+fn problems(count: usize) -> String {
+    match count {
+        1 => "a problem".to_owned(),
+        count => format!("{count} problems"),
     }
 }
-
-#[cfg(test)]
-mod tests;

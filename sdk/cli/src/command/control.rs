@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -20,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::Failure;
 use super::arguments::CONTROL;
@@ -57,11 +58,11 @@ pub(crate) enum ControlError {
         /// What was asked.
         what: &'static str,
         /// The gRPC status.
-        code: tonic::Code,
+        code: Code,
         /// The status's message.
         message: String,
         /// What to try.
-        advice: &'static str,
+        advice: String,
     },
     /// No answer.
     #[error("control at {address} did not answer {what} within {} s", limit.as_secs())]
@@ -78,6 +79,8 @@ pub(crate) enum ControlError {
 /// A control plane that answers.
 pub(crate) struct Control {
     address: String,
+    /// What may stand in the way, for an answer that is an error.
+    hint: String,
     client: MeshClient<InterceptedService<Channel, Join>>,
 }
 
@@ -115,11 +118,15 @@ pub(crate) async fn connect(addresses: &[String]) -> Result<Control, ControlErro
     let mut tried = Vec::new();
     for address in addresses {
         match dial(address).await {
-            Ok((channel, join)) => {
+            Ok((channel, join, hint)) => {
                 let client = MeshClient::with_interceptor(channel, join)
                     .max_decoding_message_size(ANSWER_BYTES);
                 let address = address.clone();
-                return Ok(Control { address, client });
+                return Ok(Control {
+                    address,
+                    hint,
+                    client,
+                });
             }
             Err(why) => tried.push((address.clone(), why)),
         }
@@ -135,7 +142,13 @@ impl Control {
     ) -> Result<wire::ListNodesResponse, ControlError> {
         let network = network.to_owned();
         let asked = self.client.list_nodes(wire::ListNodesRequest { network });
-        answered(&self.address, "ListNodes", ANSWER_LIMIT, asked).await
+        answered(
+            (&self.address, &self.hint),
+            "ListNodes",
+            ANSWER_LIMIT,
+            asked,
+        )
+        .await
     }
 
     /// The services that nodes offer in one network, or in all where it is empty.
@@ -146,7 +159,13 @@ impl Control {
         let network = network.to_owned();
         let request = wire::ListServicesRequest { network };
         let asked = self.client.list_services(request);
-        answered(&self.address, "ListServices", ANSWER_LIMIT, asked).await
+        answered(
+            (&self.address, &self.hint),
+            "ListServices",
+            ANSWER_LIMIT,
+            asked,
+        )
+        .await
     }
 
     /// Applies rules, or has them checked.
@@ -155,7 +174,13 @@ impl Control {
         request: wire::ApplyRulesRequest,
     ) -> Result<wire::ApplyRulesResponse, ControlError> {
         let asked = self.client.apply_rules(request);
-        answered(&self.address, "ApplyRules", APPLY_LIMIT, asked).await
+        answered(
+            (&self.address, &self.hint),
+            "ApplyRules",
+            APPLY_LIMIT,
+            asked,
+        )
+        .await
     }
 
     /// The applied rules, of one network and service, or of all where one is empty.
@@ -169,7 +194,13 @@ impl Control {
             service: service.to_owned(),
         };
         let asked = self.client.list_rules(request);
-        answered(&self.address, "ListRules", ANSWER_LIMIT, asked).await
+        answered(
+            (&self.address, &self.hint),
+            "ListRules",
+            ANSWER_LIMIT,
+            asked,
+        )
+        .await
     }
 
     /// Makes a join token.
@@ -178,7 +209,13 @@ impl Control {
         request: wire::IssueTokenRequest,
     ) -> Result<wire::IssueTokenResponse, ControlError> {
         let asked = self.client.issue_token(request);
-        answered(&self.address, "IssueToken", ANSWER_LIMIT, asked).await
+        answered(
+            (&self.address, &self.hint),
+            "IssueToken",
+            ANSWER_LIMIT,
+            asked,
+        )
+        .await
     }
 
     /// Revokes somebody, or takes that back.
@@ -187,13 +224,26 @@ impl Control {
         request: wire::RevokeRequest,
     ) -> Result<wire::RevokeResponse, ControlError> {
         let asked = self.client.revoke(request);
-        answered(&self.address, "Revoke", ANSWER_LIMIT, asked).await
+        answered((&self.address, &self.hint), "Revoke", ANSWER_LIMIT, asked).await
+    }
+
+    /// The roots that are trusted now.
+    pub(crate) async fn roots(&mut self) -> Result<wire::ListRootsResponse, ControlError> {
+        let asked = self.client.list_roots(wire::ListRootsRequest {});
+        let whom = (&*self.address, &*self.hint);
+        answered(whom, "ListRoots", ANSWER_LIMIT, asked).await
     }
 
     /// Brings a new root in.
     pub(crate) async fn rotate_root(&mut self) -> Result<wire::RotateRootResponse, ControlError> {
         let asked = self.client.rotate_root(wire::RotateRootRequest {});
-        answered(&self.address, "RotateRoot", ANSWER_LIMIT, asked).await
+        answered(
+            (&self.address, &self.hint),
+            "RotateRoot",
+            ANSWER_LIMIT,
+            asked,
+        )
+        .await
     }
 
     /// Waits until every connected sidecar has acknowledged a revision; 0 is the newest.
@@ -208,21 +258,35 @@ impl Control {
         };
         let asked = self.client.wait_revision(request);
         // Control says itself when the wait is over; this is for one that does not.
-        answered(&self.address, "WaitRevision", limit + ANSWER_LIMIT, asked).await
+        answered(
+            (&self.address, &self.hint),
+            "WaitRevision",
+            limit + ANSWER_LIMIT,
+            asked,
+        )
+        .await
     }
 }
 
 /// With TLS where control has left a join file for us, in the clear where it has not: a control in
 /// trust mode `disabled` leaves none.
-async fn dial(address: &str) -> Result<(Channel, Join), String> {
+async fn dial(address: &str) -> Result<(Channel, Join, String), String> {
     let endpoint =
         Endpoint::from_shared(format!("http://{address}")).map_err(|error| reason(&error))?;
     let dialled = async {
         match join_file(address).await? {
-            Some(file) => secured(address, endpoint, &file).await,
-            None => {
+            Ok((file, path)) => {
+                let secured = secured(address, endpoint, &file).await;
+                let (channel, join) = secured.map_err(|why| {
+                    let path = path.display();
+                    format!("{why}; {path} may be of a control that is gone: remove it then")
+                })?;
+                Ok((channel, join, String::new()))
+            }
+            Err(hint) => {
                 let channel = endpoint.connect().await;
-                Ok((channel.map_err(|error| reason(&error))?, Join(None)))
+                let channel = channel.map_err(|error| reason(&error))?;
+                Ok((channel, Join(None), hint))
             }
         }
     };
@@ -232,21 +296,39 @@ async fn dial(address: &str) -> Result<(Channel, Join), String> {
     }
 }
 
-async fn join_file(address: &str) -> Result<Option<JoinFile>, String> {
+/// The join file and where it is; within, what to say where there is none.
+async fn join_file(address: &str) -> Result<Result<(JoinFile, PathBuf), String>, String> {
     let folder = RuntimeFolder::of(&Environment::of_process());
     let addresses = tokio::net::lookup_host(address).await;
     let addresses = addresses.map_err(|error| error.to_string())?;
-    for name in addresses.flat_map(join_names) {
-        let read = folder.read(&name).map_err(|error| error.to_string())?;
+    let names: Vec<String> = addresses.flat_map(join_names).collect();
+    for name in &names {
+        let read = folder.read(name).map_err(|error| error.to_string())?;
         let Some(bytes) = read.map(zeroize::Zeroizing::new) else {
             continue;
         };
+        let path = folder.path(name);
         let text = std::str::from_utf8(&bytes).unwrap_or_default();
-        let file = JoinFile::parse(text);
-        let wrong = |error| format!("{} is no join file: {error}", folder.path(&name).display());
-        return file.map(Some).map_err(wrong);
+        return match JoinFile::parse(text) {
+            Ok(file) => Ok(Ok((file, path))),
+            Err(error) => Err(format!("{} is no join file: {error}", path.display())),
+        };
     }
-    Ok(None)
+    let Some(first) = names.first() else {
+        return Ok(Err(
+            "; control was asked in the clear: where it is strict, run this on its machine, as its \
+             user"
+                .to_owned(),
+        ));
+    };
+    let beside = names.iter().find_map(|name| folder.elsewhere(name));
+    let beside = beside.map(|path| format!(" (one is at {}: set XDG_RUNTIME_DIR)", path.display()));
+    Ok(Err(format!(
+        "; control was asked in the clear, since there is no join file {}{}: where control is strict, \
+         run this as its user",
+        folder.path(first).display(),
+        beside.unwrap_or_default()
+    )))
 }
 
 async fn secured(
@@ -281,7 +363,7 @@ async fn secured(
 }
 
 async fn answered<T>(
-    address: &str,
+    (address, hint): (&str, &str),
     what: &'static str,
     limit: Duration,
     asked: impl Future<Output = Result<Response<T>, Status>>,
@@ -290,11 +372,20 @@ async fn answered<T>(
     match timeout(limit, asked).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => {
-            let advice = if status.code() == tonic::Code::Unimplemented {
-                "; is this control's gRPC port (--listen), and is control as new as this command?"
-            } else {
-                ""
+            let advice = match status.code() {
+                Code::Unimplemented => {
+                    "; is this control's gRPC port (--listen), and is control as new as this command?"
+                }
+                // As a TLS port answers who speaks in the clear, or who shows no secret.
+                Code::Unavailable
+                | Code::Unknown
+                | Code::Internal
+                | Code::Cancelled
+                | Code::Unauthenticated
+                | Code::PermissionDenied => hint,
+                _ => "",
             };
+            let advice = advice.to_owned();
             Err(ControlError::Refused {
                 address,
                 what,

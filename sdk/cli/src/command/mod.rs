@@ -6,6 +6,8 @@ pub(crate) mod arguments;
 mod check;
 pub(crate) mod control;
 mod explain;
+mod figures;
+mod lanes;
 mod nodes;
 pub(crate) mod output;
 mod redirect;
@@ -15,7 +17,11 @@ mod rules;
 mod services;
 mod sidecar;
 mod token;
+mod top;
 mod wait;
+
+#[cfg(feature = "fuzzing")]
+pub(crate) use apply::read_yaml;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -42,11 +48,13 @@ const WRONG_USAGE: u8 = 2;
 const VERSION: &str = concat!("sidelane ", env!("CARGO_PKG_VERSION"));
 
 /// Every command that people see, with what it does.
-const COMMANDS: [(&str, &str); 16] = [
+const COMMANDS: [(&str, &str); 18] = [
     ("control", "Runs the control plane"),
     ("sidecar", "Runs a sidecar beside a service"),
     ("nodes", nodes::USAGE.program.about),
     ("services", services::USAGE.program.about),
+    ("lanes", lanes::USAGE.program.about),
+    ("top", top::USAGE.program.about),
     ("apply", apply::USAGE.program.about),
     ("rules", rules::USAGE.program.about),
     ("check", check::USAGE.program.about),
@@ -173,6 +181,8 @@ pub(crate) fn run(mut args: Vec<OsString>, routes: RouteTable) -> ExitCode {
         demo::HIDDEN_APP => demo::run_app(args),
         "nodes" => nodes::run(args),
         "services" => services::run(args),
+        "lanes" => lanes::run(args),
+        "top" => top::run(args),
         "apply" => apply::run(args),
         "rules" => rules::run(args),
         "check" => check::run(args),

@@ -146,6 +146,7 @@ fn json(listed: &ListNodesResponse) -> Value {
     json!({
         "nodes": listed.nodes.iter().map(node).collect::<Vec<_>>(),
         "version": { "store_id": version.store_id, "counter": version.counter },
+        "unix_ms": listed.unix_ms,
     })
 }
 
@@ -190,6 +191,7 @@ mod tests {
                 store_id: "s".to_owned(),
                 counter: 12,
             }),
+            ..ListNodesResponse::default()
         }
     }
 

@@ -29,15 +29,18 @@ pub(crate) enum SidecarError {
     Answer(FetchError),
 }
 
-/// The URL that `--sidecar` names, without a slash at its end. `HOST:PORT` is enough.
+/// The URL that `--sidecar` names.
 pub(super) fn base(settings: &Settings) -> Result<String, Failure> {
-    let given = settings.value(&SIDECAR, plain)?;
-    let url = if given.contains("://") {
-        given
-    } else {
-        format!("http://{given}")
-    };
-    Ok(url.trim_end_matches('/').to_owned())
+    Ok(url(&settings.value(&SIDECAR, plain)?))
+}
+
+/// A URL without a slash at its end. `HOST:PORT` is enough.
+pub(super) fn url(given: &str) -> String {
+    let given = given.trim_end_matches('/');
+    if given.contains("://") {
+        return given.to_owned();
+    }
+    format!("http://{given}")
 }
 
 /// Gets a page of the sidecar at `base`.

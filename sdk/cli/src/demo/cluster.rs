@@ -82,6 +82,7 @@ pub(crate) enum ClusterError {
 /// Everything that runs.
 pub(super) struct Cluster {
     nodes: Vec<Node>,
+    told: [String; 4],
     storefront: Option<Storefront>,
     control: Option<Process>,
     control_address: SocketAddr,
@@ -92,7 +93,8 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// Finds a folder and addresses; nothing is started yet.
-    pub(super) fn plan() -> Result<Self, ClusterError> {
+    /// Sidecars are told these flags besides.
+    pub(super) fn plan(told: [String; 4]) -> Result<Self, ClusterError> {
         let folder = Folder::make().map_err(|source| ClusterError::Place {
             what: "a folder for data and logs",
             source,
@@ -109,6 +111,7 @@ impl Cluster {
             .map(|(name, services)| Node::plan(Plan { name, services }, &mut ports));
         Ok(Self {
             nodes: nodes.collect::<Result<_, _>>().map_err(no_port)?,
+            told,
             storefront: None,
             control: None,
             control_address,
@@ -137,7 +140,7 @@ impl Cluster {
     /// Starts all nodes and returns when control lists them as healthy.
     pub(super) async fn start_nodes(&mut self) -> Result<(), ClusterError> {
         for node in &mut self.nodes {
-            node.start(self.control_address, self.folder.path())?;
+            node.start(self.control_address, self.folder.path(), &self.told)?;
         }
         self.all_healthy("all nodes are healthy", START_LIMIT).await
     }
@@ -213,7 +216,8 @@ impl Cluster {
         self.node_mut(name).end().await?;
 
         let (control, folder) = (self.control_address, self.folder.path().to_owned());
-        self.node_mut(name).start(control, &folder)?;
+        let told = self.told.clone();
+        self.node_mut(name).start(control, &folder, &told)?;
         let after = self
             .until(&listed, START_LIMIT, |nodes| {
                 mesh::healthy(nodes, name, services).map(|node| node.generation)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::message::{Counted, Failed, Kind, Phase, Report};
+use super::traces::Hop;
 use super::verdict::{Killed, Verdict};
 
 /// The phase in which calls are timed.
@@ -65,9 +66,16 @@ pub(super) struct Facts {
     pub(super) held_back: u64,
     /// What did not hold, a sentence each.
     pub(super) complaints: Vec<String>,
+    /// One call as the sidecars recorded it; empty where another collector has them.
+    pub(super) trace: Vec<Hop>,
 }
 
 impl Facts {
+    /// The same, with one call as the sidecars recorded it.
+    pub(super) fn with_trace(self, trace: Vec<Hop>) -> Self {
+        Self { trace, ..self }
+    }
+
     /// Weighs what was counted.
     pub(super) fn new(
         report: &Report,
@@ -95,6 +103,7 @@ impl Facts {
             killed,
             held_back: report.held_back,
             complaints,
+            trace: Vec::new(),
         }
     }
 

@@ -20,6 +20,7 @@ mod rules;
 mod script;
 mod stage;
 mod storefront;
+mod traces;
 mod verdict;
 
 use std::cell::Cell;
@@ -30,6 +31,8 @@ use std::time::Duration;
 use sidelane_process::settings::{Flag, Program};
 use sidelane_process::signals::{Signal, Signals, Stop};
 use tokio::time::timeout;
+
+use sidelane_sidecar::telemetry::trace::collector_url;
 
 use crate::command::arguments::{self, Arguments, Usage, plain};
 use crate::command::{Failure, block_on, output};
@@ -51,6 +54,11 @@ const LIMIT: Duration = Duration::from_secs(55);
 
 const KEEP: Flag = Flag::switch("keep", "Leave it running, and say how to look around");
 const JSON: Flag = Flag::switch("json", "Write the result as JSON; progress goes to stderr");
+const OTLP: Flag = Flag::single(
+    "otlp",
+    "URL",
+    "A collector for the sidecars' spans; if absent, the demo is it and shows one call",
+);
 const NODE: Flag = Flag::single("node", "NODE", "Its name");
 const LISTEN: Flag = Flag::single("listen", "ADDRESS", "Where it listens");
 const DIRECT: Flag = Flag::single("direct", "URL", "An app, for the calls past the mesh");
@@ -61,7 +69,7 @@ pub(crate) const USAGE: Usage = Usage {
         name: "sidelane demo",
         version: env!("CARGO_PKG_VERSION"),
         about: "Runs a whole mesh on loopback, breaks it under load, and tells what failed",
-        flags: &[KEEP, JSON],
+        flags: &[KEEP, JSON, OTLP],
     },
     operand: None,
 };
@@ -106,16 +114,17 @@ pub(crate) fn run(given: Vec<OsString>) -> Result<ExitCode, Failure> {
     };
     let keep = switch(&arguments, &KEEP)?;
     let json = switch(&arguments, &JSON)?;
-    block_on(async move { demo(keep, json).await })?
+    let otlp = arguments.settings.optional(&OTLP, collector_url)?;
+    block_on(async move { demo(keep, json, otlp).await })?
 }
 
-async fn demo(keep: bool, json: bool) -> Result<ExitCode, Failure> {
+async fn demo(keep: bool, json: bool, otlp: Option<String>) -> Result<ExitCode, Failure> {
     let mut signals = Signals::install().map_err(DemoError::Signals)?;
     let stage = Stage::new(json);
     let verdict = Cell::new(None);
     // Whatever ends this future drops the cluster in it, and with it every process.
     let whole = async {
-        let mut script = Script::begin(&stage)?;
+        let mut script = Script::begin(&stage, otlp).await?;
         let played = timeout(LIMIT, script.play()).await;
         let facts = played.unwrap_or_else(|_| {
             let at = stage.last();

@@ -49,7 +49,12 @@ impl Node {
     }
 
     /// Starts the sidecar, and the app if the node serves something.
-    pub(super) fn start(&mut self, control: SocketAddr, folder: &Path) -> Result<(), ProcessError> {
+    pub(super) fn start(
+        &mut self,
+        control: SocketAddr,
+        folder: &Path,
+        told: &[String],
+    ) -> Result<(), ProcessError> {
         if !self.plan.services.is_empty() {
             let arguments = [
                 HIDDEN_APP.to_owned(),
@@ -62,7 +67,8 @@ impl Node {
             self.app = Some(Process::start(&name, folder, arguments, &[])?);
         }
         let name = format!("{} sidecar", self.plan.name);
-        let arguments = self.sidecar_arguments(control, folder);
+        let mut arguments = self.sidecar_arguments(control, folder);
+        arguments.extend_from_slice(told);
         self.sidecar = Some(Process::start(&name, folder, arguments, &[])?);
         Ok(())
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::facts::{Facts, Outcome, by_lane};
 use super::message::{Counted, Failed, Kind, Phase};
+use super::traces;
 use super::verdict::alike;
 use crate::command::output::{Table, number};
 
@@ -34,6 +35,10 @@ pub(super) fn end(facts: &Facts) -> String {
             text,
             "\n{held_back} calls were not made: too many were open"
         );
+    }
+    if !facts.trace.is_empty() {
+        text.push_str("\nOne call, as its sidecars recorded it\n");
+        text.push_str(&traces::lines(&facts.trace));
     }
     let killed = &facts.killed.node;
     failures(
@@ -91,6 +96,7 @@ pub(super) fn json(facts: &Facts) -> Value {
         "steps": facts.outcomes.iter().map(step).collect::<Vec<_>>(),
         "in_flight": facts.verdict.in_flight,
         "unexpected": facts.verdict.unexpected,
+        "trace": facts.trace,
     })
 }
 

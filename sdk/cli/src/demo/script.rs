@@ -9,6 +9,7 @@ use super::cluster::{Cluster, ClusterError, STOREFRONT};
 use super::facts::{CALM, Facts, Step, calm};
 use super::message::now;
 use super::stage::Stage;
+use super::traces::Traces;
 use super::verdict::Killed;
 use super::{DemoError, load, look, report};
 
@@ -39,16 +40,23 @@ const ANSWERS_LIMIT: Duration = Duration::from_secs(8);
 pub(super) struct Script<'a> {
     stage: &'a Stage,
     cluster: Cluster,
+    traces: Traces,
     steps: Vec<Step>,
 }
 
 impl<'a> Script<'a> {
     /// Gets ready; nothing runs yet.
-    pub(super) fn begin(stage: &'a Stage) -> Result<Self, DemoError> {
-        let cluster = Cluster::plan()?;
+    pub(super) async fn begin(stage: &'a Stage, otlp: Option<String>) -> Result<Self, DemoError> {
+        let traces = Traces::begin(otlp).await;
+        let traces = traces.map_err(|source| ClusterError::Place {
+            what: "a port for the sidecars' spans",
+            source,
+        })?;
+        let cluster = Cluster::plan(traces.flags())?;
         Ok(Self {
             stage,
             cluster,
+            traces,
             steps: Vec::new(),
         })
     }
@@ -70,7 +78,8 @@ impl<'a> Script<'a> {
         let report = storefront.report().await.map_err(ClusterError::from)?;
         let failed = storefront.heard().failed.clone();
         let steps = std::mem::take(&mut self.steps);
-        Ok(Facts::new(&report, &failed, killed, steps))
+        let trace = self.traces.best();
+        Ok(Facts::new(&report, &failed, killed, steps).with_trace(trace))
     }
 
     /// Goes on with the load, and says how to look around.

@@ -78,8 +78,9 @@ async fn calls_travel_in_the_projects_lane_and_go_where_its_strategy_says() {
     let lane = lanes.iter().find(|lane| lane["lane"] == "telemetry");
     assert_eq!(lane.unwrap()["stream_window"], WINDOW);
     // What the collector's sidecar says to whoever opens a link in lane 20, class Internal.
-    assert_eq!(opening_window(mesh.internal("collector-1"), 20, 1), WINDOW);
-    assert_ne!(opening_window(mesh.internal("collector-1"), 0, 1), WINDOW);
+    let collector = || (mesh.internal("collector-1"), mesh.shown("app"));
+    assert_eq!(opening_window(collector(), 20, 1).await, WINDOW);
+    assert_ne!(opening_window(collector(), 0, 1).await, WINDOW);
 
     mesh.kill("collector-1");
     until_answered_by(&app, "collector-2").await;

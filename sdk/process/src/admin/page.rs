@@ -20,6 +20,8 @@ pub struct AdminRequest {
     pub query: Vec<(String, String)>,
     /// The body; empty for most.
     pub body: Bytes,
+    /// The `accept` header; empty where there is none.
+    pub accept: String,
     /// Who asks.
     pub peer: SocketAddr,
 }

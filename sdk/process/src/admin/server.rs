@@ -98,16 +98,24 @@ fn report(ended: Result<(), JoinError>) {
     }
 }
 
-async fn connection(
+/// Is it on the machine itself? Nothing here asks who somebody is, so whoever is elsewhere may look and
+/// change nothing. No packet from elsewhere has an address of loopback or of the machine itself.
+fn is_near(peer: SocketAddr, own: Option<SocketAddr>) -> bool {
+    let address = |socket: SocketAddr| socket.ip().to_canonical();
+    address(peer).is_loopback() || own.map(address) == Some(address(peer))
+}
+
+pub(super) async fn connection(
     times: Times,
     stream: TcpStream,
     peer: SocketAddr,
     pages: Arc<Pages>,
     mut stopped: watch::Receiver<bool>,
 ) {
+    let near = is_near(peer, stream.local_addr().ok());
     let service = service_fn(|request| {
         let pages = Arc::clone(&pages);
-        async move { Ok::<_, Infallible>(answer(times, &pages, peer, request).await) }
+        async move { Ok::<_, Infallible>(answer(times, &pages, (peer, near), request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -137,7 +145,7 @@ async fn connection(
 async fn answer(
     times: Times,
     pages: &Pages,
-    peer: SocketAddr,
+    (peer, near): (SocketAddr, bool),
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let method = match request.method() {
@@ -159,7 +167,15 @@ async fn answer(
             return written(refusal(StatusCode::NOT_FOUND, text));
         }
     };
-    match read(times, method, peer, request).await {
+    let request = if method == Method::GET || near {
+        read(times, method, peer, request).await
+    } else {
+        tracing::warn!(%peer, %method, path = request.uri().path(), "refused: it is not on this machine");
+        let text = "this page changes something, and is for this machine alone: ask it from here, by \
+                    the address that --admin names or by loopback\n";
+        Err(refusal(StatusCode::FORBIDDEN, text))
+    };
+    match request {
         Ok(request) => written(handler(request).await),
         Err(refusal) => {
             // Part of the request may still be on its way, and must not be taken for the next one.
@@ -192,12 +208,16 @@ async fn read(
         ));
     };
     let path = request.uri().path().to_owned();
+    let accept = request.headers().get_all(header::ACCEPT).iter();
+    let accept: Vec<&str> = accept.filter_map(|it| it.to_str().ok()).collect();
+    let accept = accept.join(",");
     let body = body(times, request.into_body()).await?;
     Ok(AdminRequest {
         method,
         path,
         query,
         body,
+        accept,
         peer,
     })
 }
@@ -252,4 +272,27 @@ fn written(page: AdminResponse) -> Response<Full<Bytes>> {
         HeaderValue::from_static("nosniff"),
     );
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_near;
+
+    #[test]
+    fn who_is_near_has_an_address_of_this_machine() {
+        let own = Some("10.0.0.5:15000".parse().unwrap());
+        for (peer, expected) in [
+            ("127.0.0.1:9", true),
+            ("127.8.8.8:9", true),
+            ("[::1]:9", true),
+            ("[::ffff:127.0.0.1]:9", true),
+            ("10.0.0.5:9", true),
+            ("[::ffff:10.0.0.5]:9", true),
+            ("10.0.0.6:9", false),
+            ("[fe80::1]:9", false),
+        ] {
+            assert_eq!(is_near(peer.parse().unwrap(), own), expected, "{peer}");
+        }
+        assert!(!is_near("10.0.0.5:9".parse().unwrap(), None));
+    }
 }

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::server::{Times, serve_within};
+use super::server::{Times, connection, serve_within};
 use super::*;
 use crate::fetch;
 
@@ -116,6 +116,37 @@ async fn pages_answer_and_hear_their_query() {
         (StatusCode::ACCEPTED, "3 bytes\n")
     );
     server.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_elsewhere_may_look_and_change_nothing() {
+    // Somebody else's address, as the kernel would say it.
+    let elsewhere: SocketAddr = "192.0.2.7:4711".parse().unwrap();
+    let asked = async |bytes: &[u8]| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, accepted) = tokio::join!(near, listener.accept());
+        let times = Times {
+            read: READ_TIME,
+            age: CONNECTION_AGE,
+            last_answer: LAST_ANSWER_TIME,
+        };
+        let (_stop, stopped) = tokio::sync::watch::channel(false);
+        let pages = std::sync::Arc::new(pages());
+        let (mut near, (stream, _)) = (near.unwrap(), accepted.unwrap());
+        let serving = tokio::spawn(connection(times, stream, elsewhere, pages, stopped));
+        near.write_all(bytes).await.unwrap();
+        let answer = rest(&mut near).await;
+        serving.await.unwrap();
+        answer
+    };
+    let drain =
+        b"POST /drain HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let refused = asked(drain).await;
+    assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+    assert!(refused.contains("for this machine alone"), "{refused}");
+    let alive = asked(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(alive.ends_with("alive\n"), "{alive}");
 }
 
 #[tokio::test]

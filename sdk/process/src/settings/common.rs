@@ -62,16 +62,6 @@ pub fn trust(settings: &Settings) -> Result<Trust, SettingsError> {
     })
 }
 
-/// Refuses a setting that is part of the contract but cannot take effect yet.
-///
-/// # Errors
-/// It was given.
-pub fn not_built(settings: &Settings, flag: &Flag, reason: &str) -> Result<(), InvalidSetting> {
-    settings.item(flag).map_or(Ok(()), |item| {
-        Err(item.refuse(format!("not built yet: {reason}")))
-    })
-}
-
 /// A TCP address that a program listens on, the setting that named it, and what anybody who
 /// reaches it can do.
 #[derive(Debug, Clone, Copy)]

@@ -26,9 +26,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
-pub use common::{
-    CONFIG, LOG, Listener, TRUST, Trust, apart, log, not_built, open_to_others, trust,
-};
+pub use common::{CONFIG, LOG, Listener, TRUST, Trust, apart, log, open_to_others, trust};
 pub use environment::Environment;
 pub use error::{
     FileError, FileProblem, InvalidSetting, MissingSetting, SettingsError, UsageError,

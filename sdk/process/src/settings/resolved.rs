@@ -162,6 +162,12 @@ impl Settings {
         self.lay_below(flag, vec![Item::new(flag.name, text, Origin::Default)]);
     }
 
+    /// The same, by a variable that is not the flag's own, such as one that a standard names.
+    pub fn derive_from(&mut self, flag: &Flag, text: &str, variable: &str) {
+        let origin = Origin::Variable(variable.to_owned());
+        self.lay_below(flag, vec![Item::new(flag.name, text, origin)]);
+    }
+
     /// Takes a flag's default away, for a program that does without what it names. Does nothing
     /// where a layer gave a value.
     pub fn without_default(&mut self, flag: &Flag) {

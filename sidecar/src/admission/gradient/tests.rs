@@ -139,7 +139,9 @@ proptest! {
         let seconds = 20.0 + 200.0 * time.as_secs_f64();
         let stretch = it.run(seconds);
         let wanted = it.capacity().min(it.rate);
-        prop_assert!(stretch.goodput >= 0.85 * wanted, "{stretch:?} of {wanted}");
+        // With hardly more calls than a single place can do, looking for the bound leaves it idle now and
+        // then.
+        prop_assert!(stretch.goodput >= 0.8 * wanted, "{stretch:?} of {wanted}");
         let (alone, root) = (time.as_secs_f64(), f64::from(places).sqrt());
         // A bound of one call too many is much for a server of one place; and with hardly more calls
         // than it can do, what waits says so late.

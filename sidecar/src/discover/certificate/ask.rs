@@ -1,8 +1,9 @@
 //! The call to control that has a key signed, and what may be wrong with it. A key is made for each
-//! call, so that a certificate's life bounds its key's.
+//! certificate, so that its life bounds its key's; a call whose answer was lost is made again with the
+//! same one, because control signs once for a token, and then for that key alone.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use rustls::ClientConfig;
@@ -20,7 +21,7 @@ use tonic::{Code, Status};
 use super::super::connect::{ControlError, connect};
 use super::super::{DataFolder, Timing};
 use super::kept;
-use super::proof::{ProofError, Proofs, Right};
+use super::proof::{ProofError, Proofs};
 use super::trusted::{self, TrustError};
 
 /// The header by which a refusal carries its reason.
@@ -40,6 +41,28 @@ pub struct Enrolment {
     pub keep: Option<Arc<DataFolder>>,
     /// How long things may take.
     pub timing: Timing,
+    /// The key that was not answered.
+    pub unanswered: Unanswered,
+}
+
+/// A key that control was asked to sign, and did not answer. Has no `Debug`.
+#[derive(Default)]
+pub struct Unanswered(Mutex<Option<Arc<Request>>>);
+
+impl Unanswered {
+    fn request(&self) -> Result<Arc<Request>, RequestError> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(request) = &*kept {
+            return Ok(Arc::clone(request));
+        }
+        let request = Arc::new(Request::make()?);
+        *kept = Some(Arc::clone(&request));
+        Ok(request)
+    }
+
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 /// Why control has not signed.
@@ -51,6 +74,9 @@ pub enum EnrolError {
     /// There is no way to control.
     #[error("{0}")]
     Control(String),
+    /// TLS does not come about: one of the two does not believe the other.
+    #[error("{0}")]
+    Stranger(String),
     /// Control does not want to.
     #[error("control at {address} does not sign by {right}: {reason}{text}")]
     Refused {
@@ -124,8 +150,15 @@ impl EnrolError {
             Self::Proof(error) => error.is_final(),
             Self::Refused { is_final, .. } => *is_final,
             Self::Key(_) | Self::Tls(_) => true,
-            Self::Control(_) | Self::Unusable { .. } => false,
+            Self::Control(_) | Self::Stranger(_) | Self::Unusable { .. } => false,
         }
+    }
+}
+
+impl EnrolError {
+    /// Control, or whoever is there, does not go by this certificate; it is not merely away.
+    fn is_meant(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Stranger(_))
     }
 }
 
@@ -160,6 +193,8 @@ struct Shown {
     name: String,
     /// A refusal of it may be taken back, or it may be another one by then.
     may_change: bool,
+    /// What is said where control is not believed.
+    doubt: String,
 }
 
 impl Enrolment {
@@ -187,7 +222,9 @@ impl Enrolment {
             Ok(identity) => return Ok(identity),
             Err(refused) => refused,
         };
-        if SystemTime::now() <= present.svid().not_after() {
+        // A control that takes this certificate no more (revoked, another root) will not later on, so
+        // another proof is shown at once.
+        if SystemTime::now() <= present.svid().not_after() && !refused.is_meant() {
             return Err(one(refused));
         }
         // A token may have come meanwhile, and control's own user needs none.
@@ -214,6 +251,7 @@ impl Enrolment {
             identity: Some(svid.id().clone()),
             name: format!("certificate {}", svid.serial()),
             may_change: false,
+            doubt: String::new(),
         };
         self.ask(control, shown).await
     }
@@ -225,17 +263,32 @@ impl Enrolment {
     ) -> Result<Identity, EnrolError> {
         let right = self.proofs.find(control, self.node.as_str()).await?;
         let shown = Shown {
-            config: pinned::client(right.authority().clone())?,
-            domain: right.authority().trust_domain.clone(),
+            config: right.dialled()?,
+            domain: right.domain().clone(),
             proof: Some(right.proof()),
             identity,
             name: right.name(),
-            may_change: matches!(right, Right::Join { .. }),
+            may_change: right.may_change(),
+            doubt: right.doubt(),
         };
         self.ask(control, shown).await
     }
 
     async fn ask(&self, control: &str, shown: Shown) -> Result<Identity, EnrolError> {
+        let request = self.unanswered.request()?;
+        let answer = self.ask_for(&request, control, shown).await;
+        if !matches!(answer, Err(EnrolError::Control(_))) {
+            self.unanswered.forget();
+        }
+        answer
+    }
+
+    async fn ask_for(
+        &self,
+        request: &Request,
+        control: &str,
+        shown: Shown,
+    ) -> Result<Identity, EnrolError> {
         let Shown {
             config,
             domain,
@@ -243,8 +296,8 @@ impl Enrolment {
             identity: wanted,
             name,
             may_change,
+            doubt,
         } = shown;
-        let request = Request::make()?;
         let text = wanted.as_ref().map(|id| id.as_str().to_owned());
         let asked = SignRequest {
             csr: request.csr().to_vec(),
@@ -252,7 +305,10 @@ impl Enrolment {
             identity: text.unwrap_or_default(),
             proof,
         };
-        let lost = |error: ControlError| EnrolError::Control(error.to_string());
+        let lost = |error: ControlError| match error {
+            ControlError::NotControl { .. } => EnrolError::Stranger(format!("{error}{doubt}")),
+            _ => EnrolError::Control(error.to_string()),
+        };
         let connected = connect(control, Some(config), &self.timing).await;
         let (channel, _) = connected.map_err(lost)?;
         let mut client = CertificatesClient::new(channel);
@@ -264,12 +320,12 @@ impl Enrolment {
             })
         })?;
         let signed = answer.map_err(|status| refused(control, name, may_change, &status))?;
-        let identity = taken(&request, signed.into_inner(), &domain, wanted.as_ref());
+        let identity = taken(request, signed.into_inner(), &domain, wanted.as_ref());
         let identity = identity.map_err(|why| EnrolError::Unusable {
             address: control.to_owned(),
             why,
         })?;
-        self.keep(&identity, &request);
+        self.keep(&identity, request);
         Ok(identity)
     }
 
@@ -287,6 +343,15 @@ impl Enrolment {
             return None;
         }
         Some(kept)
+    }
+
+    /// What is trusted has changed: what is kept must say so, too.
+    pub(super) fn retrust(&self, identity: &Identity) {
+        if let Some(folder) = &self.keep
+            && let Err(error) = kept::retrust(folder, &self.node, identity)
+        {
+            tracing::warn!(%error, "what is trusted now is not kept");
+        }
     }
 
     fn keep(&self, identity: &Identity, request: &Request) {
@@ -326,6 +391,21 @@ fn taken(
     Ok(identity)
 }
 
+/// Did TLS end the call?
+fn is_tls(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        let inner = io.and_then(std::io::Error::get_ref);
+        let within = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if within.is_some() || error.is::<rustls::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 fn refused(control: &str, right: String, may_change: bool, status: &Status) -> EnrolError {
     let reason = status.metadata().get(REASON_HEADER);
     let reason = reason.and_then(|reason| reason.to_str().ok());
@@ -337,7 +417,12 @@ fn refused(control: &str, right: String, may_change: bool, status: &Status) -> E
             | Code::FailedPrecondition
     );
     if !meant && reason.is_none() {
-        return EnrolError::Control(ControlError::failed(control, status).to_string());
+        let text = ControlError::failed(control, status).to_string();
+        // In TLS 1.3 a client hears only after the handshake that it was not believed.
+        return match is_tls(status) {
+            true => EnrolError::Stranger(text),
+            false => EnrolError::Control(text),
+        };
     }
     EnrolError::Refused {
         address: control.to_owned(),

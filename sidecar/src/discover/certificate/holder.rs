@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use arc_swap::ArcSwapOption;
 use sidelane_identity::{Identity, Source, TrustDomain};
 use sidelane_proto::wire::control::v1 as wire;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::trusted::{self, TrustError};
 
@@ -17,6 +18,10 @@ pub struct Holder {
     present: watch::Sender<Option<Arc<Identity>>>,
     renewed: AtomicU64,
     failed: AtomicU64,
+    /// Why the last attempt came to nothing, until one succeeds.
+    trouble: ArcSwapOption<String>,
+    /// Whoever answers for control is none by what is trusted here.
+    stranger: Notify,
 }
 
 /// What became of renewals so far.
@@ -37,6 +42,8 @@ impl Holder {
             present: watch::Sender::new(Some(Arc::new(first))),
             renewed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            trouble: ArcSwapOption::empty(),
+            stranger: Notify::new(),
         }
     }
 
@@ -44,12 +51,6 @@ impl Holder {
     #[must_use]
     pub fn source(&self) -> Source {
         self.present.subscribe()
-    }
-
-    /// The mesh's name.
-    #[must_use]
-    pub fn domain(&self) -> &TrustDomain {
-        &self.domain
     }
 
     /// What became of renewals so far.
@@ -66,6 +67,7 @@ impl Holder {
     /// by it, as when control was away for a change of roots.
     pub(super) fn renew(&self, new: Identity, now: SystemTime) {
         self.renewed.fetch_add(1, Ordering::Relaxed);
+        self.trouble.store(None);
         self.present.send_modify(|present| {
             let kept = present.as_ref().and_then(|held| {
                 let (bundle, revoked) = (held.bundle().clone(), held.revoked().clone());
@@ -76,9 +78,27 @@ impl Holder {
         });
     }
 
-    /// Counts an attempt that came to nothing.
-    pub(super) fn failed(&self) {
+    /// An attempt came to nothing.
+    pub(super) fn failed(&self, why: &impl ToString) {
         self.failed.fetch_add(1, Ordering::Relaxed);
+        self.trouble.store(Some(Arc::new(why.to_string())));
+    }
+
+    /// Why the certificate is not renewed, where the last attempt came to nothing.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Arc<String>> {
+        self.trouble.load_full()
+    }
+
+    /// Who answers for control is of another root: it has lost its own, or what is held was kept from
+    /// another one. Another proof may lead to it, and needs not wait until a renewal is due.
+    pub(in crate::discover) fn met_stranger(&self) {
+        self.stranger.notify_one();
+    }
+
+    /// Waits until that is so.
+    pub(super) async fn stranger(&self) {
+        self.stranger.notified().await;
     }
 
     /// Judges by this from now on.

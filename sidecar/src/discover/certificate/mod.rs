@@ -4,6 +4,7 @@
 //! made here and goes nowhere else. Nothing of this stands in a call's way: links read what is
 //! present, and while nothing holds any more they are refused.
 
+mod account;
 mod ask;
 mod holder;
 mod kept;
@@ -11,7 +12,8 @@ mod proof;
 mod renew;
 mod trusted;
 
-pub use ask::{EnrolError, EnrolErrors, Enrolment};
+pub use account::{AccountError, ServiceAccount};
+pub use ask::{EnrolError, EnrolErrors, Enrolment, Unanswered};
 pub use holder::{Figures, Holder};
 pub use proof::{ProofError, Proofs};
 pub use trusted::TrustError;

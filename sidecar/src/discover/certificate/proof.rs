@@ -1,18 +1,21 @@
-//! By what right this sidecar asks for its first certificate: a join token that it was given, or the
-//! join file that a control of the same user on the same machine has left. What is found says by its
-//! fingerprint whom to ask. An error names every place that was looked at, and nothing that stood
+//! By what right this sidecar asks for its first certificate: a Kubernetes service account's token or a
+//! join token that it was given, or the join file that a control of the same user on the same machine
+//! has left. What is found says by control's roots whom to ask. An error names every place that was looked at, and nothing that stood
 //! there.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use sidelane_identity::token::{
-    Authority, JoinFile, JoinToken, TOKEN_LIMIT, TokenError, TokenText,
-};
+use rustls::ClientConfig;
+use sidelane_identity::token::{JoinFile, JoinToken, TOKEN_LIMIT, TokenError, TokenText};
+use sidelane_identity::{Bundle, TrustDomain, pinned};
 use sidelane_process::runtime::{RuntimeError, RuntimeFolder, join_names};
 use sidelane_proto::wire::control::v1::sign_request::Proof;
 use zeroize::Zeroizing;
+
+use super::account::{AccountError, ServiceAccount};
 
 /// The variable that may hold a token.
 pub(super) const TOKEN_VARIABLE: &str = "SIDELANE_TOKEN";
@@ -20,6 +23,8 @@ pub(super) const TOKEN_VARIABLE: &str = "SIDELANE_TOKEN";
 /// Where proofs are looked for. Has no `Debug`.
 #[derive(Clone)]
 pub struct Proofs {
+    /// A service account's token.
+    pub account: Option<ServiceAccount>,
     /// A file with a token.
     pub token_file: Option<PathBuf>,
     /// A token from the environment.
@@ -31,6 +36,9 @@ pub struct Proofs {
 /// Why there is no proof.
 #[derive(Debug, thiserror::Error)]
 pub enum ProofError {
+    /// There is no service account's token, or no control that it could be shown to.
+    #[error(transparent)]
+    Account(#[from] AccountError),
     /// The token's file cannot be read.
     #[error("the token file {path} cannot be read: {source}", path = path.display())]
     Read {
@@ -38,6 +46,16 @@ pub enum ProofError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// Nothing is in it.
+    #[error(
+        "the token file {path} is empty; a token is the output of `sidelane token --node NAME`, which \
+         may have failed where this file was written",
+        path = path.display()
+    )]
+    Empty {
+        /// The file.
+        path: PathBuf,
     },
     /// Others may read the token.
     #[error(
@@ -99,16 +117,24 @@ impl ProofError {
     /// Nothing gets better by waiting.
     pub(super) fn is_final(&self) -> bool {
         match self {
-            Self::Read { .. } | Self::Permissions { .. } | Self::Token { .. } => true,
+            Self::Read { .. }
+            | Self::Empty { .. }
+            | Self::Permissions { .. }
+            | Self::Token { .. } => true,
             Self::Nothing { may_come, .. } => !may_come,
-            // Control writes it anew at its next start.
-            Self::Runtime(_) | Self::Join { .. } | Self::Name { .. } => false,
+            // Control writes its file anew at its next start, and a cluster mounts what is missing.
+            Self::Account(_) | Self::Runtime(_) | Self::Join { .. } | Self::Name { .. } => false,
         }
     }
 }
 
 /// What was found. Has no `Debug`.
 pub(super) enum Right {
+    Account {
+        bundle: Bundle,
+        token: Zeroizing<String>,
+        path: PathBuf,
+    },
     Token {
         token: JoinToken,
         /// Where it was.
@@ -121,17 +147,51 @@ pub(super) enum Right {
 }
 
 impl Right {
-    /// Whom to ask.
-    pub(super) fn authority(&self) -> &Authority {
+    /// How control is dialled, by what this says of it.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub(super) fn dialled(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
         match self {
-            Self::Token { token, .. } => &token.authority,
-            Self::Join { file, .. } => &file.authority,
+            Self::Account { bundle, .. } => pinned::under(bundle),
+            Self::Token { token, .. } => pinned::client(token.authority.clone()),
+            Self::Join { file, .. } => pinned::client(file.authority.clone()),
+        }
+    }
+
+    /// The mesh that is meant.
+    pub(super) fn domain(&self) -> &TrustDomain {
+        match self {
+            Self::Account { bundle, .. } => bundle.trust_domain(),
+            Self::Token { token, .. } => &token.authority.trust_domain,
+            Self::Join { file, .. } => &file.authority.trust_domain,
+        }
+    }
+
+    /// May a refusal of it be taken back, or it be another one by then?
+    pub(super) fn may_change(&self) -> bool {
+        !matches!(self, Self::Token { .. })
+    }
+
+    /// What may be wrong where control is not believed.
+    pub(super) fn doubt(&self) -> String {
+        match self {
+            Self::Account { .. } => "; --control-roots may name roots that control has no more: \
+                 `sidelane root show` prints what it has"
+                .to_owned(),
+            Self::Token { .. } => String::new(),
+            // Who keeps such a file has the right root in it, unless it is of another control.
+            Self::Join { .. } => {
+                let name = self.name();
+                format!("; {name} may be of a control that is gone: remove it then")
+            }
         }
     }
 
     /// As control is shown it.
     pub(super) fn proof(&self) -> Proof {
         match self {
+            Self::Account { token, .. } => Proof::Kubernetes(token.to_string()),
             Self::Token { token, .. } => Proof::Token(token.secret.to_vec()),
             Self::Join { file, .. } => Proof::Join(file.secret.to_vec()),
         }
@@ -140,6 +200,9 @@ impl Right {
     /// What it is, for people.
     pub(super) fn name(&self) -> String {
         match self {
+            Self::Account { path, .. } => {
+                format!("the service account's token {}", path.display())
+            }
             Self::Token { place, .. } => format!("the token of {place}"),
             Self::Join { path, .. } => format!("the join file {}", path.display()),
         }
@@ -153,6 +216,18 @@ impl Proofs {
     /// # Errors
     /// Why there is nothing.
     pub(super) async fn find(&self, control: &str, node: &str) -> Result<Right, ProofError> {
+        if let Some(account) = self.account.clone() {
+            return blocking(move || {
+                let (bundle, token) = account.read()?;
+                let path = account.token;
+                Ok(Right::Account {
+                    bundle,
+                    token,
+                    path,
+                })
+            })
+            .await;
+        }
         if let Some(path) = self.token_file.clone() {
             return blocking(move || token_file(&path)).await;
         }
@@ -172,11 +247,21 @@ impl Proofs {
         let nothing = ProofError::Nothing {
             node: node.to_owned(),
             join: match names.first() {
-                Some(name) => format!(
-                    "there is no join file {}, which a control of this user that is not in trust \
-                     mode disabled leaves while it runs",
-                    self.runtime.path(name).display()
-                ),
+                Some(name) => {
+                    let beside = names.iter().find_map(|name| self.runtime.elsewhere(name));
+                    let beside = beside.map(|path| {
+                        format!(
+                            " (one is at {}: control and sidecars must agree on XDG_RUNTIME_DIR)",
+                            path.display()
+                        )
+                    });
+                    format!(
+                        "there is no join file {}, which a control of this user that is not in \
+                         trust mode disabled leaves while it runs{}",
+                        self.runtime.path(name).display(),
+                        beside.unwrap_or_default()
+                    )
+                }
                 None => format!(
                     "control at {control} is on another machine, so it leaves no join file here"
                 ),
@@ -210,6 +295,14 @@ fn token_file(path: &Path) -> Result<Right, ProofError> {
         source,
     };
     let found = std::fs::metadata(path).map_err(unreadable)?;
+    if !found.is_file() {
+        // To open a pipe would be to wait for whoever writes to it, and it can be read once only.
+        return Err(unreadable(io::Error::other("it is no plain file")));
+    }
+    if found.len() == 0 {
+        let path = path.to_owned();
+        return Err(ProofError::Empty { path });
+    }
     let mode = found.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         let path = path.to_owned();
@@ -246,7 +339,8 @@ fn join_file(runtime: &RuntimeFolder, names: &[String]) -> Result<Option<Right>,
 
 #[cfg(test)]
 mod tests {
-    use sidelane_identity::{SpiffeId, TrustDomain};
+    use sidelane_identity::SpiffeId;
+    use sidelane_identity::token::Authority;
 
     use super::*;
 
@@ -268,6 +362,7 @@ mod tests {
 
     fn proofs(folder: &tempfile::TempDir) -> Proofs {
         Proofs {
+            account: None,
             token_file: None,
             variable: None,
             runtime: RuntimeFolder::at(folder.path().join("run")),
@@ -304,6 +399,18 @@ mod tests {
                 "{open}"
             );
         }
+        write(&path, "", 0o600);
+        let empty = error(&proofs, CONTROL).await;
+        assert!(
+            empty.is_final() && empty.to_string().contains("is empty"),
+            "{empty}"
+        );
+        let not_a_file = Proofs {
+            token_file: Some(folder.path().to_owned()),
+            ..proofs.clone()
+        };
+        let folder = error(&not_a_file, CONTROL).await.to_string();
+        assert!(folder.contains("no plain file"), "{folder}");
         let cut = &token()[..80];
         write(&path, cut, 0o600);
         let broken = error(&proofs, CONTROL).await;
@@ -328,7 +435,7 @@ mod tests {
         let file = JoinFile {
             authority: Authority {
                 root: [3; 32],
-                trust_domain: TrustDomain::new("mesh.example").unwrap(),
+                trust_domain: TrustDomain::new("other.example").unwrap(),
             },
             secret: Zeroizing::new([4; 32]),
         };
@@ -339,7 +446,7 @@ mod tests {
             .write(name, file.to_text().as_bytes())
             .unwrap();
         let found = proofs.find(CONTROL, "orders-1").await.ok().unwrap();
-        assert_eq!(found.authority().root, [3; 32]);
+        assert_eq!(found.domain().as_str(), "other.example");
         assert!(found.name().ends_with(name), "{}", found.name());
         proofs.variable = Some(TokenText::new(token()));
         let found = proofs.find(CONTROL, "orders-1").await.ok().unwrap();

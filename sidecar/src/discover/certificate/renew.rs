@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sidelane_identity::Identity;
+use sidelane_identity::{Identity, Source};
 use tokio::time::sleep;
 
 use super::super::backoff::Backoff;
@@ -68,12 +68,19 @@ impl Enrolment {
     /// Renews what is held, for ever. Whoever holds it ends this with the runtime.
     pub async fn renew(self, holder: Arc<Holder>) -> Infallible {
         let source = holder.source();
+        let mut trusted = holder.source();
+        trusted.mark_changed();
         let mut attempts = Attempts::new(&self);
         loop {
             let present = source.borrow().clone();
             let end = present.map(|present| present.svid().not_after());
             let now = SystemTime::now();
-            sleep_until(due(end.unwrap_or(now), now, fastrand::f64())).await;
+            let due = due(end.unwrap_or(now), now, fastrand::f64());
+            tokio::select! {
+                () = sleep_until(due) => {}
+                () = holder.stranger() => {}
+                never = self.keep_trust(&mut trusted) => match never {},
+            }
             loop {
                 match self.round(Some(&source)).await {
                     Ok(identity) => {
@@ -83,7 +90,7 @@ impl Enrolment {
                         break;
                     }
                     Err(errors) => {
-                        holder.failed();
+                        holder.failed(&errors);
                         let ended = end.is_none_or(|end| SystemTime::now() > end);
                         match (attempts.are_news(&errors), ended) {
                             (false, _) => tracing::debug!(%errors, "still not renewed"),
@@ -97,6 +104,21 @@ impl Enrolment {
                         sleep(attempts.pause()).await;
                     }
                 }
+            }
+        }
+    }
+}
+
+impl Enrolment {
+    /// Keeps what is trusted, whenever it changes.
+    async fn keep_trust(&self, source: &mut Source) -> Infallible {
+        loop {
+            if source.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            let present = source.borrow_and_update().clone();
+            if let Some(present) = present {
+                self.retrust(&present);
             }
         }
     }
@@ -165,6 +187,30 @@ mod tests {
             let left = Duration::from_secs(left);
             let after = due(now + left, now, chance).duration_since(now).unwrap();
             prop_assert!(after >= left.mul_f64(0.59) && after <= left.mul_f64(0.67));
+        }
+    }
+
+    proptest! {
+        /// What control signs lives for 25 minutes or more, and begins a minute before.
+        #[test]
+        fn clocks_that_differ_by_five_minutes_cost_nothing(
+            life in 1_500_u64..604_800,
+            own in -300_i64..=300,
+            peers in -300_i64..=300,
+            chance in 0.0..=1.0,
+        ) {
+            let by = |clock: i64, time: SystemTime| {
+                let off = Duration::from_secs(clock.unsigned_abs());
+                if clock < 0 { time - off } else { time + off }
+            };
+            let signed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+            let begin = signed - Duration::from_secs(60);
+            let end = signed + Duration::from_secs(life);
+            // A peer takes it from its first moment on,
+            prop_assert!(by(peers, signed) + sidelane_identity::verify::CLOCK_SKEW >= begin);
+            // and until the next one is there, which is asked for by this sidecar's own clock.
+            let renewed = by(-own, due(end, by(own, signed), chance));
+            prop_assert!(by(peers, renewed) <= end);
         }
     }
 

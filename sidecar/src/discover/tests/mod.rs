@@ -157,6 +157,7 @@ fn parameters(control: &[&str]) -> Parameters {
             own: Vec::new(),
         }),
         judge: everything(),
+        certificate: None,
         holder: None,
         data: None,
         timing: quick(),

@@ -145,7 +145,7 @@ fn a_folder_that_cannot_be_read_is_an_error_with_its_cause() {
     std::fs::create_dir(&path).unwrap();
     let error = load(&folder, &network()).unwrap_err().to_string();
     let expected = format!(
-        "`{}` cannot be read: Is a directory (os error 21); starting without a snapshot",
+        "`{}` cannot be read: it is no plain file; remove it; starting without a snapshot",
         path.display()
     );
     assert_eq!(error, expected);

@@ -1,4 +1,4 @@
-//! What Sidelane's pair, without TLS, is meant to reach, and whether it did. An aim is judged only
+//! What Sidelane's pairs are meant to reach, in the clear and in mTLS, and whether they did. An aim is judged only
 //! by figures of this run; what it has none for is not measured, which is no success.
 
 use serde::Serialize;
@@ -13,6 +13,12 @@ const CPU_TO_BARE: f64 = 1.15;
 
 /// The same, to that of Envoy's.
 const CPU_TO_ENVOY: f64 = 0.4;
+
+/// In mTLS, to that of the bare pair in mTLS.
+const TLS_CPU_TO_BARE: f64 = 1.2;
+
+/// The same, to that of Envoy's in mTLS.
+const TLS_CPU_TO_ENVOY: f64 = 0.4;
 
 /// Added 99th percentile at [`RATE`], to what Envoy's pair adds.
 const ADDED_P99_TO_ENVOY: f64 = 0.5;
@@ -86,24 +92,34 @@ pub(crate) struct Compared<'a> {
     pub(crate) policies: Option<&'a Ratios>,
     /// Sidelane with every policy on, to bare.
     pub(crate) policies_to_bare: Option<&'a Ratios>,
+    /// Sidelane to bare, both in mTLS.
+    pub(crate) tls_to_bare: Option<&'a Ratios>,
+    /// Sidelane to Envoy, both in mTLS.
+    pub(crate) tls_to_envoy: Option<&'a Ratios>,
 }
 
-/// All aims, for Sidelane's pairs.
-pub(crate) fn judge(sidelane: &PairReport, compared: &Compared<'_>, added: &[Added]) -> Vec<Aim> {
+/// All aims, for Sidelane's pairs; `sidelane` is the one in the clear.
+pub(crate) fn judge(
+    sidelane: Option<&PairReport>,
+    compared: &Compared<'_>,
+    added: &[Added],
+) -> Vec<Aim> {
     let Compared {
         to_bare,
         to_envoy,
         policies,
         policies_to_bare,
+        tls_to_bare,
+        tls_to_envoy,
     } = *compared;
     let ratio = |ratios: Option<&Ratios>, of: fn(&Ratios) -> &Ratio| of(ratios?).median;
     let proxies = || {
-        let all = sidelane.processes.iter();
+        let all = sidelane.into_iter().flat_map(|pair| &pair.processes);
         all.filter(|process| process.part == Some(Part::Proxy))
     };
     let mebibytes = |kib: u64| number(kib) / 1024.0;
     let idle = proxies().map(|proxy| proxy.memory.idle_kib).max();
-    let loaded = proxies().map(|proxy| proxy.memory.loaded_kib).sum();
+    let loaded = idle.map(|_| proxies().map(|proxy| proxy.memory.loaded_kib).sum());
     vec![
         Aim::new(
             "CPU per call, to bare",
@@ -130,6 +146,18 @@ pub(crate) fn judge(sidelane: &PairReport, compared: &Compared<'_>, added: &[Add
             ratio(policies_to_bare, |ratios| &ratios.cpu_per_call),
         ),
         Aim::new(
+            "CPU per call in mTLS, to bare",
+            true,
+            TLS_CPU_TO_BARE,
+            ratio(tls_to_bare, |ratios| &ratios.cpu_per_call),
+        ),
+        Aim::new(
+            "CPU per call in mTLS, to Envoy",
+            true,
+            TLS_CPU_TO_ENVOY,
+            ratio(tls_to_envoy, |ratios| &ratios.cpu_per_call),
+        ),
+        Aim::new(
             "added p99 at 2,000 calls/s, to Envoy",
             true,
             ADDED_P99_TO_ENVOY,
@@ -146,7 +174,7 @@ pub(crate) fn judge(sidelane: &PairReport, compared: &Compared<'_>, added: &[Add
             "pair under load, MiB",
             true,
             LOADED_MIB,
-            Some(mebibytes(loaded)),
+            loaded.map(mebibytes),
         ),
     ]
 }
@@ -180,6 +208,9 @@ mod tests {
         assert_eq!((policies.measured, policies.met), (Some(1.25), Some(false)));
         let missed = of("CPU per call with all policies, to bare");
         assert_eq!((missed.measured, missed.met), (Some(1.5), Some(false)));
+        let secured = of("CPU per call in mTLS, to bare");
+        assert_eq!((secured.measured, secured.met), (Some(1.1), Some(true)));
+        assert_eq!(of("CPU per call in mTLS, to Envoy").met, None);
         // A ratio of 1/1.2, of which 1 is the least.
         assert_eq!(of("64 KiB").met, Some(false));
         assert!((of("64 KiB").missed_by().unwrap() - 16.7).abs() < 0.1);

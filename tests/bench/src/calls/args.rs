@@ -28,6 +28,12 @@ const LARGE_CALLS_BESIDE: u64 = 20_000;
 /// Messages in a round of streams, each way.
 const STREAM_MESSAGES: u64 = 200_000;
 
+/// New connections in a round: half a second of them.
+const HANDSHAKES: u64 = 500;
+
+/// The most: each leaves a port of the load generator's behind for a minute.
+const MOST_HANDSHAKES: u64 = 5_000;
+
 /// How long calls are made at each fixed rate.
 const OPEN_SECONDS: f64 = 3.0;
 
@@ -59,6 +65,10 @@ pub(crate) struct Args {
     /// out [default: 200000]
     #[arg(long)]
     stream_messages: Option<u64>,
+    /// New connections in each round and pair in mTLS, each with one call, to the callee's proxy; 0
+    /// leaves them out, 5000 at most [default: 500]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=MOST_HANDSHAKES))]
+    handshakes: Option<u64>,
     /// Connections of the caller
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) connections: u32,
@@ -123,6 +133,11 @@ impl Args {
             .unwrap_or(self.shortened(STREAM_MESSAGES))
     }
 
+    /// New connections in each round and pair in mTLS; 0 for none.
+    pub(crate) fn handshakes(&self) -> u64 {
+        self.handshakes.unwrap_or(self.shortened(HANDSHAKES))
+    }
+
     /// Rounds.
     pub(crate) fn rounds(&self) -> u32 {
         self.rounds.unwrap_or(if self.quick { 2 } else { ROUNDS })
@@ -155,19 +170,20 @@ impl Args {
         let mut kinds = self.only.clone();
         if kinds.is_empty() {
             kinds = vec![Kind::Direct, Kind::Bare, Kind::Sidelane, Kind::Policies];
+            kinds.extend([Kind::BareTls, Kind::SidelaneTls]);
             // Never needed; but one that was named must be there.
             if self.named_envoy().is_some() || on_path("envoy").is_some() {
-                kinds.push(Kind::Envoy);
+                kinds.extend([Kind::Envoy, Kind::EnvoyTls]);
             }
         }
         kinds.sort_unstable();
         kinds.dedup();
         let mut programs = Programs::default();
-        if kinds.contains(&Kind::Sidelane) || kinds.contains(&Kind::Policies) {
+        if kinds.iter().any(|kind| kind.is_sidelane()) {
             programs.sidelane = Some(self.sidelane()?);
             programs.sidecar = self.sidecar()?;
         }
-        if kinds.contains(&Kind::Envoy) {
+        if kinds.iter().any(|kind| kind.is_envoy()) {
             programs.envoy = Some(self.envoy()?);
         }
         Ok((kinds, programs))
@@ -274,6 +290,7 @@ mod tests {
             (run.large_calls(), run.stream_messages()),
             (20_000, 200_000)
         );
+        assert_eq!(run.handshakes(), 500);
         assert_eq!(run.rates, [500, 2_000]);
         assert_eq!(run.open_time().unwrap(), Some(Duration::from_secs(3)));
     }
@@ -286,6 +303,7 @@ mod tests {
             (6_000, 2, 200)
         );
         assert_eq!((run.large_calls(), run.stream_messages()), (77, 20_000));
+        assert_eq!(run.handshakes(), 50);
         assert_eq!(run.open_time().unwrap(), Some(Duration::from_millis(300)));
     }
 
@@ -320,12 +338,26 @@ mod tests {
     }
 
     #[test]
+    fn pairs_in_mtls_have_names_of_their_own() {
+        let run = run(&["--only", "bare-tls,bare"]).unwrap();
+        let (kinds, programs) = run.pairs().unwrap();
+        assert_eq!(kinds, [Kind::Bare, Kind::BareTls]);
+        assert!(programs.sidelane.is_none() && programs.envoy.is_none());
+        for (pair, program) in [("sidelane-tls", "--sidelane"), ("envoy-tls", "--envoy")] {
+            let missing = super::tests::run(&["--only", pair, program, "/nowhere/it"]);
+            let text = missing.unwrap().pairs().unwrap_err().to_string();
+            assert!(text.contains("/nowhere/it"), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_not_known_or_out_of_range_is_refused() {
         for wrong in [
             ["--call", "7"],
             ["--only", "nginx"],
             ["--calls", "0"],
             ["--rates", "0"],
+            ["--handshakes", "5001"],
             ["--in-flight", "1025"],
             ["--payload", "4194304"],
         ] {

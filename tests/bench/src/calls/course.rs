@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::Args;
-use super::phases::{Bulk, BulkRound, Open, Throughput};
+use super::phases::{Bulk, BulkRound, HandshakeRound, Handshakes, Open, Throughput};
 use super::report::{Figures, Memory, PairReport, ProcessReport, Round};
 use crate::accounting::{ProcessorTime, Size};
 use crate::call::Sender;
+use crate::handshakes::{self, Dialler};
 use crate::load::{self, Load, Outcome};
 use crate::message::{self, EchoCall, Shape};
 use crate::pair::{Pair, Part, Programs};
@@ -41,6 +42,8 @@ pub(crate) struct Course {
     pub(crate) rounds: Vec<Round>,
     /// Rounds in bulk, likewise.
     pub(crate) bulk_rounds: Vec<BulkRound>,
+    /// Rounds of new connections, likewise.
+    pub(crate) handshake_rounds: Vec<HandshakeRound>,
     /// Microseconds for a call: one row a round, one column a process, the last is this one.
     costs: Vec<Vec<f64>>,
     memory: Vec<Memory>,
@@ -68,6 +71,7 @@ impl Course {
             call,
             rounds: Vec::new(),
             bulk_rounds: Vec::new(),
+            handshake_rounds: Vec::new(),
             costs: Vec::new(),
             memory,
         })
@@ -177,6 +181,38 @@ impl Course {
         })
     }
 
+    /// One round of new connections to the callee's proxy; `None` for a pair in the clear.
+    pub(crate) async fn handshakes(
+        &self,
+        pair: &Pair,
+        args: &Args,
+    ) -> Result<Option<HandshakeRound>> {
+        let Some(dialler) = Dialler::of(pair, self.call.frame())? else {
+            return Ok(None);
+        };
+        let warm = handshakes::run(&dialler, WARM_UP.min(args.handshakes())).await;
+        let mut tally = Tally::default();
+        tally.add(&warm.context("warming up")?);
+        // Proxies are started from the callee's on.
+        let mut members = pair.members.iter();
+        let callee = members.find(|member| member.part == Part::Proxy);
+        let callee = callee.context("no proxy")?.process.pid;
+        let before = ProcessorTime::of(callee)?;
+        let outcome = handshakes::run(&dialler, args.handshakes()).await?;
+        let used = ProcessorTime::of(callee)?.since(&before).as_nanos();
+        tally.add(&outcome);
+        let made = number(outcome.answered + outcome.failed);
+        Ok(Some(HandshakeRound {
+            figures: Handshakes {
+                per_second: outcome.calls_per_second(),
+                callee_cpu_us: microseconds(u64::try_from(used).unwrap_or(u64::MAX)) / made,
+            },
+            answered: tally.answered,
+            failed: tally.failed,
+            first_failure: tally.first_failure,
+        }))
+    }
+
     fn remember(&mut self, sizes: &[Size]) {
         for (memory, size) in self.memory.iter_mut().zip(sizes) {
             memory.loaded_kib = memory.loaded_kib.max(size.resident_kib);
@@ -206,7 +242,8 @@ impl Course {
             }
         });
         let processes = processes.collect();
-        PairReport::new(pair.kind, self.rounds, self.bulk_rounds, processes).context("no rounds")
+        let (bulk, anew) = (self.bulk_rounds, self.handshake_rounds);
+        PairReport::new(pair.kind, self.rounds, bulk, anew, processes).context("no rounds")
     }
 }
 

@@ -1,5 +1,5 @@
-//! What a round measures beside its closed loop: the open loop at fixed rates, and what goes in
-//! bulk, large messages and streams. Pure arithmetic on what was measured.
+//! What a round measures beside its closed loop: the open loop at fixed rates, what goes in bulk,
+//! large messages and streams, and new connections. Pure arithmetic on what was measured.
 
 use serde::Serialize;
 
@@ -128,6 +128,40 @@ pub(crate) struct BulkRound {
     pub(crate) first_failure: Option<String>,
 }
 
+/// New connections in mTLS, each with one call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Handshakes {
+    /// Connections a second. The load generator does as much for each as who is dialled.
+    pub(crate) per_second: f64,
+    /// Processor time of the callee's proxy for one, in microseconds.
+    pub(crate) callee_cpu_us: f64,
+}
+
+impl Handshakes {
+    /// The median of each figure; `None` without rounds.
+    pub(crate) fn median(rounds: &[HandshakeRound]) -> Option<Self> {
+        let of = |figure: fn(&Self) -> f64| median(rounds.iter().map(|one| figure(&one.figures)));
+        Some(Self {
+            per_second: of(|figures| figures.per_second)?,
+            callee_cpu_us: of(|figures| figures.callee_cpu_us)?,
+        })
+    }
+}
+
+/// One round of new connections.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct HandshakeRound {
+    /// What was measured.
+    #[serde(flatten)]
+    pub(crate) figures: Handshakes,
+    /// Connections whose call was answered as it should be.
+    pub(crate) answered: u64,
+    /// The others.
+    pub(crate) failed: u64,
+    /// What the first of those said.
+    pub(crate) first_failure: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,7 +195,7 @@ mod tests {
             first_failure: None,
         };
         let rounds = p99s.map(round).to_vec();
-        PairReport::new(kind, rounds, Vec::new(), Vec::new()).unwrap()
+        PairReport::new(kind, rounds, Vec::new(), Vec::new(), Vec::new()).unwrap()
     }
 
     #[test]

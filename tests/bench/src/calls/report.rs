@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::aims::{self, Aim, Compared};
 use super::args::Args;
-use super::phases::{Added, Bulk, BulkRound, Open};
+use super::phases::{Added, Bulk, BulkRound, HandshakeRound, Handshakes, Open};
 use crate::pair::{Kind, Part};
 use crate::statistics::{Latency, median};
 
@@ -18,7 +18,7 @@ pub(crate) struct Report {
     pub(crate) settings: Settings,
     /// Where it ran.
     pub(crate) machine: Machine,
-    /// In the order direct, bare, envoy, sidelane, policies.
+    /// In the order direct, bare, envoy, sidelane, policies, bare-tls, envoy-tls, sidelane-tls.
     pub(crate) pairs: Vec<PairReport>,
     /// Sidelane to bare; absent unless both ran.
     pub(crate) sidelane_to_bare: Option<Ratios>,
@@ -30,6 +30,14 @@ pub(crate) struct Report {
     pub(crate) policies_to_sidelane: Option<Ratios>,
     /// Sidelane with every policy on, to bare; absent unless both ran.
     pub(crate) policies_to_bare: Option<Ratios>,
+    /// Sidelane to bare, both in mTLS; absent unless both ran.
+    pub(crate) sidelane_tls_to_bare_tls: Option<Ratios>,
+    /// Sidelane to Envoy, both in mTLS; absent unless both ran.
+    pub(crate) sidelane_tls_to_envoy_tls: Option<Ratios>,
+    /// Envoy to bare, both in mTLS; absent unless both ran.
+    pub(crate) envoy_tls_to_bare_tls: Option<Ratios>,
+    /// Sidelane in mTLS to Sidelane in the clear; absent unless both ran.
+    pub(crate) sidelane_tls_to_sidelane: Option<Ratios>,
     /// What each pair adds to direct calls at the fixed rates; empty unless direct ran.
     pub(crate) added: Vec<Added>,
     /// The aims, each with what came of it.
@@ -51,6 +59,12 @@ impl Report {
             ratios(Kind::Policies, Kind::Sidelane),
             ratios(Kind::Policies, Kind::Bare),
         );
+        let (tls_to_bare, tls_to_envoy) = (
+            ratios(Kind::SidelaneTls, Kind::BareTls),
+            ratios(Kind::SidelaneTls, Kind::EnvoyTls),
+        );
+        let envoy_tls_to_bare_tls = ratios(Kind::EnvoyTls, Kind::BareTls);
+        let tls_to_clear = ratios(Kind::SidelaneTls, Kind::Sidelane);
         let direct = find(&pairs, Kind::Direct);
         let added: Vec<Added> = direct
             .into_iter()
@@ -62,8 +76,11 @@ impl Report {
             to_envoy: to_envoy.as_ref(),
             policies: policies_to_sidelane.as_ref(),
             policies_to_bare: policies_to_bare.as_ref(),
+            tls_to_bare: tls_to_bare.as_ref(),
+            tls_to_envoy: tls_to_envoy.as_ref(),
         };
-        let aims = sidelane.map(|pair| aims::judge(pair, &compared, &added));
+        let any = pairs.iter().any(|pair| pair.pair.is_sidelane());
+        let aims = any.then(|| aims::judge(sidelane, &compared, &added));
         let failed = pairs.iter().map(PairReport::failed).sum();
         Self {
             settings,
@@ -73,6 +90,10 @@ impl Report {
             envoy_to_bare,
             policies_to_sidelane,
             policies_to_bare,
+            sidelane_tls_to_bare_tls: tls_to_bare,
+            sidelane_tls_to_envoy_tls: tls_to_envoy,
+            envoy_tls_to_bare_tls,
+            sidelane_tls_to_sidelane: tls_to_clear,
             added,
             aims: aims.unwrap_or_default(),
             failed,
@@ -97,6 +118,7 @@ pub(crate) struct Settings {
     open_seconds: f64,
     large_calls: u64,
     stream_messages: u64,
+    handshakes: u64,
     rounds: u32,
 }
 
@@ -117,6 +139,7 @@ impl Settings {
             open_seconds: open.as_secs_f64(),
             large_calls: run.large_calls(),
             stream_messages: run.stream_messages(),
+            handshakes: run.handshakes(),
             rounds: run.rounds(),
         })
     }
@@ -156,12 +179,16 @@ pub(crate) struct PairReport {
     pub(crate) open: Vec<Open>,
     /// Medians of the rounds in bulk.
     pub(crate) bulk: Bulk,
+    /// Medians of new connections; `null` in the clear, and where they were left out.
+    pub(crate) handshakes: Option<Handshakes>,
     /// Its processes, and last the load generator.
     pub(crate) processes: Vec<ProcessReport>,
     /// Each round, in the order in which they ran.
     pub(crate) rounds: Vec<Round>,
     /// Each round in bulk, likewise; they run after all the others.
     pub(crate) bulk_rounds: Vec<BulkRound>,
+    /// Each round of new connections, likewise.
+    pub(crate) handshake_rounds: Vec<HandshakeRound>,
 }
 
 impl PairReport {
@@ -170,6 +197,7 @@ impl PairReport {
         pair: Kind,
         rounds: Vec<Round>,
         bulk_rounds: Vec<BulkRound>,
+        handshake_rounds: Vec<HandshakeRound>,
         processes: Vec<ProcessReport>,
     ) -> Option<Self> {
         let of = |figure: fn(&Figures) -> f64| median(rounds.iter().map(|r| figure(&r.figures)));
@@ -192,30 +220,35 @@ impl PairReport {
             median,
             open: Open::medians(&rounds),
             bulk: Bulk::median(&bulk_rounds),
+            handshakes: Handshakes::median(&handshake_rounds),
             processes,
             rounds,
             bulk_rounds,
+            handshake_rounds,
         })
     }
 
     /// Failed calls of all rounds.
     pub(crate) fn failed(&self) -> u64 {
         let bulk = self.bulk_rounds.iter().map(|round| round.failed);
-        self.rounds
-            .iter()
-            .map(|round| round.failed)
-            .chain(bulk)
-            .sum()
+        let anew = self.handshake_rounds.iter().map(|round| round.failed);
+        let rounds = self.rounds.iter().map(|round| round.failed);
+        rounds.chain(bulk).chain(anew).sum()
     }
 
     /// What the first of them said.
     pub(crate) fn first_failure(&self) -> Option<&str> {
         let bulk = self.bulk_rounds.iter().map(|round| &round.first_failure);
+        let anew = self
+            .handshake_rounds
+            .iter()
+            .map(|round| &round.first_failure);
         let mut all = self
             .rounds
             .iter()
             .map(|round| &round.first_failure)
-            .chain(bulk);
+            .chain(bulk)
+            .chain(anew);
         all.find_map(Option::as_deref)
     }
 
@@ -303,6 +336,8 @@ pub(crate) struct Ratios {
     pub(crate) expand_cpu_per_message: Ratio,
     /// Processor time of both proxies for a message, there and back, of a stream both ways.
     pub(crate) chat_cpu_per_message: Ratio,
+    /// Processor time of the callee's proxy for a new connection in mTLS.
+    pub(crate) handshake_cpu: Ratio,
 }
 
 impl Ratios {
@@ -317,7 +352,10 @@ impl Ratios {
                 .filter_map(|(one, other)| Some(figure(&one.figures)? / figure(&other.figures)?));
             Ratio::of(both)
         };
+        let anew = one.handshake_rounds.iter().zip(&other.handshake_rounds);
+        let anew = anew.map(|(one, other)| one.figures.callee_cpu_us / other.figures.callee_cpu_us);
         Self {
+            handshake_cpu: Ratio::of(anew),
             cpu_per_call: ratio(|figures| figures.proxies_cpu_us_per_call),
             calls_per_second: ratio(|figures| figures.calls_per_second),
             loaded_p99: ratio(|figures| figures.loaded.p99_us),
@@ -413,7 +451,20 @@ pub(crate) mod tests {
             failed: 0,
             first_failure: None,
         });
-        PairReport::new(kind, rounds, bulk.to_vec(), processes).unwrap()
+        let anew = cpus.map(|cpu| HandshakeRound {
+            figures: Handshakes {
+                per_second: 1e4 / cpu,
+                callee_cpu_us: 50.0 * cpu,
+            },
+            answered: 10,
+            ..HandshakeRound::default()
+        });
+        let anew = if kind.is_tls() {
+            anew.to_vec()
+        } else {
+            Vec::new()
+        };
+        PairReport::new(kind, rounds, bulk.to_vec(), anew, processes).unwrap()
     }
 
     /// A report as three rounds could have made it.
@@ -430,6 +481,8 @@ pub(crate) mod tests {
             pair(Kind::Bare, [10.0, 20.0, 40.0], 0),
             pair(Kind::Sidelane, [11.0, 26.0, 48.0], failed),
             pair(Kind::Policies, [22.0, 26.0, 60.0], 0),
+            pair(Kind::BareTls, [20.0, 20.0, 40.0], 0),
+            pair(Kind::SidelaneTls, [22.0, 26.0, 40.0], 0),
         ];
         Report::new(Settings::of(&run).unwrap(), machine, pairs)
     }
@@ -452,6 +505,18 @@ pub(crate) mod tests {
         assert_eq!(to_none.rounds, [2.0, 1.0, 1.25]);
         let to_bare = report.policies_to_bare.unwrap().cpu_per_call;
         assert_eq!(to_bare.rounds, [2.2, 1.3, 1.5]);
+    }
+
+    #[test]
+    fn pairs_in_mtls_are_compared_with_each_other_and_with_the_clear() {
+        let report = report(0);
+        let to_bare = report.sidelane_tls_to_bare_tls.unwrap();
+        assert_eq!(to_bare.cpu_per_call.rounds, [1.1, 1.3, 1.0]);
+        assert_eq!(to_bare.handshake_cpu.rounds, [1.1, 1.3, 1.0]);
+        let to_clear = report.sidelane_tls_to_sidelane.unwrap();
+        assert_eq!(to_clear.cpu_per_call.rounds, [2.0, 1.0, 40.0 / 48.0]);
+        assert_eq!(to_clear.handshake_cpu.median, None, "none in the clear");
+        assert!(report.sidelane_tls_to_envoy_tls.is_none());
     }
 
     #[test]
@@ -494,6 +559,15 @@ pub(crate) mod tests {
         assert_eq!(bare["open"][0]["latency"]["p99_us"], 300.0);
         assert_eq!(bare["bulk"]["large"]["per_second"], 5000.0);
         assert_eq!(bare["bulk"]["chat"], serde_json::Value::Null);
+        assert_eq!(bare["handshakes"], serde_json::Value::Null);
+        let secured = &json["pairs"][4];
+        assert_eq!(secured["pair"], "sidelane-tls");
+        assert_eq!(secured["handshakes"]["callee_cpu_us"], 1300.0);
+        assert_eq!(secured["handshake_rounds"][0]["answered"], 10);
+        assert_eq!(
+            json["sidelane_tls_to_bare_tls"]["cpu_per_call"]["median"],
+            1.1
+        );
         assert_eq!(json["aims"][0]["met"], false);
         assert_eq!(bare["processes"][1]["part"], "proxy");
         assert_eq!(bare["processes"][1]["memory"]["peak_kib"], 3 * 4096);

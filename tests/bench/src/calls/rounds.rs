@@ -1,6 +1,6 @@
 //! The measurement itself: the pairs in turn, round after round, beginning with another pair in
-//! each. First come all rounds of the closed loop, then all at rates, then all in bulk: so what a
-//! queue at too high a rate or large messages leave behind is no memory of the load before.
+//! each. First come all rounds of the closed loop, then all at rates, then all in bulk, and last new
+//! connections: so what a queue at too high a rate or large messages leave behind is no memory of the load before.
 
 use anyhow::{Context as _, Result};
 
@@ -63,6 +63,27 @@ pub(crate) async fn run(args: &Args, pairs: &mut Vec<Pair>) -> Result<Report> {
                 result.answered, result.failed
             );
             course.bulk_rounds.push(result);
+        }
+    }
+    for round in 0..if args.handshakes() > 0 {
+        args.rounds()
+    } else {
+        0
+    } {
+        for index in order(round, courses.len()) {
+            let (pair, course) = (&mut pairs[index], &mut courses[index]);
+            let (rounds, kind) = (args.rounds(), pair.kind.name());
+            let title = format!("connections {} of {rounds}: {kind}", round + 1);
+            let result = course.handshakes(pair, args).await;
+            let result = pair.must_live().and(result);
+            let Some(result) = result.with_context(|| title.clone())? else {
+                continue;
+            };
+            eprintln!(
+                "{title:24} {} answered, {} failed",
+                result.answered, result.failed
+            );
+            course.handshake_rounds.push(result);
         }
     }
     let courses = courses.into_iter().zip(pairs);

@@ -18,6 +18,9 @@ pub(crate) fn render(report: &Report) -> String {
     if report.pairs.iter().any(|pair| pair.bulk != Bulk::default()) {
         let _ = writeln!(text, "\n{}", bulk(report));
     }
+    if report.pairs.iter().any(|pair| pair.handshakes.is_some()) {
+        let _ = writeln!(text, "\n{}", handshakes(report));
+    }
     for (title, ratios) in [
         ("Sidelane to bare", &report.sidelane_to_bare),
         ("Sidelane to Envoy", &report.sidelane_to_envoy),
@@ -29,6 +32,19 @@ pub(crate) fn render(report: &Report) -> String {
         (
             "Sidelane with all policies to bare",
             &report.policies_to_bare,
+        ),
+        (
+            "Sidelane to bare, in mTLS",
+            &report.sidelane_tls_to_bare_tls,
+        ),
+        (
+            "Sidelane to Envoy, in mTLS",
+            &report.sidelane_tls_to_envoy_tls,
+        ),
+        ("Envoy to bare, in mTLS", &report.envoy_tls_to_bare_tls),
+        (
+            "Sidelane in mTLS to Sidelane in the clear",
+            &report.sidelane_tls_to_sidelane,
         ),
     ] {
         if let Some(ratios) = ratios {
@@ -72,6 +88,10 @@ fn put_ratios(text: &mut String, title: &str, ratios: &Ratios) {
         ),
     ] {
         let _ = writeln!(text, "  {name}: {}", times(ratio));
+    }
+    if ratios.handshake_cpu.median.is_some() {
+        let anew = times(&ratios.handshake_cpu);
+        let _ = writeln!(text, "  CPU per new connection, callee's proxy: {anew}");
     }
 }
 
@@ -129,6 +149,24 @@ fn bulk(report: &Report) -> Table {
             }
         }
         table.add_row(row);
+    }
+    align(table)
+}
+
+fn handshakes(report: &Report) -> Table {
+    let mut table = table(&[
+        "pair",
+        "new connections/s, in mTLS",
+        "CPU us/connection, callee's proxy",
+    ]);
+    for pair in &report.pairs {
+        if let Some(anew) = &pair.handshakes {
+            table.add_row([
+                pair.pair.name().to_owned(),
+                format!("{:.0}", anew.per_second),
+                format!("{:.0}", anew.callee_cpu_us),
+            ]);
+        }
     }
     align(table)
 }
@@ -294,8 +332,10 @@ mod tests {
             "4.0",
             "6.0",
         ];
-        assert_eq!(cells(&text, "| sidelane | caller's proxy"), row, "{text}");
-        assert_eq!(text.matches("load generator").count(), 3);
+        let after = &text[text.find("process").unwrap()..];
+        let after = &after[after.find("| sidelane ").unwrap()..];
+        assert_eq!(cells(after, "| sidelane     | caller's"), row, "{text}");
+        assert_eq!(text.matches("load generator").count(), 5);
     }
 
     #[test]
@@ -316,6 +356,14 @@ mod tests {
         let after = &text[text.find("64 KiB calls/s").unwrap()..];
         let row = ["bare", "5000", "200.00", "-", "-", "-", "-"];
         assert_eq!(cells(after, "| bare"), row, "{text}");
+        let after = &text[text.find("new connections/s").unwrap()..];
+        assert_eq!(
+            cells(after, "| sidelane-tls"),
+            ["sidelane-tls", "385", "1300"],
+            "{text}"
+        );
+        let anew = "  CPU per new connection, callee's proxy: 1.10x (1.00 to 1.30)\n";
+        assert_eq!(text.matches(anew).count(), 1, "{text}");
         let row = [
             "CPU per call, to bare",
             "at most 1.15",

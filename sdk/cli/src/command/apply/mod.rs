@@ -46,6 +46,13 @@ const WAIT: Flag = Flag::single(
 )
 .or("5s");
 
+/// As [`crate::read_yaml`].
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_yaml(text: &str) -> Option<Vec<routing::PushedRule>> {
+    let written = yaml::read("rules.yaml", text).ok()?;
+    written.rules(&written.vocabulary().ok()?).ok()
+}
+
 /// The command as people see it.
 pub(super) const USAGE: Usage = Usage {
     program: Program {

@@ -4,11 +4,17 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sidelane::Target;
+use sidelane_identity::verify::Expected;
+use sidelane_identity::{Identity, kept, tls};
 use telemetry::metrics::v1::samples_server::{Samples, SamplesServer};
 use telemetry::metrics::v1::{PushRequest, PushResponse};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
@@ -56,7 +62,9 @@ impl Mesh {
         let folder = tempfile::tempdir().unwrap();
         let (control, admin) = (free(), free());
         let mut command = Command::new(program);
-        command.args(["control", "--trust", "disabled", "--log", "warn"]);
+        command.args(["control", "--log", "warn"]);
+        // Where control leaves its join file, and sidecars and commands look for it.
+        command.env("XDG_RUNTIME_DIR", folder.path());
         command.args([
             "--listen",
             &control.to_string(),
@@ -66,6 +74,13 @@ impl Mesh {
         command.arg("--data").arg(folder.path().join("control"));
         let process = Process(command.spawn().unwrap());
         until_up(control).await;
+        // It listens before it has left the file.
+        let join = format!("sidelane/control-{control}.join");
+        let begun = Instant::now();
+        while !folder.path().join(&join).exists() {
+            assert!(begun.elapsed() < START_LIMIT, "control leaves no {join}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         Self {
             control,
             nodes: Vec::new(),
@@ -102,9 +117,9 @@ impl Mesh {
     async fn node(&mut self, program: &str, name: &str, flags: &[&str]) -> Caller {
         let [outbound, internal, admin] = [(); 3].map(|()| free());
         let mut command = Command::new(program);
-        command.args([
-            "sidecar", "--trust", "disabled", "--log", "warn", "--node", name,
-        ]);
+        command.args(["sidecar", "--log", "warn", "--node", name]);
+        command.arg("--keep-identity");
+        command.env("XDG_RUNTIME_DIR", self.folder.path());
         command.args(["--control", &self.control.to_string()]);
         command.args(["--outbound", &outbound.to_string()]);
         command.args(["--internal", &internal.to_string()]);
@@ -130,6 +145,13 @@ impl Mesh {
         node.unwrap().internal
     }
 
+    /// What a node shows of itself to its peers, with its key.
+    pub fn shown(&self, name: &str) -> Arc<Identity> {
+        let file = self.folder.path().join(name).join("identity.pem");
+        let kept = std::fs::read(file).unwrap();
+        Arc::new(kept::from_text(name, &kept).unwrap())
+    }
+
     /// Ends a node without a word.
     pub fn kill(&mut self, name: &str) {
         let node = self.nodes.iter_mut().find(|node| node.name == name);
@@ -141,6 +163,7 @@ impl Mesh {
         let file = self.folder.path().join("rules.yaml");
         std::fs::write(&file, rules).unwrap();
         let mut command = Command::new(STOCK);
+        command.env("XDG_RUNTIME_DIR", self.folder.path());
         command.args(["apply", "--control", &self.control.to_string(), "-f"]);
         command.arg(file).output().unwrap()
     }
@@ -164,22 +187,33 @@ impl Caller {
 
 /// SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113 §6.5.2) in the first frame that a sidecar sends on a link
 /// of this lane and class.
-pub fn opening_window(address: SocketAddr, lane: u16, class: u8) -> u32 {
-    let mut stream = TcpStream::connect(address).unwrap();
+pub async fn opening_window(
+    (address, shown): (SocketAddr, Arc<Identity>),
+    lane: u16,
+    class: u8,
+) -> u32 {
+    let (_held, source) = watch::channel(Some(shown));
+    let config = tls::peer_client(source, Expected::Any).unwrap();
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let stream = TlsConnector::from(config).connect(tls::name(), stream);
+    let mut stream = stream.await.unwrap();
     let [high, low] = lane.to_be_bytes();
     stream
         .write_all(&[b'S', b'L', b'N', b'1', high, low, class, 0])
+        .await
         .unwrap();
     stream
         .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
         .unwrap();
-    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+    let settings = stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    settings.await.unwrap();
     let mut head = [0; 9];
-    stream.read_exact(&mut head).unwrap();
+    stream.read_exact(&mut head).await.unwrap();
     assert_eq!(head[3], 4, "the first frame is SETTINGS");
     let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
     let mut settings = vec![0; length as usize];
-    stream.read_exact(&mut settings).unwrap();
+    stream.read_exact(&mut settings).await.unwrap();
     let window = settings
         .chunks_exact(6)
         .find(|setting| setting[..2] == [0, 4]);

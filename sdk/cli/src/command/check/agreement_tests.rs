@@ -48,8 +48,8 @@ fn nodes_that_disagree_are_told_with_where_they_have_it_from() {
     assert_eq!(found.len(), 1);
     assert_eq!(
         found[0].text(),
-        "a.A\n  Internal general not secure (old.proto:3): n-1 n-3\n  Internal general secure \
-         (new.proto:5): n-2"
+        "Internal general not secure (old.proto:3) on n-1 n-3; Internal general secure (new.proto:5) \
+         on n-2"
     );
     let json = found[0].json();
     assert_eq!(json["sides"][1]["nodes"][0], "n-2");

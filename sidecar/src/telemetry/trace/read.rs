@@ -1,0 +1,208 @@
+//! What a call's headers say of its trace, read in one walk over them: a look-up of three names
+//! would take longer.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::carried::{self, BAGGAGE, Fate, TRACESTATE};
+use super::context::{Context, TRACEPARENT};
+
+const TRACEPARENT_HEADER: HeaderName = HeaderName::from_static(TRACEPARENT);
+const TRACESTATE_HEADER: HeaderName = HeaderName::from_static(TRACESTATE);
+const BAGGAGE_HEADER: HeaderName = HeaderName::from_static(BAGGAGE);
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Read<'a> {
+    /// The span that the call comes from.
+    pub(super) parent: Option<Context>,
+    parents: usize,
+    states: Vec<&'a HeaderValue>,
+    baggage: Vec<&'a HeaderValue>,
+}
+
+/// Headers that do not go on as they came.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Amended {
+    state: Option<Option<HeaderValue>>,
+    baggage: Option<Option<HeaderValue>>,
+}
+
+impl<'a> Read<'a> {
+    pub(super) fn of(headers: &'a HeaderMap) -> Self {
+        let mut read = Self::default();
+        for (name, value) in headers {
+            match name.as_str() {
+                TRACEPARENT => {
+                    read.parents += 1;
+                    read.parent = Context::parse(value.as_bytes());
+                }
+                TRACESTATE => read.states.push(value),
+                BAGGAGE => read.baggage.push(value),
+                _ => {}
+            }
+        }
+        if read.parents > 1 {
+            // Which of them is meant nobody can say.
+            read.parent = None;
+        }
+        read
+    }
+
+    /// What of it goes on otherwise than it came; nearly always nothing.
+    pub(super) fn amended(&self) -> Option<Box<Amended>> {
+        if self.states.is_empty() && self.baggage.is_empty() {
+            return None;
+        }
+        let state = match self.parent {
+            Some(_) => amended(&self.states, carried::state),
+            // It belongs to a trace that ends here.
+            None => (!self.states.is_empty()).then_some(None),
+        };
+        let baggage = amended(&self.baggage, carried::baggage);
+        let any = state.is_some() || baggage.is_some();
+        any.then(|| Box::new(Amended { state, baggage }))
+    }
+}
+
+impl Amended {
+    pub(super) fn write(&self, headers: &mut HeaderMap) {
+        let both = [
+            (TRACESTATE_HEADER, &self.state),
+            (BAGGAGE_HEADER, &self.baggage),
+        ];
+        for (name, amended) in both {
+            match amended {
+                None => {}
+                Some(None) => {
+                    headers.remove(name);
+                }
+                Some(Some(value)) => {
+                    headers.insert(name, value.clone());
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn write(context: &Context, headers: &mut HeaderMap) {
+    headers.insert(TRACEPARENT_HEADER, context.header());
+}
+
+fn amended(values: &[&HeaderValue], fate: fn(&[u8]) -> Fate) -> Option<Option<HeaderValue>> {
+    let fate = match values {
+        [] => return None,
+        [value] => fate(value.as_bytes()),
+        values => {
+            let each: Vec<&[u8]> = values.iter().map(|value| value.as_bytes()).collect();
+            fate(&each.join(&b','))
+        }
+    };
+    match fate {
+        Fate::Untouched => None,
+        // Parts of a header value, and commas.
+        Fate::Cut(text) => Some(HeaderValue::from_bytes(&text).ok()),
+        Fate::Dropped => Some(None),
+    }
+}
+
+/// Takes out what somebody outside the mesh says of a trace, and says which it was: to join it would
+/// let them choose what is recorded and into whose trace it goes, and apps take baggage for what one
+/// of their own has said.
+pub fn strip(headers: &mut HeaderMap) -> Option<Context> {
+    let read = Read::of(headers);
+    let parent = read.parent;
+    if read.parents == 0 && read.states.is_empty() && read.baggage.is_empty() {
+        return None;
+    }
+    for name in [TRACEPARENT_HEADER, TRACESTATE_HEADER, BAGGAGE_HEADER] {
+        headers.remove(name);
+    }
+    parent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn headers(all: &[(&'static str, &str)]) -> HeaderMap {
+        let each = all.iter().map(|(name, value)| {
+            let name = HeaderName::from_static(name);
+            (name, HeaderValue::from_str(value).unwrap())
+        });
+        let mut headers = HeaderMap::new();
+        for (name, value) in each {
+            headers.append(name, value);
+        }
+        headers
+    }
+
+    /// What goes on of these headers.
+    fn onward(all: &[(&'static str, &str)]) -> (Option<Context>, HeaderMap) {
+        let mut headers = headers(all);
+        let read = Read::of(&headers);
+        let (parent, amended) = (read.parent, read.amended());
+        if let Some(amended) = amended {
+            amended.write(&mut headers);
+        }
+        (parent, headers)
+    }
+
+    #[test]
+    fn what_is_well_formed_goes_on_untouched_several_headers_too() {
+        let all = [
+            ("traceparent", PARENT),
+            ("tracestate", "a=1"),
+            ("tracestate", "b=2, c=3"),
+            ("baggage", "x=1"),
+            ("baggage", "y=2"),
+            ("x-own", "stays"),
+        ];
+        let (parent, onward) = onward(&all);
+        assert!(parent.is_some());
+        assert_eq!(onward, headers(&all));
+    }
+
+    #[test]
+    fn a_state_without_its_trace_does_not_go_on() {
+        let two = [
+            ("traceparent", PARENT),
+            ("traceparent", PARENT),
+            ("tracestate", "a=1"),
+        ];
+        let (parent, left) = onward(&two);
+        assert!(parent.is_none() && !left.contains_key("tracestate"));
+        let (parent, left) = onward(&[("tracestate", "a=1"), ("baggage", "x=1")]);
+        assert!(parent.is_none() && !left.contains_key("tracestate"));
+        assert_eq!(left["baggage"], "x=1");
+    }
+
+    #[test]
+    fn several_headers_count_together() {
+        let twice = [
+            ("traceparent", PARENT),
+            ("tracestate", "a=1"),
+            ("tracestate", "a=2"),
+        ];
+        let (parent, left) = onward(&twice);
+        assert!(parent.is_some() && !left.contains_key("tracestate"));
+        let half = "b=".to_owned() + &"v".repeat(5000);
+        let (_, left) = onward(&[("baggage", "x=1"), ("baggage", &half), ("baggage", &half)]);
+        let left: Vec<_> = left.get_all("baggage").iter().collect();
+        assert_eq!(left, [&format!("x=1,{half}")]);
+    }
+
+    #[test]
+    fn nothing_of_it_is_left_of_what_somebody_outside_says() {
+        let mut all = headers(&[
+            ("traceparent", PARENT),
+            ("tracestate", "a=1"),
+            ("baggage", "x=1"),
+            ("baggage", "y=1"),
+            ("x-own", "stays"),
+        ]);
+        assert_eq!(strip(&mut all), Context::parse(PARENT.as_bytes()));
+        assert_eq!(all, headers(&[("x-own", "stays")]));
+    }
+}
