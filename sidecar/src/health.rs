@@ -33,6 +33,9 @@ pub use standing::{CheckBy, Checks, Outcome, REFUSED_EVERY, Standing, UNHEALTHY_
 /// How long the first look may take: the sidecar's start waits for it.
 const FIRST_LOOK_LIMIT: Duration = Duration::from_secs(1);
 
+/// Who is closing may still take a connection: after a look at a doubted address come these.
+const ONCE_MORE: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
+
 /// The names of its metrics.
 const LOOKS: &str = "sidelane_health_looks_total";
 const HEALTHY: &str = "sidelane_local_service_healthy";
@@ -181,8 +184,13 @@ impl LocalHealth {
     }
 
     async fn follow(&self, place: &Place, onward: &Onward) {
+        let mut once_more = [].iter();
         loop {
-            let _ = timeout(self.next_look(place), place.doubted.notified()).await;
+            let next = self.next_look(place);
+            let next = once_more.next().map_or(next, |soon| next.min(*soon));
+            if timeout(next, place.doubted.notified()).await.is_ok() {
+                once_more = ONCE_MORE.iter();
+            }
             self.look_at(place, self.checks.timeout, onward).await;
         }
     }

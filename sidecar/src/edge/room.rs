@@ -14,9 +14,9 @@ use crate::telemetry::Full;
 /// What a call counts for before it moves anything, in bytes: its task, its stream, and HTTP/2's own
 /// state of it. Its headers count beside.
 pub const CALL_BYTES: usize = 16 * 1024;
-/// The part that one address may have of the bytes that others leave: one in so many. However many
-/// addresses fill their parts, there is one for the next: four would fill all of it, if it were of the
-/// whole.
+/// The part that one address may have of the bytes that others leave: one in so many. Of the whole, four
+/// would fill all of it; like this, twenty-four addresses that fill their parts leave a thousandth. Once a
+/// part of what is left has no room for a call, who is new is refused.
 pub const PART_OF_ADDRESS: usize = 4;
 
 /// The room of one listener, shared by its clones.

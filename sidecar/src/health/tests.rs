@@ -296,3 +296,35 @@ async fn a_dial_that_fails_fells_all_services_of_its_address() {
         assert!(text.contains(expected), "{text}");
     }
 }
+
+/// Its listener goes a moment after its connections.
+#[tokio::test]
+async fn a_doubted_address_is_looked_at_more_than_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let name = named(&["a.A"]).remove(0);
+    let local = LocalServices::new([(name.clone(), at(address))].into(), |_| None);
+    let checks = Checks {
+        by: CheckBy::Tcp,
+        interval: Duration::from_secs(3_600),
+        ..Checks::default()
+    };
+    let health = LocalHealth::new(&local, checks);
+    let onward = Onward::default();
+    health.look(&onward).await;
+    assert_eq!(health.of(&name), Health::Healthy);
+    health.changed.notified().await;
+    let closing = async {
+        listener.accept().await.unwrap();
+        health.doubted(&at(address));
+        // The look that comes of it finds it open still.
+        listener.accept().await.unwrap();
+        drop(listener);
+        health.changed.notified().await;
+    };
+    tokio::select! {
+        () = health.follow(&health.places[0], &onward) => unreachable!(),
+        told = timeout(Duration::from_secs(30), closing) => told.unwrap(),
+    }
+    assert_eq!(health.of(&name), Health::Unhealthy);
+}
