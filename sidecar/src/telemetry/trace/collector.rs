@@ -1,42 +1,26 @@
-//! The way of spans to a collector, over OTLP/gRPC: a queue with a bound, and one task that sends
-//! what is in it, some at once. A call puts its span there and goes on, whatever becomes of it: what
-//! finds no room, or is not taken, is counted.
+//! The collector that spans go to: what its URL is, what is said of where they come from, and the
+//! thread that sends them. It lives from the start of the sidecar to its end, and holds nothing up.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithTonicConfig};
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_sdk::Resource as OtelResource;
-use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use sidelane_process::address::HostPort;
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
 use tonic::transport::Endpoint;
-use tracing::warn;
 
-use super::super::metrics::{heading, line};
-use super::super::target::add;
-use sidelane_process::seldom::Seldom;
+use super::export::Export;
+use super::queue::{Queue, SpanCounters};
 
 /// How the URL of a collector is written.
 const WANTED: &str = "write http://HOST:PORT of a collector that takes OTLP over gRPC, such as \
                       http://127.0.0.1:4317";
 
-/// Spans that wait at most; about 2 KB each.
-pub const QUEUE: usize = 4_096;
-/// Spans that are sent at once at most. They are encoded in one piece, and no call moves meanwhile.
-pub const BATCH: usize = 128;
-/// No span waits longer than about this for others to be sent with.
-pub const EXPORT_EVERY: Duration = Duration::from_secs(1);
-/// A collector that has not taken them within this time did not.
-pub const EXPORT_LIMIT: Duration = Duration::from_secs(10);
 /// How long the connection to it may take to be made.
 pub const BEGIN_LIMIT: Duration = Duration::from_secs(3);
-/// How long the end of the sidecar waits for what is left to be sent.
-pub const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
 /// Where the spans come from.
 #[derive(Debug, Clone, Copy)]
@@ -47,116 +31,21 @@ pub struct Resource<'a> {
     pub network: &'a str,
 }
 
-/// What became of spans.
-#[derive(Debug, Default)]
-pub struct SpanCounters {
-    exported: AtomicU64,
-    failed: AtomicU64,
-    dropped: AtomicU64,
-    queued: AtomicU64,
-}
-
-impl SpanCounters {
-    pub(in crate::telemetry) fn render(&self, text: &mut String) {
-        let all = [
-            (
-                "sidelane_spans_exported_total",
-                "counter",
-                "Spans that the collector took.",
-                &self.exported,
-            ),
-            (
-                "sidelane_spans_failed_total",
-                "counter",
-                "Spans that were sent and not taken.",
-                &self.failed,
-            ),
-            (
-                "sidelane_spans_dropped_total",
-                "counter",
-                "Spans for which there was no room among those that wait.",
-                &self.dropped,
-            ),
-            (
-                "sidelane_spans_queued",
-                "gauge",
-                "Spans that wait to be sent.",
-                &self.queued,
-            ),
-        ];
-        for (name, kind, help, counter) in all {
-            heading(text, name, kind, help);
-            line(text, name, "", counter.load(Ordering::Relaxed));
-        }
-    }
-}
-
-/// Spans that wait.
-#[derive(Debug)]
-pub(super) struct Queue {
-    waiting: Mutex<Vec<SpanData>>,
-    /// Spans that are being sent.
-    under_way: AtomicU64,
-    /// There are enough for a batch, or nobody adds to them any more.
-    due: Notify,
-    counters: Arc<SpanCounters>,
-}
-
-impl Queue {
-    fn new(counters: Arc<SpanCounters>) -> Self {
-        Self {
-            waiting: Mutex::default(),
-            under_way: AtomicU64::default(),
-            due: Notify::new(),
-            counters,
-        }
-    }
-
-    pub(super) fn push(&self, span: SpanData) {
-        let mut waiting = self.waiting();
-        if waiting.len() >= QUEUE {
-            add(&self.counters.dropped);
-            return;
-        }
-        waiting.push(span);
-        self.count(&waiting);
-        if waiting.len() == BATCH {
-            self.due.notify_one();
-        }
-    }
-
-    /// The oldest of them, at most a batch, and whether there is another whole one.
-    fn take(&self) -> (Vec<SpanData>, bool) {
-        let mut waiting = self.waiting();
-        let many = waiting.len().min(BATCH);
-        let batch = waiting.drain(..many).collect();
-        self.count(&waiting);
-        (batch, waiting.len() >= BATCH)
-    }
-
-    fn count(&self, waiting: &[SpanData]) {
-        let queued = &self.counters.queued;
-        queued.store(waiting.len() as u64, Ordering::Relaxed);
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Vec<SpanData>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The collector, and the task that sends to it.
+/// The collector, and the thread that sends to it.
 #[derive(Debug)]
 pub struct Collector {
     queue: Arc<Queue>,
-    ending: Arc<Notify>,
-    sending: JoinHandle<()>,
+    /// Dropped, it is time to end.
+    ending: oneshot::Sender<()>,
+    /// Dropped by the thread when it has.
+    ended: oneshot::Receiver<()>,
 }
 
 impl Collector {
-    /// Sends spans to this URL from now on, on this runtime.
+    /// Sends spans to this URL from now on, on a thread of their own.
     ///
     /// # Errors
-    /// The URL is none that can be dialled.
+    /// The URL is none that can be dialled, or no thread is to be had.
     pub fn start(
         url: &str,
         resource: Resource<'_>,
@@ -164,27 +53,29 @@ impl Collector {
     ) -> Result<Self, String> {
         let wrong = |error: &dyn std::error::Error| format!("--otlp {url}: {error}");
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| wrong(&error))?;
-        let endpoint = endpoint.connect_timeout(BEGIN_LIMIT).timeout(EXPORT_LIMIT);
-        let exporter = SpanExporter::builder()
-            .with_tonic()
-            .with_channel(endpoint.connect_lazy())
-            .with_timeout(EXPORT_LIMIT)
-            .build();
-        let mut exporter = exporter.map_err(|error| wrong(&error))?;
-        exporter.set_resource(&described(resource));
+        let endpoint = endpoint
+            .user_agent(concat!("sidelane-sidecar/", env!("CARGO_PKG_VERSION")))
+            .map_err(|error| wrong(&error))?
+            .connect_timeout(BEGIN_LIMIT);
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| wrong(&error))?;
         let queue = Arc::new(Queue::new(counters));
-        let ending = Arc::new(Notify::new());
-        let sending = Sending {
-            exporter,
-            url: url.to_owned(),
-            queue: Arc::clone(&queue),
-            seldom: Seldom::default(),
+        let resource = ResourceAttributesWithSchema::from(&described(resource));
+        let (ending, told) = oneshot::channel();
+        let (done, ended) = oneshot::channel::<()>();
+        let to = (url.to_owned(), Arc::clone(&queue));
+        let sending = move || {
+            runtime.block_on(async { Export::new(endpoint, resource, to).run(told).await });
+            // A look-up of a name that hangs holds the end up no longer.
+            runtime.shutdown_background();
+            drop(done);
         };
-        let sending = tokio::spawn(sending.run(Arc::clone(&ending)));
+        let thread = std::thread::Builder::new().name("spans".to_owned());
+        thread.spawn(sending).map_err(|error| wrong(&error))?;
         Ok(Self {
             queue,
             ending,
-            sending,
+            ended,
         })
     }
 
@@ -192,20 +83,10 @@ impl Collector {
         Arc::clone(&self.queue)
     }
 
-    /// Sends what is left, as far as that is done within [`FLUSH_LIMIT`]; the rest is dropped.
-    pub async fn flush(mut self) {
-        self.ending.notify_one();
-        let counters = &self.queue.counters;
-        if timeout(FLUSH_LIMIT, &mut self.sending).await.is_err() {
-            self.sending.abort();
-            let cut = self.queue.under_way.swap(0, Ordering::Relaxed);
-            counters.failed.fetch_add(cut, Ordering::Relaxed);
-        }
-        let left = std::mem::take(&mut *self.queue.waiting()).len();
-        if left > 0 {
-            counters.dropped.fetch_add(left as u64, Ordering::Relaxed);
-            warn!(spans = left, "spans are left that were not sent in time");
-        }
+    /// Sends what is left, as far as that is done within [`super::FLUSH_LIMIT`]; the rest is dropped.
+    pub async fn flush(self) {
+        drop(self.ending);
+        let _ = self.ended.await;
     }
 }
 
@@ -242,79 +123,34 @@ fn described(resource: Resource<'_>) -> OtelResource {
         .build()
 }
 
-struct Sending {
-    exporter: SpanExporter,
-    url: String,
-    queue: Arc<Queue>,
-    seldom: Seldom,
-}
-
-impl Sending {
-    async fn run(self, ending: Arc<Notify>) {
-        let mut last = false;
-        while !last {
-            tokio::select! {
-                () = self.queue.due.notified() => {}
-                () = sleep(EXPORT_EVERY) => {}
-                () = ending.notified() => last = true,
-            }
-            self.send_all(last).await;
-        }
-    }
-
-    /// Sends whole batches, and first of all what has waited; at the end, everything.
-    async fn send_all(&self, last: bool) {
-        loop {
-            let (batch, more) = self.queue.take();
-            let none = batch.is_empty();
-            if !none {
-                self.send(batch).await;
-            }
-            if none || !(more || last) {
-                return;
-            }
-        }
-    }
-
-    async fn send(&self, batch: Vec<SpanData>) {
-        let spans = batch.len() as u64;
-        let counters = &self.queue.counters;
-        self.queue.under_way.store(spans, Ordering::Relaxed);
-        let sent = timeout(EXPORT_LIMIT, self.exporter.export(batch)).await;
-        self.queue.under_way.store(0, Ordering::Relaxed);
-        let error = match sent {
-            Ok(Ok(())) => {
-                counters.exported.fetch_add(spans, Ordering::Relaxed);
-                return;
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {} s", EXPORT_LIMIT.as_secs()),
-        };
-        counters.failed.fetch_add(spans, Ordering::Relaxed);
-        if let Some(omitted) = self.seldom.line("spans", Instant::now()) {
-            warn!(
-                collector = self.url,
-                spans, omitted, "spans were not taken: {error}"
-            );
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use std::net::{Shutdown, TcpListener};
+    use std::sync::Mutex;
+    use std::time::Instant;
 
+    use http::HeaderMap;
+    use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+        TraceService, TraceServiceServer,
+    };
+    use opentelemetry_proto::tonic::collector::trace::v1::{
+        ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+    };
+    use sidelane_proto::model::{ConnectionClass, Lane};
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::{Code, Request, Response, Status, transport::Server};
+
+    use super::super::export::{EXPORT_LIMIT, FLUSH_LIMIT};
+    use super::super::queue::{BATCH, QUEUE};
+    use super::super::{EVENTS, Facts, Kind, Ratio, Tracing};
     use super::*;
     use crate::reason::Reason;
-    use crate::telemetry::trace::{EVENTS, Facts, Kind, Ratio, Tracing};
     use crate::telemetry::{Outcome, Traffic};
-    use http::HeaderMap;
-    use sidelane_proto::model::{ConnectionClass, Lane};
-    use tonic::Code;
 
-    /// A collector that takes connections and never says a word, and what begins spans for it.
-    async fn silent() -> (TcpListener, Collector, Tracing, Arc<SpanCounters>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    /// A busy machine's ample bound for anything that happens here.
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    fn to(listener: &TcpListener) -> (Collector, Tracing, Arc<SpanCounters>) {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let resource = Resource {
             node: "orders-1",
@@ -323,7 +159,54 @@ mod tests {
         let counters = Arc::<SpanCounters>::default();
         let collector = Collector::start(&url, resource, Arc::clone(&counters)).unwrap();
         let tracing = Tracing::to(&collector, Ratio::new(1.0).unwrap(), false);
+        (collector, tracing, counters)
+    }
+
+    /// A collector that takes connections and never says a word, and what begins spans for it.
+    fn silent() -> (TcpListener, Collector, Tracing, Arc<SpanCounters>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (collector, tracing, counters) = to(&listener);
         (listener, collector, tracing, counters)
+    }
+
+    /// Answers each request with the next of these, and the last one again and again.
+    struct Answers(Mutex<Vec<Result<ExportTraceServiceResponse, Status>>>);
+
+    #[tonic::async_trait]
+    impl TraceService for Answers {
+        async fn export(
+            &self,
+            _: Request<ExportTraceServiceRequest>,
+        ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+            let mut left = self.0.lock().unwrap();
+            let answer = match left.len() {
+                1 => left[0].clone(),
+                _ => left.remove(0),
+            };
+            answer.map(Response::new)
+        }
+    }
+
+    /// A collector on a thread of its own that answers so.
+    fn answering(answers: Vec<Result<ExportTraceServiceResponse, Status>>) -> TcpListener {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let serving = listener.try_clone().unwrap();
+        std::thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(serving).unwrap();
+                let service = TraceServiceServer::new(Answers(Mutex::new(answers)));
+                let server = Server::builder().add_service(service);
+                let incoming = TcpListenerStream::new(listener);
+                server.serve_with_incoming(incoming).await.unwrap();
+            });
+        });
+        listener
+    }
+
+    fn taken() -> Result<ExportTraceServiceResponse, Status> {
+        Ok(ExportTraceServiceResponse::default())
     }
 
     fn begun(tracing: &Tracing) -> crate::telemetry::trace::CallSpan {
@@ -338,38 +221,130 @@ mod tests {
         tracing.begin(&HeaderMap::new(), (Instant::now(), None), facts)
     }
 
+    fn make(tracing: &Tracing, spans: u64) {
+        for _ in 0..spans {
+            begun(tracing).ended(Outcome::Answered(0), Traffic::default());
+        }
+    }
+
+    /// Waits with this thread, on which nothing else moves meanwhile.
+    fn until(counters: &SpanCounters, wanted: impl Fn([u64; 4]) -> bool) -> [u64; 4] {
+        let since = Instant::now();
+        while !wanted(counters.all()) {
+            assert!(since.elapsed() < LIMIT, "{:?}", counters.all());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        counters.all()
+    }
+
     #[tokio::test]
     async fn an_end_waits_for_a_silent_collector_no_longer_than_it_may_and_counts_every_span() {
-        let (_listener, collector, tracing, counters) = silent().await;
+        let (_listener, collector, tracing, counters) = silent();
         let more = 10;
-        for _ in 0..QUEUE + more {
-            begun(&tracing).ended(Outcome::Answered(0), Traffic::default());
+        let mut made = 0;
+        // A batch is on its way, and no other one follows.
+        while counters.all()[2] < more {
+            make(&tracing, 100);
+            made += 100;
         }
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        assert_eq!(read(&counters.dropped), more as u64);
-        assert_eq!(read(&counters.queued), QUEUE as u64);
-        // A batch is on its way.
-        while collector.queue.under_way.load(Ordering::Relaxed) == 0 {
-            tokio::task::yield_now().await;
-        }
+        let [exported, failed, dropped, queued] = counters.all();
+        assert_eq!((exported, failed, queued), (0, 0, QUEUE as u64));
+        let under_way = made - dropped - queued;
+        assert!(under_way <= BATCH as u64, "{under_way}");
         let since = Instant::now();
         collector.flush().await;
         let took = since.elapsed();
         assert!(took >= FLUSH_LIMIT && took < EXPORT_LIMIT, "{took:?}");
-        assert_eq!(read(&counters.failed), BATCH as u64);
-        let all = QUEUE + more - BATCH;
-        assert_eq!(read(&counters.dropped), all as u64);
+        // What comes after the end has no room either.
+        make(&tracing, 1);
+        let dropped = made + 1 - under_way;
+        assert_eq!(counters.all(), [0, under_way, dropped, 0]);
+    }
+
+    #[tokio::test]
+    async fn spans_leave_while_the_thread_of_calls_is_busy() {
+        let (collector, tracing, counters) = to(&answering(vec![taken()]));
+        let spans = 2 * BATCH as u64;
+        make(&tracing, spans);
+        until(&counters, |it| it[0] == spans);
+        make(&tracing, 3);
+        collector.flush().await;
+        assert_eq!(counters.all(), [spans + 3, 0, 0, 0]);
+    }
+
+    #[tokio::test]
+    async fn what_a_collector_rejects_of_a_batch_counts_as_failed() {
+        let partial = |rejected_spans, said: &str| ExportTraceServiceResponse {
+            partial_success: Some(ExportTracePartialSuccess {
+                rejected_spans,
+                error_message: said.to_owned(),
+            }),
+        };
+        let answers = vec![Ok(partial(3, "too old")), Ok(partial(0, "slow down"))];
+        let (_collector, tracing, counters) = to(&answering(answers));
+        make(&tracing, 5);
+        // It may have left in two pieces, of which one alone is rejected.
+        until(&counters, |it| it[0] + it[1] == 5);
+        let failed = counters.all()[1];
+        assert!((1..=3).contains(&failed), "{:?}", counters.all());
+        make(&tracing, 5);
+        let after = until(&counters, |it| it[0] + it[1] == 10);
+        assert_eq!(after[1], failed);
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_sent_once_more_where_the_collector_may_take_it_later() {
+        let not_now = || Err(Status::unavailable("begins"));
+        let answers = vec![not_now(), not_now(), not_now(), taken()];
+        let (_collector, tracing, counters) = to(&answering(answers));
+        make(&tracing, 1);
+        assert_eq!(until(&counters, |it| it[0] + it[1] == 1), [1, 0, 0, 0]);
+        let answers = vec![Err(Status::unimplemented("no")), taken()];
+        let (_collector, tracing, counters) = to(&answering(answers));
+        make(&tracing, 1);
+        assert_eq!(until(&counters, |it| it[0] + it[1] == 1), [0, 1, 0, 0]);
+        // Four times in vain, and it is over.
+        let answers = vec![not_now(), not_now(), not_now(), not_now(), taken()];
+        let (_collector, tracing, counters) = to(&answering(answers));
+        make(&tracing, 1);
+        assert_eq!(until(&counters, |it| it[0] + it[1] == 1), [0, 1, 0, 0]);
+        make(&tracing, 1);
+        assert_eq!(until(&counters, |it| it[0] == 1), [1, 1, 0, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_nothing_was_answered_is_not_used_again() {
+        let (listener, _collector, tracing, counters) = silent();
+        make(&tracing, 1);
+        let (first, _) = listener.accept().unwrap();
+        until(&counters, |it| it[1] == 1);
+        make(&tracing, 1);
+        // It would wait on the first one for ever.
+        let (second, _) = listener.accept().unwrap();
+        for connection in [first, second] {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_is_dropped_ends_as_well() {
+        let (_listener, collector, tracing, counters) = silent();
+        drop(collector);
+        until(&counters, |_| {
+            make(&tracing, 1);
+            counters.all()[2] > 0
+        });
     }
 
     #[tokio::test]
     async fn a_span_has_so_many_events_and_counts_the_others() {
-        let (_listener, collector, tracing, _) = silent().await;
+        let (_listener, collector, tracing, _) = silent();
         let mut span = begun(&tracing);
         for _ in 0..EVENTS + 3 {
             span.withheld("budget");
         }
         span.ended(Outcome::Answered(0), Traffic::default());
-        let (spans, _) = collector.queue.take();
+        let spans = collector.queue.take(true).unwrap().spans();
         let events = &spans[0].events;
         assert_eq!((events.events.len(), events.dropped_count), (EVENTS, 3));
     }
@@ -377,14 +352,14 @@ mod tests {
     #[tokio::test]
     async fn who_failed_is_told_by_the_side_and_the_status() {
         use opentelemetry::trace::Status;
-        let (_listener, collector, tracing, _) = silent().await;
+        let (_listener, collector, tracing, _) = silent();
         let ended = |outcome, said: Option<(Code, Reason, &str)>| {
             let mut span = begun(&tracing);
             if let Some((code, reason, text)) = said {
                 span.refused(code, reason, text);
             }
             span.ended(outcome, Traffic::default());
-            let (spans, _) = collector.queue.take();
+            let spans = collector.queue.take(true).unwrap().spans();
             spans[0].status.clone()
         };
         // A callee has done its part where the call was wrong, or its caller left.

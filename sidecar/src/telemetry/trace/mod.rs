@@ -8,6 +8,8 @@
 mod carried;
 mod collector;
 mod context;
+mod export;
+mod queue;
 mod read;
 mod sample;
 mod span;
@@ -18,16 +20,15 @@ use std::time::Instant;
 use http::HeaderMap;
 
 pub use carried::{BAGGAGE_BYTES, BAGGAGE_MEMBERS, STATE_BYTES, STATE_MEMBERS};
-pub use collector::{
-    BATCH, BEGIN_LIMIT, Collector, EXPORT_EVERY, EXPORT_LIMIT, FLUSH_LIMIT, QUEUE, Resource,
-    SpanCounters, collector_url,
-};
+pub use collector::{BEGIN_LIMIT, Collector, Resource, collector_url};
 pub use context::{Context, SpanId, TraceId};
+pub use export::{EXPORT_EVERY, EXPORT_LIMIT, FLUSH_LIMIT, RETRIES};
+pub use queue::{BATCH, BATCH_BYTES, QUEUE, QUEUE_BYTES, SpanCounters};
 pub use read::strip;
 pub use sample::Ratio;
 pub use span::{CallSpan, EVENTS, Facts, Kind, Sent, Why, name_of};
 
-use collector::Queue;
+use queue::Queue;
 use read::Read;
 
 /// Begins the spans of calls.

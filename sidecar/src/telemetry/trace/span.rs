@@ -15,8 +15,8 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use sidelane_proto::model::{ConnectionClass, Lane};
 use tonic::Code;
 
-use super::collector::Queue;
 use super::context::{Context, SpanId};
+use super::queue::Queue;
 use super::read::{self, Amended};
 use crate::reason::Reason;
 use crate::telemetry::{Outcome, Traffic};
