@@ -1,11 +1,16 @@
 //! A small HTTP/1.1 client for the command line: one request, one answer, one connection. It
 //! speaks `http://` only, to admin pages; calls never go this way.
 
+mod lines;
+
+pub use lines::{LINE_LIMIT, Lines, lines};
+
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -78,6 +83,15 @@ pub enum FetchError {
     },
 }
 
+impl FetchError {
+    fn not_http(url: &str, error: &dyn std::fmt::Display) -> Self {
+        Self::NotHttp {
+            url: url.to_owned(),
+            reason: error.to_string(),
+        }
+    }
+}
+
 /// Gets a page; `limit` is for everything, from the dial to the last byte.
 ///
 /// # Errors
@@ -117,21 +131,29 @@ async fn exchange(
     target: Target,
     body: Bytes,
 ) -> Result<Fetched, FetchError> {
+    // Its connection ends with this function, also when that is dropped half-way.
+    let (response, _driver) = open(method, url, target, body).await?;
+    read_whole(url, response).await
+}
+
+/// Sends a request, and gives back what is answered as soon as it begins, and what reads it.
+async fn open(
+    method: Method,
+    url: &str,
+    target: Target,
+    body: Bytes,
+) -> Result<(Response<Incoming>, JoinSet<hyper::Result<()>>), FetchError> {
     let unreachable = |source| FetchError::Unreachable {
         url: url.to_owned(),
         source,
     };
-    let not_http = |error: &dyn std::fmt::Display| FetchError::NotHttp {
-        url: url.to_owned(),
-        reason: error.to_string(),
-    };
+    let not_http = |error: hyper::Error| FetchError::not_http(url, &error);
     let stream = TcpStream::connect((target.host.as_str(), target.port))
         .await
         .map_err(unreachable)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| not_http(&error))?;
-    // Ends with this function, also when that is dropped half-way.
+        .map_err(not_http)?;
     let mut driver = JoinSet::new();
     driver.spawn(connection);
 
@@ -139,10 +161,11 @@ async fn exchange(
     *request.method_mut() = method;
     *request.uri_mut() = target.path;
     request.headers_mut().insert(header::HOST, target.authority);
-    let response = sender
-        .send_request(request)
-        .await
-        .map_err(|error| not_http(&error))?;
+    let response = sender.send_request(request).await.map_err(not_http)?;
+    Ok((response, driver))
+}
+
+async fn read_whole(url: &str, response: Response<Incoming>) -> Result<Fetched, FetchError> {
     let status = response.status();
     let body = Limited::new(response.into_body(), ANSWER_LIMIT)
         .collect()
@@ -153,7 +176,7 @@ async fn exchange(
                 url: url.to_owned(),
             }
         } else {
-            not_http(&error)
+            FetchError::not_http(url, &error)
         }
     })?;
     Ok(Fetched {

@@ -13,12 +13,14 @@
 //! # }
 //! ```
 
+mod body;
 mod page;
 mod query;
 mod server;
 
+pub use body::{STALL_LIMIT, STREAM_AGE};
 pub use http::{Method, StatusCode};
-pub use page::{AdminRequest, AdminResponse, Pages};
+pub use page::{AdminRequest, AdminResponse, AdminStream, Pages};
 pub use server::{
     BODY_LIMIT, CONNECTION_AGE, CONNECTION_LIMIT, HEADER_LIMIT, LAST_ANSWER_TIME, READ_TIME, serve,
 };

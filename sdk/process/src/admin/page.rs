@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -24,6 +25,8 @@ pub struct AdminRequest {
     pub accept: String,
     /// Who asks.
     pub peer: SocketAddr,
+    /// Is that somebody on this machine?
+    pub near: bool,
 }
 
 impl AdminRequest {
@@ -88,7 +91,43 @@ impl AdminResponse {
     }
 }
 
-type Answer = Pin<Box<dyn Future<Output = AdminResponse> + Send>>;
+/// An answer that is said piece by piece, for as long as there is something to say and somebody reads
+/// it. It ends with its sender, with the server, or after [`STREAM_AGE`](super::STREAM_AGE).
+pub struct AdminStream {
+    pub(super) content_type: &'static str,
+    pub(super) pieces: NextPiece,
+}
+
+/// Asks for the next piece.
+pub(super) type NextPiece = Box<dyn FnMut(&mut Context<'_>) -> Poll<Option<Bytes>> + Send>;
+
+impl AdminStream {
+    /// Pieces as `next` gives them, until it gives none. It is asked for one when the one before has
+    /// been got rid of, and dropped when nobody reads any more.
+    pub fn new(
+        content_type: &'static str,
+        next: impl FnMut(&mut Context<'_>) -> Poll<Option<Bytes>> + Send + 'static,
+    ) -> Self {
+        Self {
+            content_type,
+            pieces: Box::new(next),
+        }
+    }
+}
+
+impl fmt::Debug for AdminStream {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.content_type)
+    }
+}
+
+/// What a handler gives back.
+pub(super) enum Answered {
+    Whole(AdminResponse),
+    Stream(AdminStream),
+}
+
+type Answer = Pin<Box<dyn Future<Output = Answered> + Send>>;
 type Handler = Box<dyn Fn(AdminRequest) -> Answer + Send + Sync>;
 
 /// The pages of a server, each with its path and method.
@@ -115,7 +154,22 @@ impl Pages {
         F: Fn(AdminRequest) -> A + Send + Sync + 'static,
         A: Future<Output = AdminResponse> + Send + 'static,
     {
-        self.with(Method::GET, path, handler)
+        self.whole(Method::GET, path, handler)
+    }
+
+    /// Adds a page that is read for as long as it goes on, or says why not.
+    #[must_use]
+    pub fn stream<F, A>(mut self, path: &'static str, handler: F) -> Self
+    where
+        F: Fn(AdminRequest) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<AdminStream, AdminResponse>> + Send + 'static,
+    {
+        let boxed: Handler = Box::new(move |request| {
+            let answer = handler(request);
+            Box::pin(async move { answer.await.map_or_else(Answered::Whole, Answered::Stream) })
+        });
+        self.0.push((Method::GET, path, boxed));
+        self
     }
 
     /// Adds a page that does something.
@@ -125,15 +179,18 @@ impl Pages {
         F: Fn(AdminRequest) -> A + Send + Sync + 'static,
         A: Future<Output = AdminResponse> + Send + 'static,
     {
-        self.with(Method::POST, path, handler)
+        self.whole(Method::POST, path, handler)
     }
 
-    fn with<F, A>(mut self, method: Method, path: &'static str, handler: F) -> Self
+    fn whole<F, A>(mut self, method: Method, path: &'static str, handler: F) -> Self
     where
         F: Fn(AdminRequest) -> A + Send + Sync + 'static,
         A: Future<Output = AdminResponse> + Send + 'static,
     {
-        let boxed: Handler = Box::new(move |request| Box::pin(handler(request)));
+        let boxed: Handler = Box::new(move |request| {
+            let answer = handler(request);
+            Box::pin(async move { Answered::Whole(answer.await) })
+        });
         self.0.push((method, path, boxed));
         self
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,9 +17,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::page::{AdminRequest, AdminResponse, Found, Pages};
+use super::body::{AnswerBody, Going, STALL_LIMIT, STREAM_AGE};
+use super::page::{AdminRequest, AdminResponse, AdminStream, Answered, Found, Pages};
 use super::query;
 
 /// Connections at once; further ones wait in the kernel's backlog. Probes, a scraper and some
@@ -46,17 +47,25 @@ pub(super) struct Times {
     pub(super) read: Duration,
     pub(super) age: Duration,
     pub(super) last_answer: Duration,
+    pub(super) stream: Duration,
+    pub(super) stall: Duration,
+}
+
+impl Times {
+    /// Those of every server.
+    pub(super) const REAL: Self = Self {
+        read: READ_TIME,
+        age: CONNECTION_AGE,
+        last_answer: LAST_ANSWER_TIME,
+        stream: STREAM_AGE,
+        stall: STALL_LIMIT,
+    };
 }
 
 /// Serves `pages` until `shutdown` resolves. Then it accepts no more, lets answers under way
 /// finish for [`LAST_ANSWER_TIME`], and returns.
 pub async fn serve(listener: TcpListener, pages: Pages, shutdown: impl Future<Output = ()>) {
-    let times = Times {
-        read: READ_TIME,
-        age: CONNECTION_AGE,
-        last_answer: LAST_ANSWER_TIME,
-    };
-    serve_within(times, listener, pages, shutdown).await;
+    serve_within(Times::REAL, listener, pages, shutdown).await;
 }
 
 pub(super) async fn serve_within(
@@ -113,9 +122,13 @@ pub(super) async fn connection(
     mut stopped: watch::Receiver<bool>,
 ) {
     let near = is_near(peer, stream.local_addr().ok());
+    let going = Going::default();
     let service = service_fn(|request| {
-        let pages = Arc::clone(&pages);
-        async move { Ok::<_, Infallible>(answer(times, &pages, (peer, near), request).await) }
+        let (pages, going) = (Arc::clone(&pages), &going);
+        async move {
+            let answer = answer(times, (&pages, going), (peer, near), request);
+            Ok::<_, Infallible>(answer.await)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -126,11 +139,12 @@ pub(super) async fn connection(
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         _ = stopped.wait_for(|stopped| *stopped) => None,
-        () = sleep(times.age) => None,
+        () = over(times, &going) => None,
     };
     let ended = match ended {
         Some(ended) => Ok(ended),
         None => {
+            going.end();
             connection.as_mut().graceful_shutdown();
             timeout(times.last_answer, connection).await
         }
@@ -142,12 +156,31 @@ pub(super) async fn connection(
     }
 }
 
+/// Comes when a connection has lasted long enough: what an answer of pieces may take longer, it takes
+/// only while its reader reads.
+async fn over(times: Times, going: &Going) {
+    let began = Instant::now();
+    loop {
+        let look = times.stall.min(times.age) / 4;
+        sleep(look).await;
+        let limit = match going.stalled(times.stall) {
+            None => times.age,
+            Some(true) => return,
+            Some(false) => times.stream,
+        };
+        if began.elapsed() >= limit {
+            return;
+        }
+    }
+}
+
 async fn answer(
     times: Times,
-    pages: &Pages,
+    (pages, going): (&Pages, &Going),
     (peer, near): (SocketAddr, bool),
     request: Request<Incoming>,
-) -> Response<Full<Bytes>> {
+) -> Response<AnswerBody> {
+    let head_only = request.method() == Method::HEAD;
     let method = match request.method() {
         &Method::HEAD => Method::GET,
         other => other.clone(),
@@ -168,7 +201,7 @@ async fn answer(
         }
     };
     let request = if method == Method::GET || near {
-        read(times, method, peer, request).await
+        read(times, method, (peer, near), request).await
     } else {
         tracing::warn!(%peer, %method, path = request.uri().path(), "refused: it is not on this machine");
         let text = "this page changes something, and is for this machine alone: ask it from here, by \
@@ -176,7 +209,17 @@ async fn answer(
         Err(refusal(StatusCode::FORBIDDEN, text))
     };
     match request {
-        Ok(request) => written(handler(request).await),
+        Ok(request) => match handler(request).await {
+            Answered::Whole(page) => written(page),
+            // Nobody would read it.
+            Answered::Stream(AdminStream { content_type, .. }) if head_only => {
+                headed(StatusCode::OK, content_type, Bytes::new().into())
+            }
+            Answered::Stream(AdminStream {
+                content_type,
+                pieces,
+            }) => headed(StatusCode::OK, content_type, going.begin(pieces)),
+        },
         Err(refusal) => {
             // Part of the request may still be on its way, and must not be taken for the next one.
             let mut response = written(refusal);
@@ -192,7 +235,7 @@ async fn answer(
 async fn read(
     times: Times,
     method: Method,
-    peer: SocketAddr,
+    (peer, near): (SocketAddr, bool),
     request: Request<Incoming>,
 ) -> Result<AdminRequest, AdminResponse> {
     if method != Method::GET && is_cross_origin(&request) {
@@ -219,6 +262,7 @@ async fn read(
         body,
         accept,
         peer,
+        near,
     })
 }
 
@@ -258,14 +302,19 @@ fn refusal(status: StatusCode, text: impl Into<Bytes>) -> AdminResponse {
     AdminResponse::text(text).with_status(status)
 }
 
-fn written(page: AdminResponse) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(page.body));
-    *response.status_mut() = page.status;
+fn written(page: AdminResponse) -> Response<AnswerBody> {
+    headed(page.status, page.content_type, page.body.into())
+}
+
+fn headed(
+    status: StatusCode,
+    content_type: &'static str,
+    body: AnswerBody,
+) -> Response<AnswerBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(page.content_type),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,

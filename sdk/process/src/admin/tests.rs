@@ -1,13 +1,15 @@
 //! The server over real sockets, spoken to byte by byte where a client library would be too kind.
 
 use std::net::SocketAddr;
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::server::{Times, connection, serve_within};
 use super::*;
@@ -23,18 +25,22 @@ struct Server {
 
 impl Server {
     async fn start(pages: Pages) -> Self {
-        Self::start_within(READ_TIME, CONNECTION_AGE, pages).await
+        Self::start_for(Times::REAL, pages).await
     }
 
     async fn start_within(read: Duration, age: Duration, pages: Pages) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = oneshot::channel();
         let times = Times {
             read,
             age,
-            last_answer: LAST_ANSWER_TIME,
+            ..Times::REAL
         };
+        Self::start_for(times, pages).await
+    }
+
+    async fn start_for(times: Times, pages: Pages) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(serve_within(times, listener, pages, async {
             stopped.await.unwrap();
         }));
@@ -118,6 +124,141 @@ async fn pages_answer_and_hear_their_query() {
     server.stop().await;
 }
 
+/// A page that goes on, and what it says: each asker is given out as the sender of its pieces.
+fn going_on() -> (Pages, mpsc::UnboundedReceiver<mpsc::Sender<Bytes>>) {
+    let (askers, asked) = mpsc::unbounded_channel();
+    let pages = Pages::new().stream("/goes-on", move |request| {
+        let askers = askers.clone();
+        async move {
+            if request.parameter("no").is_some() {
+                let text = AdminResponse::text("not now\n");
+                return Err(text.with_status(StatusCode::SERVICE_UNAVAILABLE));
+            }
+            let (sender, mut pieces) = mpsc::channel(1);
+            askers.send(sender).unwrap();
+            let next = move |context: &mut Context<'_>| pieces.poll_recv(context);
+            Ok(AdminStream::new("application/x-ndjson", next))
+        }
+    });
+    (pages, asked)
+}
+
+async fn begun(server: &Server) -> fetch::Lines {
+    let begun = fetch::lines(&server.url("/goes-on"), LIMIT).await;
+    begun.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_page_that_goes_on_is_read_piece_by_piece() {
+    let (pages, mut asked) = going_on();
+    let server = Server::start(pages).await;
+    let mut lines = begun(&server).await;
+    let sender = asked.recv().await.unwrap();
+    // In lines, however they come.
+    for (piece, expected) in [
+        ("one\n", &["one"] as &[_]),
+        ("two\nthree\nfo", &["two", "three"]),
+        ("ur\n\n", &["four", ""]),
+    ] {
+        sender.send(piece.into()).await.unwrap();
+        for expected in expected {
+            assert_eq!(lines.next().await.unwrap().as_deref(), Some(*expected));
+        }
+    }
+    sender.send("the end".into()).await.unwrap();
+    drop(sender);
+    assert_eq!(lines.next().await.unwrap().as_deref(), Some("the end"));
+    assert_eq!(lines.next().await.unwrap(), None);
+    // Who does not get it is told why.
+    let refused = fetch::lines(&server.url("/goes-on?no"), LIMIT).await;
+    let refused = refused.unwrap().unwrap_err();
+    assert_eq!(
+        (refused.status, refused.text().as_str()),
+        (StatusCode::SERVICE_UNAVAILABLE, "not now\n")
+    );
+    // Who leaves is missed at once.
+    let lines = begun(&server).await;
+    let sender = asked.recv().await.unwrap();
+    drop(lines);
+    timeout(LIMIT, sender.closed()).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_that_goes_on_ends_with_the_server_and_not_before() {
+    let (pages, mut asked) = going_on();
+    let times = Times {
+        age: Duration::from_millis(200),
+        ..Times::REAL
+    };
+    let server = Server::start_for(times, pages).await;
+    let mut lines = begun(&server).await;
+    let sender = asked.recv().await.unwrap();
+    for number in 0..10 {
+        sender.send(format!("{number}\n").into()).await.unwrap();
+        let line = lines.next().await.unwrap();
+        assert_eq!(line, Some(number.to_string()));
+        tokio::time::sleep(times.age / 4).await;
+    }
+    server.stop().await;
+    assert_eq!(lines.next().await.unwrap(), None);
+    assert!(sender.is_closed());
+}
+
+#[tokio::test]
+async fn a_page_that_goes_on_has_an_end_where_nobody_ends_it() {
+    let (pages, mut asked) = going_on();
+    let times = Times {
+        age: Duration::from_millis(50),
+        stream: Duration::from_millis(200),
+        ..Times::REAL
+    };
+    let server = Server::start_for(times, pages).await;
+    let mut lines = begun(&server).await;
+    let sender = asked.recv().await.unwrap();
+    assert_eq!(lines.next().await.unwrap(), None);
+    assert!(sender.is_closed());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_does_not_read_what_goes_on_loses_its_place() {
+    let (pages, mut asked) = going_on();
+    let times = Times {
+        stall: Duration::from_millis(200),
+        last_answer: Duration::from_millis(50),
+        ..Times::REAL
+    };
+    let server = Server::start_for(times, pages).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let request = b"GET /goes-on HTTP/1.1\r\nhost: x\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let sender = asked.recv().await.unwrap();
+    let piece = Bytes::from(vec![b'x'; 256 * 1024]);
+    let filling = async { while sender.send(piece.clone()).await.is_ok() {} };
+    timeout(LIMIT, filling).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_line_without_an_end_is_not_read_for_ever() {
+    let (pages, mut asked) = going_on();
+    let server = Server::start(pages).await;
+    let mut lines = begun(&server).await;
+    let sender = asked.recv().await.unwrap();
+    let piece = Bytes::from(vec![b'x'; 64 * 1024]);
+    let filling = async { while sender.send(piece.clone()).await.is_ok() {} };
+    let reading = async {
+        let error = lines.next().await.unwrap_err().to_string();
+        assert!(error.contains("a line is longer than"), "{error}");
+        drop(lines);
+    };
+    timeout(LIMIT, async { tokio::join!(filling, reading) })
+        .await
+        .unwrap();
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn who_is_elsewhere_may_look_and_change_nothing() {
     // Somebody else's address, as the kernel would say it.
@@ -126,11 +267,7 @@ async fn who_is_elsewhere_may_look_and_change_nothing() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap());
         let (near, accepted) = tokio::join!(near, listener.accept());
-        let times = Times {
-            read: READ_TIME,
-            age: CONNECTION_AGE,
-            last_answer: LAST_ANSWER_TIME,
-        };
+        let times = Times::REAL;
         let (_stop, stopped) = tokio::sync::watch::channel(false);
         let pages = std::sync::Arc::new(pages());
         let (mut near, (stream, _)) = (near.unwrap(), accepted.unwrap());

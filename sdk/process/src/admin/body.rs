@@ -1,0 +1,121 @@
+//! What an answer is made of: bytes that are there, or pieces that come. Of the second kind the
+//! connection is told how it goes, since the bounds of an ordinary answer do not fit it.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::page::NextPiece;
+
+/// How long an answer of pieces may go on.
+pub const STREAM_AGE: Duration = Duration::from_secs(60 * 60);
+/// How long a reader of one may take nothing of what is there for it. Then its connection is cut, so
+/// that who never reads does not keep its place for an hour.
+pub const STALL_LIMIT: Duration = Duration::from_secs(30);
+
+/// The body of an answer.
+pub(super) enum AnswerBody {
+    Whole(Full<Bytes>),
+    Pieces(Pieces),
+}
+
+/// Pieces as they come.
+pub(super) struct Pieces {
+    pieces: NextPiece,
+    end: oneshot::Receiver<()>,
+    given: Given,
+}
+
+/// When a reader was given something after which it has not asked for more.
+type Given = Arc<Mutex<Option<Instant>>>;
+
+/// What a connection knows of the answer of pieces that goes on over it, if there is one.
+#[derive(Debug, Default)]
+pub(super) struct Going(Mutex<Option<(oneshot::Sender<()>, Given)>>);
+
+impl From<Bytes> for AnswerBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::Whole(Full::new(bytes))
+    }
+}
+
+impl Going {
+    /// Begins one.
+    pub(super) fn begin(&self, pieces: NextPiece) -> AnswerBody {
+        let (ends, end) = oneshot::channel();
+        let given = Given::default();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((ends, Arc::clone(&given)));
+        AnswerBody::Pieces(Pieces { pieces, end, given })
+    }
+
+    /// Has its reader left something lying for so long? `None` where there is no such answer.
+    pub(super) fn stalled(&self, limit: Duration) -> Option<bool> {
+        let going = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, given) = going.as_ref().filter(|(ends, _)| !ends.is_closed())?;
+        let given = given.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(given.is_some_and(|at| at.elapsed() >= limit))
+    }
+
+    /// It ends after what was given out already.
+    pub(super) fn end(&self) {
+        let going = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((ends, _)) = going {
+            // It may have ended by itself.
+            let _ = ends.send(());
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(context),
+            Self::Pieces(body) => body
+                .poll(context)
+                .map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Pieces(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Pieces(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Pieces {
+    /// The server asks for another piece when it has got rid of the one before.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let ended = Pin::new(&mut self.end).poll(context).is_ready();
+        let next = match ended {
+            true => Poll::Ready(None),
+            false => (self.pieces)(context),
+        };
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        *given = matches!(next, Poll::Ready(Some(_))).then(Instant::now);
+        next
+    }
+}
