@@ -5,6 +5,7 @@ mod balance;
 mod certificate;
 mod failure;
 mod rules;
+mod tap;
 
 use std::sync::Arc;
 
@@ -77,6 +78,13 @@ impl Admin {
                 move |request| {
                     let admin = Arc::clone(&admin);
                     async move { admin.explain(&request).await }
+                }
+            })
+            .stream("/tap", {
+                let admin = Arc::clone(&self);
+                move |request| {
+                    let answer = tap::page(&admin.stack, &request);
+                    std::future::ready(answer)
                 }
             })
             .post("/drain", page(Self::start_drain))

@@ -273,6 +273,15 @@ impl<'a> Delivery<'a> {
         let Ok((response, to)) = seat.send(self.request(seat, now), empty) else {
             return Err(ForwardError::GoingAway);
         };
+        if let Some(followed) = self.guard.followed() {
+            let link = seat.link();
+            let peer = match &link.key.to {
+                To::Peer { node, .. } => node.as_str(),
+                To::Local(_) => self.own,
+                To::Destination(address) => address.as_str(),
+            };
+            followed.sent(peer, link.proved.as_ref().map(|leaf| leaf.id.as_str()));
+        }
         self.guard.span().sent(Sent {
             node: node_of(seat),
             remote: seat.link().remote,
@@ -480,6 +489,9 @@ impl<'a> Delivery<'a> {
             Some((reason.to_owned(), said.message().to_owned()))
         });
         self.tell(response.headers_mut());
+        if let Some(followed) = self.guard.followed() {
+            followed.trailed(response.headers());
+        }
         match self.respond.send_response(response, true) {
             Ok(_) => Outcome::Answered(status),
             Err(_) => Outcome::Cancelled,
@@ -498,6 +510,9 @@ impl<'a> Delivery<'a> {
         self.tell(response.headers_mut());
         let gone = Attempt::Ended(Outcome::Cancelled);
         let grpc = early.is_some() || is_grpc(response.headers());
+        if let Some(followed) = self.guard.followed() {
+            followed.answered(response.headers());
+        }
         let Ok(mut caller) = self.respond.send_response(response, false) else {
             return gone;
         };
@@ -527,6 +542,9 @@ impl<'a> Delivery<'a> {
                         strip_if_any(&mut trailers);
                     }
                     self.tell(&mut trailers);
+                    if let Some(followed) = self.guard.followed() {
+                        followed.trailed(&trailers);
+                    }
                     let outcome = Outcome::Answered(status.unwrap_or(NO_STATUS));
                     return match caller.send_trailers(trailers) {
                         Ok(()) => Attempt::Ended(outcome),
@@ -561,6 +579,9 @@ impl<'a> Delivery<'a> {
         self.guard
             .span()
             .refused(failure.code, reason, &failure.text);
+        if let Some(followed) = self.guard.followed() {
+            followed.failed(failure.code, &failure.text);
+        }
         if self.plain {
             // Trailers would make an answer look whole that was cut off.
             caller.send_reset(h2::Reason::INTERNAL_ERROR);

@@ -70,6 +70,9 @@ pub(crate) fn end(guard: &CallGuard, respond: &mut SendResponse<Bytes>, failure:
     guard
         .span()
         .refused(failure.code, failure.reason, &failure.text);
+    if let Some(followed) = guard.followed() {
+        followed.failed(failure.code, &failure.text);
+    }
     guard.ended(match send_failure(respond, failure) {
         Ok(reason) => Outcome::Failed(reason),
         Err(CallerGone) => Outcome::Cancelled,

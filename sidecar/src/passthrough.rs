@@ -27,6 +27,7 @@ use crate::pool::{Address, Key, To};
 use crate::reason::{Processed, Reason};
 use crate::respond::Failure;
 use crate::stack::Stack;
+use crate::telemetry::tap::Who;
 use crate::telemetry::trace::{CallSpan, Facts, Kind};
 use crate::way::Decided;
 
@@ -59,7 +60,8 @@ impl Stack {
                 let failure = Failure::refused(Reason::Loop, text);
                 let plain = decided.is_err_and(|error| passes(&error, &head.method));
                 let failure = if plain { as_http(failure) } else { failure };
-                return self.refuse(&mut respond, failure);
+                let refused = (&head, arrived);
+                return self.turned_away(&mut respond, refused, Who::App, failure);
             }
             let (mut call, decided) = match decided {
                 Ok(decided) => decided,
@@ -68,7 +70,10 @@ impl Stack {
                     let passing = Passing::new((head, body), respond, arrived);
                     return self.pass_on(&origin, passing.plain()).await;
                 }
-                Err(error) => return self.refuse(&mut respond, error.into()),
+                Err(error) => {
+                    let refused = (&head, arrived);
+                    return self.turned_away(&mut respond, refused, Who::App, error.into());
+                }
             };
             // Their path says nothing, so the destination says whose are meant.
             if call.node.is_none() && own::every_node_serves(call.path(&head).service) {
@@ -89,7 +94,10 @@ impl Stack {
                     let passing = Passing::new((head, body), respond, arrived);
                     self.pass_on(&origin, passing.until(call.deadline)).await;
                 }
-                Err(error) => self.refuse(&mut respond, error.into()),
+                Err(error) => {
+                    let refused = (&head, arrived);
+                    self.turned_away(&mut respond, refused, Who::App, error.into());
+                }
             }
         }
     }
@@ -140,7 +148,9 @@ impl Stack {
         };
         let note = self.metrics.access.note(head.uri.path(), None);
         let guard = self.metrics.call(&counters, arrived);
-        let guard = guard.traced(span).noted(note);
+        let seen = (head.uri.path(), &head.headers);
+        let followed = self.metrics.taps.follow(&counters, seen, Who::App);
+        let guard = guard.traced(span).noted(note).followed_by(followed);
         let failed = |failure: Failure| if plain { as_http(failure) } else { failure };
         if deadline.is_some_and(|at| at <= Instant::now()) {
             let failure = Failure::deadline(head.uri.path(), arrived.elapsed(), Processed::No);

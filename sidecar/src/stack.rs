@@ -13,6 +13,7 @@ use h2::server::SendResponse;
 use http::Request;
 use http::request::Parts;
 use sidelane::routing::Found;
+use sidelane_identity::SpiffeId;
 use sidelane_proto::model::{MethodRule, NodeId, Retry};
 use tokio::time::sleep;
 
@@ -39,8 +40,9 @@ use crate::reason::Processed;
 use crate::repair::Repair;
 use crate::respond::{Failure, admission_failure};
 use crate::retries::{Further, Token, Withheld};
+use crate::telemetry::tap::Who;
 use crate::telemetry::trace::{CallSpan, Facts, Kind, Tracing};
-use crate::telemetry::{LaneCounters, Metrics};
+use crate::telemetry::{Direction, LaneCounters, Metrics};
 use crate::trust::Trust;
 use crate::way::{NoWay, local_key};
 
@@ -106,7 +108,10 @@ impl Stack {
             // First of all: nothing below may see a path or a header that was not checked.
             let (mut call, decided) = match self.decide(&mut head, arrived) {
                 Ok(decided) => decided,
-                Err(error) => return self.refuse(&mut respond, error.into()),
+                Err(error) => {
+                    let refused = (&head, arrived);
+                    return self.turned_away(&mut respond, refused, Who::App, error.into());
+                }
             };
             // These have no rule and no hub.
             let Some(decided) = decided else {
@@ -116,7 +121,10 @@ impl Stack {
             // long the call may take.
             let classified = match self.classified(decided, &mut call, &head).await {
                 Ok(classified) => classified,
-                Err(error) => return self.refuse(&mut respond, error.into()),
+                Err(error) => {
+                    let refused = (&head, arrived);
+                    return self.turned_away(&mut respond, refused, Who::App, error.into());
+                }
             };
             self.routed(&call, &classified, &head, body, &mut respond, None)
                 .await;
@@ -146,7 +154,12 @@ impl Stack {
             .access
             .note(head.uri.path(), outside.then_some("user"));
         let guard = self.metrics.call(counters, arrived);
-        let guard = guard.traced(span).noted(note);
+        let seen = (head.uri.path(), &head.headers);
+        let followed = match call.user().map(|user| user.to_string()) {
+            None => self.metrics.taps.follow(counters, seen, Who::App),
+            Some(user) => self.metrics.taps.follow(counters, seen, Who::User(&user)),
+        };
+        let guard = guard.traced(span).noted(note).followed_by(followed);
         let rule = &classified.target.rule;
         let written = classified.target.source != RuleSource::Default;
         let method = classified.method();
@@ -420,17 +433,26 @@ impl Stack {
             let caller = Caller::Peer(Arc::clone(&peer));
             let call = match Call::read(&mut head, caller, arrived, Found::<()>::unknown) {
                 Ok((call, _)) => call,
-                Err(error) => return self.refuse(&mut respond, error.into()),
+                Err(error) => {
+                    let refused = (&head, arrived);
+                    return self.turned_away(&mut respond, refused, who(&peer), error.into());
+                }
             };
             let service = call.path(&head).service;
             let local = match self.served_here(service, &peer) {
                 Ok(local) => local,
-                Err(failure) => return self.refuse(&mut respond, failure),
+                Err(failure) => {
+                    let refused = (&head, arrived);
+                    return self.turned_away(&mut respond, refused, who(&peer), failure);
+                }
             };
             // Before the app: what the rule forbids must not reach it.
             let let_in = match self.admitted(service, &local, &peer, (&call, &head)).await {
                 Ok(let_in) => let_in,
-                Err(error) => return self.refuse(&mut respond, error.into()),
+                Err(error) => {
+                    let refused = (&head, arrived);
+                    return self.turned_away(&mut respond, refused, who(&peer), error.into());
+                }
             };
             let span = self
                 .tracing
@@ -447,7 +469,9 @@ impl Stack {
                 .access
                 .note(head.uri.path(), Some(peer.node.as_str()));
             let guard = self.metrics.call(&let_in.counters, arrived);
-            let guard = guard.traced(span).noted(note);
+            let seen = (head.uri.path(), &head.headers);
+            let followed = self.metrics.taps.follow(&let_in.counters, seen, who(&peer));
+            let guard = guard.traced(span).noted(note).followed_by(followed);
             // Before all that takes time or uses up what others are to have.
             if let Err(failure) = self.permitted(&let_in, (&call, &head), &peer) {
                 return end(&guard, &mut respond, failure);
@@ -519,12 +543,40 @@ impl Stack {
         }
     }
 
-    /// A call that ends before it is known what it is for.
+    /// A call of an app or a peer that ends before it is known what it is for.
+    pub(crate) fn turned_away(
+        &self,
+        respond: &mut SendResponse<Bytes>,
+        (head, arrived): (&Parts, Instant),
+        who: Who<'_>,
+        failure: Failure,
+    ) {
+        let direction = match who {
+            Who::App | Who::User(_) => Direction::Outbound,
+            Who::Peer(..) => Direction::Inbound,
+        };
+        let seen = (head.uri.path(), &head.headers);
+        let why = (failure.code, failure.text.as_str());
+        let refused = (arrived, failure.reason);
+        self.metrics
+            .taps
+            .refused(direction, seen, who, refused, why);
+        self.refuse(respond, failure);
+    }
+
+    /// Ends a call that nobody has taken.
     pub(crate) fn refuse(&self, respond: &mut SendResponse<Bytes>, failure: Failure) {
         self.metrics.refused(failure.reason);
         // A caller that is gone needs no answer.
         let _ = send_failure(respond, failure);
     }
+}
+
+fn who(peer: &Peer) -> Who<'_> {
+    Who::Peer(
+        peer.node.as_str(),
+        peer.identity.as_ref().map(SpiffeId::as_str),
+    )
 }
 
 /// May the callee have seen the call? Yes, if an attempt came so far.

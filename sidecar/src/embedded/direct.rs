@@ -19,6 +19,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use prost::Message;
 use sidelane::routing::ServiceRouting;
+use sidelane_identity::SpiffeId;
 use sidelane_proto::codec::Compact;
 use sidelane_proto::model::CallPath;
 use tokio::time::timeout_at;
@@ -38,6 +39,7 @@ use crate::policy::deadline;
 use crate::reason::{Processed, Reason};
 use crate::respond::{Failure, admission_failure};
 use crate::stack::Stack;
+use crate::telemetry::tap::Who;
 use crate::telemetry::{CallGuard, Outcome};
 
 type Answer<Resp> = Pin<Box<dyn Future<Output = Result<Response<Resp>, Status>> + Send>>;
@@ -183,7 +185,10 @@ async fn here<Req, Resp>(
     // From here on the call ends exactly once, whatever happens.
     let counters = target.counters.of(classified.method);
     let note = stack.metrics.access.note(path, None);
+    let seen = (path, &head.headers);
+    let followed = stack.metrics.taps.follow(counters, seen, Who::App);
     let guard = stack.metrics.call(counters, arrived).noted(note);
+    let guard = guard.followed_by(followed);
     let written = target.source != RuleSource::Default;
     let method = classified.method();
     let now = Instant::now();
@@ -225,6 +230,10 @@ async fn here<Req, Resp>(
         place = entered.map_err(|failure| failed(&guard, failure))?;
     }
     counters.attempt();
+    if let Some(followed) = guard.followed() {
+        let identity = stack.own.identity.as_ref().map(SpiffeId::as_str);
+        followed.sent(stack.own.node.as_str(), identity);
+    }
     let told = [
         (SOURCE_NODE_HEADER, stack.own.node.as_str()),
         (LANE_HEADER, classified.lane.name()),
@@ -356,6 +365,9 @@ fn is_over(limit: Option<Instant>) -> bool {
 
 fn failed(guard: &CallGuard, failure: Failure) -> Status {
     guard.ended(Outcome::Failed(failure.reason));
+    if let Some(followed) = guard.followed() {
+        followed.failed(failure.code, &failure.text);
+    }
     status(failure)
 }
 

@@ -10,6 +10,7 @@ use crate::reason::Reason;
 
 use super::access::Note;
 use super::histogram::Exemplar;
+use super::tap::Followed;
 use super::target::{TargetCounters, add};
 use super::trace::CallSpan;
 
@@ -84,6 +85,8 @@ pub struct CallGuard {
     span: CallSpan,
     /// Where it may be logged. In a box, since few sidecars log calls.
     note: Option<Box<Note>>,
+    /// What is told of it to those who look.
+    followed: Option<Box<Followed>>,
 }
 
 impl CallGuard {
@@ -104,6 +107,7 @@ impl CallGuard {
             carried: Default::default(),
             span: CallSpan::default(),
             note: None,
+            followed: None,
         }
     }
 
@@ -121,6 +125,20 @@ impl CallGuard {
     pub fn noted(mut self, note: Option<Box<Note>>) -> Self {
         self.note = note;
         self
+    }
+
+    /// The same, that somebody looks at.
+    #[must_use]
+    pub fn followed_by(mut self, followed: Option<Box<Followed>>) -> Self {
+        self.followed = followed;
+        self
+    }
+
+    /// What is told of it, where somebody looks.
+    #[inline]
+    #[must_use]
+    pub fn followed(&self) -> Option<&Followed> {
+        self.followed.as_deref()
     }
 
     /// Its span.
@@ -195,6 +213,10 @@ impl Drop for CallGuard {
         if let Some(note) = self.note.take() {
             let ended = (self.outcome(), elapsed);
             note.ended(counters, ended, traffic, self.span.context());
+        }
+        if let Some(followed) = self.followed.take() {
+            let ended = (self.outcome(), elapsed);
+            followed.ended(counters, ended, traffic, self.span.context());
         }
         self.span.ended(self.outcome(), traffic);
         counters.in_flight.fetch_sub(1, Ordering::Relaxed);

@@ -17,6 +17,7 @@ use super::guard::CallGuard;
 use super::histogram::{BOUNDS_LIMIT, Buckets};
 use super::lane::{self, LaneCounters, Side};
 use super::peers::{PeerCalls, Peers};
+use super::tap::Taps;
 use super::target::{Direction, OTHER, STATUSES, ServiceCounters, TargetCounters, TargetKey, add};
 use super::trace::SpanCounters;
 use super::trust::TrustCounters;
@@ -85,6 +86,8 @@ pub struct Metrics {
     pub edge: Arc<EdgeCounters>,
     /// What is logged of calls.
     pub access: AccessLog,
+    /// Those who look at calls.
+    pub taps: Taps,
     /// What became of spans.
     pub spans: Arc<SpanCounters>,
     subscriptions_refused: AtomicU64,
@@ -299,6 +302,7 @@ impl Metrics {
         self.peers.render(&mut text);
         self.spans.render(&mut text);
         self.access.render(&mut text);
+        self.taps.render(&mut text);
         heading(
             &mut text,
             "sidelane_refused_total",

@@ -11,6 +11,7 @@ mod histogram;
 mod lane;
 mod metrics;
 mod peers;
+pub mod tap;
 mod target;
 pub mod trace;
 mod trust;

@@ -109,28 +109,14 @@ fn page(arguments: &Arguments) -> Result<String, Failure> {
             example: "sidelane explain /shop.v1.Orders/Get",
         });
     };
-    let mut page = format!("/explain?path={}", escaped(path));
+    let mut page = format!("/explain?path={}", sidecar::escaped(path));
     for flag in [NODE, LANE, HASH, RULE, HEADER, AS] {
         if let Some(item) = arguments.settings.item(&flag) {
             // Writing into a String cannot fail.
-            let _ = write!(page, "&{}={}", flag.name, escaped(item.text()));
+            let _ = write!(page, "&{}={}", flag.name, sidecar::escaped(item.text()));
         }
     }
     Ok(page)
-}
-
-/// As a value in a URL's query: everything but letters, digits and `-._~/` is a `%` and two digits
-/// (RFC 3986 §2.1, §3.4).
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            let _ = write!(escaped, "%{byte:02X}");
-        }
-    }
-    escaped
 }
 
 /// An explanation is known by its path; other programs' JSON has none.
@@ -390,11 +376,5 @@ mod tests {
         }
         assert_eq!(beginning(" \n"), "nothing");
         assert_eq!(beginning(&"x".repeat(999)).len(), 200);
-    }
-
-    #[test]
-    fn values_are_escaped_in_urls() {
-        assert_eq!(escaped("/a.B/C"), "/a.B/C");
-        assert_eq!(escaped("a b&c=ä?#%"), "a%20b%26c%3D%C3%A4%3F%23%25");
     }
 }

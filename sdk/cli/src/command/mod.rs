@@ -16,6 +16,7 @@ mod root;
 mod rules;
 mod services;
 mod sidecar;
+mod tap;
 mod token;
 mod top;
 mod wait;
@@ -40,6 +41,7 @@ use explain::ExplainError;
 use redirect::TablesError;
 use rules::RulesError;
 use sidecar::SidecarError;
+use tap::TapError;
 use wait::WaitError;
 
 /// Exit code: the command line is wrong.
@@ -48,13 +50,14 @@ const WRONG_USAGE: u8 = 2;
 const VERSION: &str = concat!("sidelane ", env!("CARGO_PKG_VERSION"));
 
 /// Every command that people see, with what it does.
-const COMMANDS: [(&str, &str); 18] = [
+const COMMANDS: [(&str, &str); 19] = [
     ("control", "Runs the control plane"),
     ("sidecar", "Runs a sidecar beside a service"),
     ("nodes", nodes::USAGE.program.about),
     ("services", services::USAGE.program.about),
     ("lanes", lanes::USAGE.program.about),
     ("top", top::USAGE.program.about),
+    ("tap", tap::USAGE.program.about),
     ("apply", apply::USAGE.program.about),
     ("rules", rules::USAGE.program.about),
     ("check", check::USAGE.program.about),
@@ -120,6 +123,9 @@ pub(crate) enum Failure {
     /// No explanation.
     #[error(transparent)]
     Explain(#[from] ExplainError),
+    /// Calls are not told.
+    #[error(transparent)]
+    Tap(#[from] TapError),
     /// A wait in vain.
     #[error(transparent)]
     Wait(#[from] WaitError),
@@ -158,6 +164,7 @@ impl Failure {
             | Self::Rules(_)
             | Self::Check(_)
             | Self::Explain(_)
+            | Self::Tap(_)
             | Self::Wait(_)
             | Self::Redirect(_)
             | Self::Demo(_)
@@ -183,6 +190,7 @@ pub(crate) fn run(mut args: Vec<OsString>, routes: RouteTable) -> ExitCode {
         "services" => services::run(args),
         "lanes" => lanes::run(args),
         "top" => top::run(args),
+        "tap" => tap::run(args),
         "apply" => apply::run(args),
         "rules" => rules::run(args),
         "check" => check::run(args),

@@ -1,6 +1,7 @@
 //! The command line's way to a sidecar: its admin port, over HTTP. An error says which address was
 //! asked and how somebody would come to answer there.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use sidelane_process::fetch::{self, FetchError, Fetched};
@@ -55,6 +56,32 @@ pub(super) async fn get(base: &str, page: &str, limit: Duration) -> Result<Fetch
     })
 }
 
+/// As a value in a URL's query: everything but letters, digits and `-._~/` is a `%` and two digits
+/// (RFC 3986 §2.1, §3.4).
+pub(super) fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            // Writing into a String cannot fail.
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}
+
 fn host(sidecar: &str) -> &str {
     sidecar.trim_start_matches("http://")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_escaped_in_urls() {
+        assert_eq!(escaped("/a.B/C"), "/a.B/C");
+        assert_eq!(escaped("a b&c=ä?#%"), "a%20b%26c%3D%C3%A4%3F%23%25");
+    }
 }

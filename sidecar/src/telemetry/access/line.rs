@@ -15,11 +15,6 @@ pub(super) fn append(batch: &mut Vec<u8>, record: &Record) {
         Outcome::Failed(reason) => ("failed", None, Some(reason.name())),
         Outcome::Cancelled => ("cancelled", None, None),
     };
-    let hex = |id: &[u8]| {
-        id.iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    };
     let traffic = &record.traffic;
     let line = json!({
         "time": written(record.ended),
@@ -45,13 +40,18 @@ pub(super) fn append(batch: &mut Vec<u8>, record: &Record) {
     batch.push(b'\n');
 }
 
+/// An id as it is written.
+pub(in crate::telemetry) fn hex(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// To a microsecond.
-fn milliseconds(took: Duration) -> f64 {
+pub(in crate::telemetry) fn milliseconds(took: Duration) -> f64 {
     (took.as_secs_f64() * 1_000_000.0).round() / 1_000.0
 }
 
 /// As RFC 3339 has it, in UTC and to a millisecond.
-fn written(time: SystemTime) -> String {
+pub(in crate::telemetry) fn written(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     // Days are counted from March of year 0, so that a leap day is the last of its year: then the

@@ -6,6 +6,8 @@
 mod file;
 mod line;
 
+pub(super) use line::{hex, milliseconds, written};
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
