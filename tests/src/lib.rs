@@ -56,6 +56,7 @@ pub mod openmetrics;
 pub mod owner;
 pub mod ports;
 pub mod process;
+pub mod prometheus;
 pub mod refusal;
 pub mod routes;
 pub mod run;
