@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use sidelane_identity::Refusal;
 use sidelane_process::seldom::Seldom;
 use sidelane_process::settings::Trust;
+use sidelane_process::strangers::{STRANGERS_LIMIT, Stranger, Strangers};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -30,8 +31,9 @@ use crate::certificates::Gate;
 use crate::drain::Draining;
 use crate::peer::{Peer, Shown};
 
-/// Connections at once: four times the sidecars that one mesh is built for. Further ones are closed
-/// at once, and counted.
+/// Connections at once: four times the sidecars that one mesh is built for, with at most
+/// [`STRANGERS_LIMIT`] that have shown no certificate where certificates are asked for. Further ones are
+/// closed at once, and counted.
 pub const CONNECTION_LIMIT: usize = 4_096;
 /// Streams at once on a connection. A sidecar needs one; tools some more.
 pub const STREAM_LIMIT: u32 = 100;
@@ -123,6 +125,14 @@ impl ConnectionCounters {
         Refusal::LABELS.into_iter().zip(counts)
     }
 
+    /// One is closed, since there are so many.
+    fn full(&self, peer: SocketAddr, limit: usize) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        if let Some(omitted) = self.lines.line("full", Instant::now()) {
+            tracing::warn!(%peer, limit, omitted, "too many connections, one is closed");
+        }
+    }
+
     fn distrusted(&self, refusal: &Refusal) {
         self.failed_handshakes.fetch_add(1, Ordering::Relaxed);
         let known = Refusal::LABELS
@@ -163,6 +173,7 @@ pub async fn serve(
     mut draining: Draining,
 ) {
     let mut connections = JoinSet::new();
+    let strangers = Strangers::new(STRANGERS_LIMIT);
     loop {
         let accepted = tokio::select! {
             () = draining.begun() => break,
@@ -174,18 +185,19 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok(_) if connections.len() >= CONNECTION_LIMIT => {
-                if counters.refused.fetch_add(1, Ordering::Relaxed) == 0 {
-                    tracing::warn!(
-                        limit = CONNECTION_LIMIT,
-                        "too many connections; more are closed"
-                    );
-                }
+            Ok((_, peer)) if connections.len() >= CONNECTION_LIMIT => {
+                counters.full(peer, CONNECTION_LIMIT);
             }
             Ok((stream, peer)) => {
+                let certified = security.tls.is_some();
+                let stranger = certified.then(|| strangers.enter(peer.ip(), Instant::now()));
+                if matches!(stranger, Some(None)) {
+                    counters.full(peer, STRANGERS_LIMIT);
+                    continue;
+                }
                 connections.spawn(accepted_one(
-                    stream,
-                    peer,
+                    (stream, peer),
+                    stranger.flatten(),
                     routes.clone(),
                     security.clone(),
                     Arc::clone(&counters),
@@ -214,9 +226,40 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
+/// A connection that has proved nothing keeps its stranger's place, and ends with it.
 async fn accepted_one(
-    stream: TcpStream,
-    address: SocketAddr,
+    accepted: (TcpStream, SocketAddr),
+    stranger: Option<Stranger>,
+    routes: Routes,
+    security: Security,
+    counters: Arc<ConnectionCounters>,
+    draining: Draining,
+) {
+    let address = accepted.1;
+    let proved = Arc::new(Notify::new());
+    let serving = known_one(
+        accepted,
+        Arc::clone(&proved),
+        routes,
+        security,
+        Arc::clone(&counters),
+        draining,
+    );
+    let mut serving = pin!(serving);
+    if let Some(mut stranger) = stranger {
+        tokio::select! {
+            biased;
+            () = serving.as_mut() => return,
+            () = proved.notified() => {}
+            () = stranger.let_go() => return counters.full(address, STRANGERS_LIMIT),
+        }
+    }
+    serving.await;
+}
+
+async fn known_one(
+    (stream, address): (TcpStream, SocketAddr),
+    proved: Arc<Notify>,
     routes: Routes,
     security: Security,
     counters: Arc<ConnectionCounters>,
@@ -239,10 +282,15 @@ async fn accepted_one(
             counters.handshakes.fetch_add(1, Ordering::Relaxed);
             peer.secure = true;
             peer.shown = shown;
+            if peer.shown.is_some() {
+                proved.notify_one();
+            }
             Box::pin(connection(*stream, peer, routes, security.gate, draining)).await;
         }
         Ok(Shaken::Plain(stream)) => {
             counters.plain.fetch_add(1, Ordering::Relaxed);
+            // The mode takes those who prove nothing.
+            proved.notify_one();
             connection(stream, peer, routes, security.gate, draining).await;
         }
         Err(refusal) => {

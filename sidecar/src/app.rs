@@ -14,6 +14,7 @@ use sidelane_process::clock::unix_ms;
 use sidelane_process::listen;
 use sidelane_process::settings::Trust;
 use sidelane_process::signals::Signals;
+use sidelane_process::strangers::{STRANGERS_LIMIT, Strangers};
 use sidelane_proto::model::endpoint::OWN_CLASSES_LIMIT;
 use sidelane_proto::model::error::Problem;
 use sidelane_proto::model::{
@@ -517,6 +518,7 @@ fn serve(
         draining: drain.subscribe(),
         edge: (class == ConnectionClass::External).then(|| Arc::clone(&stack.edge)),
         lines: Arc::default(),
+        strangers: Strangers::new(STRANGERS_LIMIT),
     };
     served.spawn(inbound(ConnectionClass::Internal).run(listeners.internal));
     if let Some(external) = listeners.external {

@@ -1,7 +1,7 @@
 //! The typed facts of a call, read once from its headers. Every stage works with these; nobody
 //! parses twice, and nobody but this module knows how the headers are spelt.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use sidelane::routing::Found;
 use sidelane_identity::SpiffeId;
+use sidelane_process::strangers::network;
 use sidelane_proto::model::{
     CallPath, ConnectionClass, FieldError, Generation, Lane, NodeId, PathError, SpokenRule,
 };
@@ -62,17 +63,10 @@ pub struct Peer {
 pub struct User(IpAddr);
 
 impl User {
-    /// Who connected from there. Of an IPv6 address the first 64 bits count: whoever has one
-    /// usually has all of those behind it.
+    /// Who connected from there.
     #[must_use]
     pub fn at(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V6(address) => {
-                let network = address.to_bits() & !u128::from(u64::MAX);
-                Ipv6Addr::from_bits(network).into()
-            }
-            v4 @ IpAddr::V4(_) => v4,
-        })
+        Self(network(address))
     }
 
     /// The key of calls that bring no other.

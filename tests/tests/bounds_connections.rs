@@ -6,12 +6,18 @@
     reason = "a panic with a clear message is a failed test"
 )]
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use sidelane_process::strangers::STRANGERS_LIMIT;
+use sidelane_proto::model::{ConnectionClass, Lane};
 use sidelane_sidecar::accept::{CONNECTIONS_LIMIT, LINKS_LIMIT};
-use sidelane_tests::ask::who;
+use sidelane_tests::ask::{until_answered, who};
+use sidelane_tests::cluster::Node;
 use sidelane_tests::frames::{EMPTY_SETTINGS, PREFACE};
+use sidelane_tests::link::{hello, open, say_hello};
+use sidelane_tests::users::from_address;
 use sidelane_tests::wire::v1::UnaryRequest;
 use sidelane_tests::wire::v1::echo_client::EchoClient;
 use sidelane_tests::{Cluster, Upstream, cluster, services};
@@ -95,17 +101,76 @@ async fn one_link_too_many_is_closed_and_calls_go_on() {
     let mesh = mesh(&upstream).await;
     let (caller, callee) = (mesh.node("caller"), mesh.node("callee"));
     assert_eq!(who(caller).await.unwrap(), "callee");
-    // Links that say nothing are closed after some seconds: all must be there before.
-    let mut open = Vec::new();
-    while open.len() < LINKS_LIMIT {
-        open.push(TcpStream::connect(callee.internal()).await.unwrap());
-    }
-    let refused =
-        |metrics: &sidelane_tests::admin::Metrics| metrics.sum("sidelane_links_refused_total", &[]);
-    let until = Instant::now() + AT_ONCE;
-    while refused(&callee.metrics().await) < 1.0 {
-        assert!(Instant::now() < until, "none was refused");
-        sleep(Duration::from_millis(10)).await;
-    }
+    // Whose Hello was taken is no stranger.
+    let class = ConnectionClass::Internal;
+    let hello = hello(callee, class, Lane::GENERAL).await;
+    let greeted = async || {
+        let link = open(callee, class, Lane::GENERAL).await?;
+        say_hello(&link, &hello).await??;
+        anyhow::Ok(link)
+    };
+    // The caller has its own.
+    let mut links = Vec::new();
+    let refused = loop {
+        match timeout(AT_ONCE, greeted()).await.unwrap() {
+            Ok(link) => links.push(link),
+            Err(refused) => break refused,
+        }
+        assert!(links.len() < LINKS_LIMIT, "all were taken");
+    };
+    assert!(links.len() > LINKS_LIMIT - 16, "{}: {refused}", links.len());
+    assert!(links_refused(callee).await >= 1.0);
     assert_eq!(who(caller).await.unwrap(), "callee");
+}
+
+async fn links_refused(node: &Node) -> f64 {
+    node.metrics()
+        .await
+        .sum("sidelane_links_refused_total", &[])
+}
+
+/// Connections from an address of their own that say nothing: always some hundred more than there are
+/// places for strangers, since those that are closed are followed by others.
+async fn strangers(to: SocketAddr) {
+    let mut open = VecDeque::new();
+    loop {
+        for _ in 0..50 {
+            open.push_back(from_address(9, to).await);
+        }
+        if open.len() > STRANGERS_LIMIT + 500 {
+            open.drain(..50);
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn strangers_who_say_nothing_shut_nobody_out() {
+    files_for(2 * (STRANGERS_LIMIT + 550));
+    let upstream = Upstream::named("callee").start().await;
+    let mut mesh = cluster!()
+        .control()
+        .enrolled()
+        .node("callee")
+        .serving(services::ECHO, &upstream)
+        .start()
+        .await;
+    let doors = [mesh.control().listen(), mesh.node("callee").internal()];
+    let crowds = doors.map(|to| tokio::spawn(strangers(to)));
+    let crowded = async || {
+        let control = mesh.control().metrics().await;
+        let refused = control.sum("sidelane_control_connections_refused_total", &[]);
+        refused > 0.0 && links_refused(mesh.node("callee")).await > 0.0
+    };
+    let until = Instant::now() + 6 * AT_ONCE;
+    while !crowded().await {
+        assert!(Instant::now() < until, "there is room for all");
+        sleep(Duration::from_millis(50)).await;
+    }
+    // It enrols, as a stranger first, and opens a link of its own.
+    let late = mesh.add("late", &[], &[]).await;
+    late.ready().await;
+    assert_eq!(until_answered(late).await, "callee");
+    assert!(crowds.iter().all(|crowd| !crowd.is_finished()));
+    crowds.iter().for_each(tokio::task::JoinHandle::abort);
 }

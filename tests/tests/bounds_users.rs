@@ -196,6 +196,7 @@ async fn a_users_connection_is_told_its_bounds() {
     }
     let peers = serde_json::json!({
         "links": LINKS_LIMIT,
+        "strangers": 2_048,
         "handshake_ms": 5_000,
         "preface_ms": 10_000,
         "hello_ms": 3_000,

@@ -48,3 +48,4 @@ pub mod runtime;
 pub mod seldom;
 pub mod settings;
 pub mod signals;
+pub mod strangers;

@@ -79,7 +79,7 @@ impl<Calls: Handle> Inbound<Calls> {
                 // among those that come in from outside as well.
                 let _place = leaf.is_none().then_some(place);
                 self.proved(leaf.as_ref());
-                self.linked(stream, leaf, from).await;
+                self.linked(stream, leaf, from, None).await;
             }
             Ok(Came::User(stream)) => self.user(&edge, stream, from).await,
             Err(Unwelcome::Peer(refusal)) => self.unproved(&refusal, from),
@@ -115,7 +115,7 @@ impl<Calls: Handle> Inbound<Calls> {
                 self.metrics.connection();
                 let _place = leaf.is_none().then_some(waiting);
                 self.proved(leaf.as_ref());
-                self.linked(stream, leaf, from).await;
+                self.linked(stream, leaf, from, None).await;
             }
             Ok(Err(Unwelcome::Peer(refusal))) => self.unproved(&refusal, from),
             Ok(Ok(Came::User(_)) | Err(_)) | Err(_) => self.turned(why, from),

@@ -41,6 +41,7 @@ use crate::telemetry::{Metrics, PeerCalls, Side, Turned};
 use crate::trust::{HANDSHAKE_LIMIT, Trust, Wire};
 use crate::turns::{Intake, Turns};
 use sidelane_process::seldom::Seldom;
+use sidelane_process::strangers::{STRANGERS_LIMIT, Stranger, Strangers};
 
 /// The longest wait for a link's Hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(3);
@@ -58,6 +59,7 @@ pub fn bounds() -> Value {
     let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     json!({
         "links": LINKS_LIMIT,
+        "strangers": STRANGERS_LIMIT,
         "handshake_ms": milliseconds(HANDSHAKE_LIMIT),
         "preface_ms": milliseconds(PREFACE_LIMIT),
         "hello_ms": milliseconds(HELLO_LIMIT),
@@ -86,6 +88,8 @@ pub struct Inbound<Calls> {
     pub edge: Option<Arc<Edge>>,
     /// What is written of those who are refused.
     pub lines: Arc<Seldom>,
+    /// Who has not proved anything yet, where no users come.
+    pub strangers: Strangers,
 }
 
 /// Why a link was refused before its first call.
@@ -95,6 +99,8 @@ enum LinkError {
     Ended,
     #[error("no preamble within {} s", PREFACE_LIMIT.as_secs())]
     TooSlow,
+    #[error("it was silent while others wanted its place")]
+    LetGo,
     #[error("{0}")]
     Preamble(#[from] PreambleError),
     #[error("it asks for class {asked}, this listener takes class {own}")]
@@ -122,14 +128,19 @@ impl<Calls: Handle> Inbound<Calls> {
             };
             match accepted {
                 Ok((stream, from)) if links.len() < most => {
+                    let now = std::time::Instant::now();
                     let Some(edge) = self.edge.clone() else {
+                        let Some(stranger) = self.strangers.enter(from.ip(), now) else {
+                            self.full(from, STRANGERS_LIMIT);
+                            continue;
+                        };
                         self.metrics.connection();
                         let this = self.clone();
-                        links.spawn(async move { this.link(stream, from).await });
+                        links.spawn(async move { this.link(stream, from, stranger).await });
                         continue;
                     };
                     // Before anything is read: a handshake is what costs most.
-                    match edge.doors.enter(from.ip(), std::time::Instant::now()) {
+                    match edge.doors.enter(from.ip(), now) {
                         Ok(place) => {
                             self.metrics.connection();
                             let this = self.clone();
@@ -148,12 +159,7 @@ impl<Calls: Handle> Inbound<Calls> {
                         },
                     }
                 }
-                Ok((_, from)) => {
-                    self.metrics.link_refused();
-                    if let Some(omitted) = self.lines.line("full", std::time::Instant::now()) {
-                        warn!(%from, limit = most, omitted, "too many links, one was closed");
-                    }
-                }
+                Ok((_, from)) => self.full(from, most),
                 Err(error) => {
                     warn!(%error, "a link could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -164,11 +170,27 @@ impl<Calls: Handle> Inbound<Calls> {
         while links.join_next().await.is_some() {}
     }
 
-    async fn link(self, stream: TcpStream, from: SocketAddr) {
-        let Some((stream, leaf)) = self.secured(stream, from).await else {
+    async fn link(self, stream: TcpStream, from: SocketAddr, mut stranger: Stranger) {
+        let secured = tokio::select! {
+            biased;
+            secured = self.secured(stream, from) => secured,
+            () = stranger.let_go() => return self.full(from, STRANGERS_LIMIT),
+        };
+        let Some((stream, leaf)) = secured else {
             return;
         };
-        self.linked(Prefixed::new(stream), leaf, from).await;
+        // Who has shown no certificate is a stranger up to its Hello.
+        let stranger = leaf.is_none().then_some(stranger);
+        self.linked(Prefixed::new(stream), leaf, from, stranger)
+            .await;
+    }
+
+    /// A link that has no place, or none any more.
+    fn full(&self, from: SocketAddr, limit: usize) {
+        self.metrics.link_refused();
+        if let Some(omitted) = self.lines.line("full", std::time::Instant::now()) {
+            warn!(%from, limit, omitted, "too many links, one was closed");
+        }
     }
 
     /// A link whose other end has proved what it must.
@@ -177,11 +199,13 @@ impl<Calls: Handle> Inbound<Calls> {
         mut stream: Prefixed<Wire>,
         leaf: Option<Leaf>,
         from: SocketAddr,
+        mut stranger: Option<Stranger>,
     ) {
         let mut distrusted = leaf.clone().map(|leaf| self.distrusted(leaf));
         let opened = tokio::select! {
             biased;
             opened = self.open(&mut stream) => opened,
+            () = let_go(stranger.as_mut()) => Err(LinkError::LetGo),
             // Who is not believed any more is not waited for, either.
             _ = ready(distrusted.as_mut()) => return,
         };
@@ -222,9 +246,15 @@ impl<Calls: Handle> Inbound<Calls> {
             draining: self.draining.clone(),
             ends_at: Phase::Inbound,
             limit: async move {
-                if timeout(HELLO_LIMIT, waiting.said.notified()).await.is_err() {
-                    return ServeError::NoHello(HELLO_LIMIT);
+                let said = timeout(HELLO_LIMIT, waiting.said.notified());
+                tokio::select! {
+                    biased;
+                    said = said => if said.is_err() {
+                        return ServeError::NoHello(HELLO_LIMIT);
+                    },
+                    () = let_go(stranger.as_mut()) => return ServeError::LetGo,
                 }
+                drop(stranger);
                 super::server::no_limit().await
             },
             distrusted,
@@ -254,7 +284,7 @@ impl<Calls: Handle> Inbound<Calls> {
             }
         });
         let ended = served.await;
-        if matches!(ended, Err(ServeError::NoHello(_))) {
+        if matches!(ended, Err(ServeError::NoHello(_) | ServeError::LetGo)) {
             self.metrics.link_refused();
         }
         if let Err(error) = ended {
@@ -361,6 +391,14 @@ impl<Calls: Handle> Inbound<Calls> {
 
 /// Reads a preamble. A lane that is not known here may be in a moment: the pushed rule that brings
 /// it reaches the two ends of a link one after the other.
+/// Waits until the place of a link that has proved nothing is somebody else's.
+async fn let_go(stranger: Option<&mut Stranger>) {
+    match stranger {
+        Some(stranger) => stranger.let_go().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn read_preamble(bytes: [u8; preamble::LENGTH]) -> Result<Preamble, PreambleError> {
     let until = Instant::now() + LANE_LIMIT;
     loop {

@@ -89,6 +89,9 @@ pub(super) enum ServeError {
     /// A peer said no Hello in time.
     #[error("no Hello within {} s", .0.as_secs())]
     NoHello(Duration),
+    /// A peer said no Hello while others wanted its place.
+    #[error("it was silent while others wanted its place")]
+    LetGo,
     /// A user made no request in time.
     #[error("no request within {} s", .0.as_secs())]
     NoRequest(Duration),
