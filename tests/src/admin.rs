@@ -44,7 +44,15 @@ struct Sample {
 /// # Errors
 /// Nobody listens, or there is no whole answer within 3 s.
 pub async fn get(address: SocketAddr, path: &str) -> Result<Answer> {
-    ask(address, http::Method::GET, path, "").await
+    get_within(address, path, TIME_LIMIT).await
+}
+
+/// The same, of somebody who may take longer.
+///
+/// # Errors
+/// Nobody listens, or there is no whole answer in time.
+pub async fn get_within(address: SocketAddr, path: &str, limit: Duration) -> Result<Answer> {
+    ask(address, http::Method::GET, (path, ""), limit).await
 }
 
 /// The same, by who wants the answer in this format.
@@ -52,7 +60,7 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<Answer> {
 /// # Errors
 /// Nobody listens, or there is no whole answer within 3 s.
 pub async fn get_as(address: SocketAddr, path: &str, accept: &str) -> Result<Answer> {
-    ask(address, http::Method::GET, path, accept).await
+    ask(address, http::Method::GET, (path, accept), TIME_LIMIT).await
 }
 
 /// Asks with POST and an empty body.
@@ -60,19 +68,19 @@ pub async fn get_as(address: SocketAddr, path: &str, accept: &str) -> Result<Ans
 /// # Errors
 /// Nobody listens, or there is no whole answer within 3 s.
 pub async fn post(address: SocketAddr, path: &str) -> Result<Answer> {
-    ask(address, http::Method::POST, path, "").await
+    ask(address, http::Method::POST, (path, ""), TIME_LIMIT).await
 }
 
 async fn ask(
     address: SocketAddr,
     method: http::Method,
-    path: &str,
-    accept: &str,
+    (path, accept): (&str, &str),
+    limit: Duration,
 ) -> Result<Answer> {
     let question = format!("{method} http://{address}{path}");
-    let answer = tokio::time::timeout(TIME_LIMIT, exchange(address, method, (path, accept)))
+    let answer = tokio::time::timeout(limit, exchange(address, method, (path, accept)))
         .await
-        .with_context(|| format!("{question}: no answer within {TIME_LIMIT:?}"))?;
+        .with_context(|| format!("{question}: no answer within {limit:?}"))?;
     if let Ok(answer) = &answer {
         secrets::assert_none_in_page(&question, &answer.body);
     }

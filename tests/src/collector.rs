@@ -11,15 +11,19 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
 use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1 as otlp;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::metadata::MetadataMap;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
+
+use crate::cluster::ClusterBuilder;
+use crate::{Cluster, Upstream, services};
 
 /// How long a test waits for spans: sidecars send them once a second.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -33,6 +37,10 @@ pub enum Takes {
     Nothing,
     /// None: it never answers.
     Forever,
+    /// All of them, after this time.
+    Slowly(Duration),
+    /// All but one of each request.
+    ButOne,
 }
 
 /// A collector. It ends with the test's runtime.
@@ -46,6 +54,8 @@ pub struct Collector {
 struct Shared {
     takes: Mutex<Takes>,
     spans: Mutex<Vec<Span>>,
+    /// What came with the newest request.
+    headers: Mutex<MetadataMap>,
 }
 
 /// A span that was sent.
@@ -96,6 +106,7 @@ impl Collector {
         let shared = Arc::new(Shared {
             takes: Mutex::new(Takes::All),
             spans: Mutex::default(),
+            headers: Mutex::default(),
         });
         let service = TraceServiceServer::from_arc(Arc::clone(&shared));
         let serving = Server::builder().add_service(service);
@@ -112,6 +123,12 @@ impl Collector {
     /// Takes spans so from now on.
     pub fn now(&self, takes: Takes) {
         *lock(&self.shared.takes) = takes;
+    }
+
+    /// What came with the newest request.
+    #[must_use]
+    pub fn headers(&self) -> MetadataMap {
+        lock(&self.shared.headers).clone()
     }
 
     /// What it took so far.
@@ -150,6 +167,33 @@ impl Collector {
         let spans = self.until(|spans| spans.iter().filter(of).count() >= count);
         spans.await.into_iter().filter(|span| of(&span)).collect()
     }
+}
+
+/// A caller and a callee that serves `Echo` from there; both send spans to this collector, with these
+/// flags more.
+///
+/// # Panics
+/// If they do not start.
+pub async fn pair(
+    mesh: ClusterBuilder,
+    upstream: &Upstream,
+    collector: &str,
+    flags: &[&str],
+) -> Cluster {
+    let mut mesh = mesh.control();
+    for name in ["callee", "caller"] {
+        mesh = mesh.node(name).with("--otlp", collector);
+        for flag in flags {
+            mesh = match flag.split_once(' ') {
+                Some((flag, value)) => mesh.with(flag, value),
+                None => mesh.switched_on(flag),
+            };
+        }
+        if name == "callee" {
+            mesh = mesh.serving(services::ECHO, upstream);
+        }
+    }
+    mesh.start().await
 }
 
 /// Spans whose parent is not among these.
@@ -218,8 +262,10 @@ impl TraceService for Shared {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let takes = *lock(&self.takes);
+        *lock(&self.headers) = request.metadata().clone();
         match takes {
-            Takes::All => {}
+            Takes::All | Takes::ButOne => {}
+            Takes::Slowly(time) => sleep(time).await,
             Takes::Nothing => return Err(Status::permission_denied("nothing is taken here")),
             Takes::Forever => std::future::pending().await,
         }
@@ -233,7 +279,17 @@ impl TraceService for Shared {
                 lock(&self.spans).extend(spans);
             }
         }
-        Ok(Response::new(ExportTraceServiceResponse::default()))
+        let rejected = ExportTracePartialSuccess {
+            rejected_spans: 1,
+            error_message: "one too many".to_owned(),
+        };
+        let partial_success = match takes {
+            Takes::ButOne => lock(&self.spans).pop().map(|_| rejected),
+            _ => None,
+        };
+        Ok(Response::new(ExportTraceServiceResponse {
+            partial_success,
+        }))
     }
 }
 

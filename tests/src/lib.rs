@@ -43,6 +43,7 @@ pub mod flood;
 pub mod frames;
 pub mod hub;
 pub mod imports;
+pub mod jaeger;
 pub mod lanes;
 pub mod languages;
 pub mod link;

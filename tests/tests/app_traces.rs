@@ -6,36 +6,25 @@
     reason = "a panic is a failed test"
 )]
 
-use std::collections::HashSet;
-use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+mod traced;
 
-use futures_util::{Stream, StreamExt, stream};
-use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
 use sidelane_tests::collector::{Collector, Span, line, orphans};
 use sidelane_tests::wire::v1::beat_client::BeatClient;
-use sidelane_tests::wire::v1::beat_server::{Beat, BeatServer};
+use sidelane_tests::wire::v1::beat_server::BeatServer;
 use sidelane_tests::wire::v1::echo_client::EchoClient;
-use sidelane_tests::wire::v1::echo_server::{Echo, EchoServer};
-use sidelane_tests::wire::v1::{
-    ChatRequest, ChatResponse, CollectRequest, CollectResponse, ExpandRequest, ExpandResponse,
-    PingRequest, PingResponse, UnaryRequest, UnaryResponse,
-};
-use sidelane_tests::{client, cluster, services};
-use tokio::net::TcpListener;
+use sidelane_tests::wire::v1::echo_server::EchoServer;
+use sidelane_tests::wire::v1::{ChatRequest, PingRequest, UnaryRequest};
+use sidelane_tests::{cluster, services};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::metadata::MetadataMap;
-use tonic::transport::{Channel, Server};
-use tonic::{Code, Request, Response, Status, Streaming};
-use tower::Layer;
+use tonic::transport::Server;
+use tonic::{Code, Request};
+use traced::{Last, Middle, Onward, apps_send_to, listener, traced};
 use tracing::Instrument;
-use tracing_subscriber::layer::SubscriberExt;
 
 const CALLS: usize = 1_000;
 /// Calls at once.
@@ -62,107 +51,6 @@ const HOPS: [(&str, &str, i32); 10] = [
     ("app", UNARY, SERVER),
 ];
 
-type Onward = Arc<OnceLock<EchoClient<Traced>>>;
-type Traced = sidelane_trace::Joined<Channel>;
-
-/// The spans of all apps of this process go there.
-fn apps_send_to(collector: &Collector) -> SdkTracerProvider {
-    let exporter = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(collector.url())
-        .build()
-        .unwrap();
-    let config = BatchConfigBuilder::default()
-        .with_max_queue_size(50_000)
-        .with_scheduled_delay(Duration::from_millis(200))
-        .build();
-    let processor = BatchSpanProcessor::builder(exporter)
-        .with_batch_config(config)
-        .build();
-    let provider = SdkTracerProvider::builder()
-        .with_span_processor(processor)
-        .with_resource(Resource::builder_empty().with_service_name("app").build())
-        .build();
-    let spans = tracing_opentelemetry::layer().with_tracer(provider.tracer("apps"));
-    let filter = tracing_subscriber::filter::Targets::new()
-        .with_target("sidelane_trace", tracing::Level::INFO)
-        .with_target("app_traces", tracing::Level::INFO);
-    let subscriber = tracing_subscriber::registry().with(filter).with(spans);
-    tracing::subscriber::set_global_default(subscriber).unwrap();
-    provider
-}
-
-/// The app in the middle, which calls the last one by its own sidecar.
-struct Middle(Onward);
-
-#[tonic::async_trait]
-impl Beat for Middle {
-    async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
-        let own = tracing::info_span!("work");
-        let mut echo = self.0.get().unwrap().clone();
-        let call = async move { echo.unary(UnaryRequest::default()).await };
-        call.instrument(own).await?;
-        Ok(Response::new(PingResponse::default()))
-    }
-}
-
-/// The last app. It tells what came with each call.
-struct Last(mpsc::UnboundedSender<MetadataMap>);
-
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl Echo for Last {
-    type ExpandStream = Answers<ExpandResponse>;
-    type ChatStream = Answers<ChatResponse>;
-
-    async fn unary(
-        &self,
-        request: Request<UnaryRequest>,
-    ) -> Result<Response<UnaryResponse>, Status> {
-        self.0.send(request.metadata().clone()).unwrap();
-        let fails = request.metadata().get("x-test-fails").is_some();
-        match fails {
-            true => Err(Status::data_loss("as it was told to")),
-            false => Ok(Response::new(UnaryResponse::default())),
-        }
-    }
-
-    async fn collect(
-        &self,
-        _: Request<Streaming<CollectRequest>>,
-    ) -> Result<Response<CollectResponse>, Status> {
-        Err(Status::unimplemented("not asked for here"))
-    }
-
-    async fn expand(
-        &self,
-        _: Request<ExpandRequest>,
-    ) -> Result<Response<Self::ExpandStream>, Status> {
-        Err(Status::unimplemented("not asked for here"))
-    }
-
-    async fn chat(
-        &self,
-        request: Request<Streaming<ChatRequest>>,
-    ) -> Result<Response<Self::ChatStream>, Status> {
-        let answers = request.into_inner();
-        let answers = answers.map(|message| message.map(|_| ChatResponse::default()));
-        Ok(Response::new(Box::pin(answers)))
-    }
-}
-
-async fn listener() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    (listener, address)
-}
-
-async fn traced(address: SocketAddr) -> Traced {
-    let channel = client::channel(address).await.unwrap();
-    sidelane_trace::client().layer(channel)
-}
-
 /// Who made a span, and of what kind.
 fn made(span: &Span) -> (&str, &str, i32) {
     (span.node().unwrap_or("app"), &span.name, span.kind)
@@ -178,7 +66,7 @@ fn below<'a>(spans: &'a [Span], from: &'a Span) -> Vec<(&'a str, &'a str, i32)> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_calls_through_apps_and_sidecars_are_a_thousand_traces_without_an_orphan() {
     let collector = Collector::start().await;
-    let provider = apps_send_to(&collector);
+    let provider = apps_send_to(&collector.url());
     let (middle, middle_at) = listener().await;
     let (last, last_at) = listener().await;
     let (seen, mut came) = mpsc::unbounded_channel();

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use sidelane_proto::model::Lane;
 use sidelane_proto::wire::routing::v1 as wire;
-use sidelane_tests::admin::{Answer, Metrics};
 use sidelane_tests::applied::{applied, idempotent, retry, rule, tuning, unary, with};
 use sidelane_tests::ask::{ECHO_UNARY, ask, ask_over, until_answered};
 use sidelane_tests::client::RawClient;
 use sidelane_tests::cluster::Node;
-use sidelane_tests::collector::{Collector, Span, Takes, line, orphans};
+use sidelane_tests::collector::{Collector, Span, line, orphans, pair};
 use sidelane_tests::moody::{self, Way};
 use sidelane_tests::users::{Form, Front};
 use sidelane_tests::wire::v1::{Behaviour, ChatRequest, UnaryResponse};
@@ -46,20 +45,7 @@ async fn noting() -> (Upstream, Seen) {
 
 /// A caller and a callee, both with these flags.
 async fn mesh(upstream: &Upstream, collector: &str, flags: &[&str]) -> Cluster {
-    let mut mesh = cluster!().control();
-    for name in ["callee", "caller"] {
-        mesh = mesh.node(name).with("--otlp", collector);
-        for flag in flags {
-            mesh = match flag.split_once(' ') {
-                Some((flag, value)) => mesh.with(flag, value),
-                None => mesh.switched_on(flag),
-            };
-        }
-        if name == "callee" {
-            mesh = mesh.serving(services::ECHO, upstream);
-        }
-    }
-    mesh.start().await
+    pair(cluster!(), upstream, collector, flags).await
 }
 
 fn parent(flags: &str) -> String {
@@ -448,97 +434,4 @@ async fn a_sidecar_that_ends_sends_what_it_has() {
     let spans = collector.spans();
     assert_eq!(spans.len(), 600);
     assert!(orphans(&spans).is_empty());
-}
-
-#[tokio::test]
-async fn a_collector_that_is_away_refuses_or_does_not_answer_fails_no_call() {
-    let gone = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
-    };
-    let upstream = Upstream::named("callee").start().await;
-    let mesh = mesh(&upstream, &format!("http://{gone}"), &["--sampling 1"]).await;
-    let caller = mesh.node("caller");
-    let call = async |times: usize| {
-        let client = RawClient::connect(caller.outbound()).await.unwrap();
-        for _ in 0..times {
-            let answer = ask_over(&client, ECHO_UNARY, &[]).await;
-            assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
-        }
-    };
-    let counted = |name: &'static str| {
-        caller.answers("/metrics", move |answer| {
-            Metrics::parse(&answer.body).sum(name, &[]) > 0.0
-        })
-    };
-    call(50).await;
-    counted("sidelane_spans_failed_total").await;
-    let collector = Collector::at(gone).await;
-    call(50).await;
-    collector.until(|spans| !spans.is_empty()).await;
-    counted("sidelane_spans_exported_total").await;
-    collector.now(Takes::Nothing);
-    let failed = caller.metrics().await;
-    let failed = failed.sum("sidelane_spans_failed_total", &[]);
-    call(50).await;
-    let more = |answer: &Answer| {
-        let metrics = Metrics::parse(&answer.body);
-        metrics.sum("sidelane_spans_failed_total", &[]) >= failed + 50.0
-    };
-    caller.answers("/metrics", more).await;
-    // It hangs: what waits has a bound, and what is more is counted.
-    collector.now(Takes::Forever);
-    let begun = Instant::now();
-    loop {
-        call(500).await;
-        let metrics = caller.metrics().await;
-        let queued = metrics.sum("sidelane_spans_queued", &[]);
-        assert!(queued <= 4_096.0, "{queued}");
-        if metrics.sum("sidelane_spans_dropped_total", &[]) > 0.0 {
-            break;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(60), "{queued} wait");
-    }
-    // Nor does it keep a sidecar from ending.
-    caller.stop(ENDS).await;
-}
-
-#[tokio::test]
-#[ignore = "compares times, which a busy machine makes"]
-async fn a_collector_that_does_not_answer_slows_no_call() {
-    const ROUNDS: usize = 10;
-    const CALLS: usize = 300;
-    const TRIES: usize = 3;
-    let upstream = Upstream::named("callee").start().await;
-    let mut meshes = Vec::new();
-    for takes in [Takes::All, Takes::Forever] {
-        let collector = Collector::start().await;
-        collector.now(takes);
-        let mesh = mesh(&upstream, &collector.url(), &["--sampling 1"]).await;
-        let caller = mesh.node("caller").outbound();
-        let client = RawClient::connect(caller).await.unwrap();
-        meshes.push((client, mesh, collector));
-    }
-    for attempt in 1..=TRIES {
-        let mut times = [Vec::new(), Vec::new()];
-        for _ in 0..ROUNDS {
-            for ((client, ..), times) in meshes.iter().zip(&mut times) {
-                for _ in 0..CALLS {
-                    let begun = Instant::now();
-                    let answer = ask_over(client, ECHO_UNARY, &[]).await;
-                    times.push(begun.elapsed());
-                    assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
-                }
-            }
-        }
-        let [well, silent] = times.map(|mut times| {
-            times.sort_unstable();
-            times[times.len() * 99 / 100]
-        });
-        println!("p99 {well:?} where the collector answers, {silent:?} where it does not");
-        if silent <= well * 5 / 4 {
-            break;
-        }
-        assert!(attempt < TRIES, "p99 {silent:?}, and {well:?} otherwise");
-    }
 }
