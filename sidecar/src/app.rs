@@ -298,7 +298,9 @@ fn traced(
     let Some(traces) = &config.traces else {
         return Ok((Tracing::off(), None));
     };
+    let service = traces.service.as_deref();
     let resource = Resource {
+        service: service.unwrap_or(identity.node.as_str()),
         node: identity.node.as_str(),
         network: config.network.as_str(),
     };

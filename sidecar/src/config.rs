@@ -107,7 +107,7 @@ pub struct Config {
     pub buckets: Buckets,
     /// `--access-log` and `--access-log-file`; `None`: calls are not logged.
     pub access: Option<(Which, To)>,
-    /// `--otlp`, `--sampling` and `--sample-errors`; `None`: no traces leave this sidecar.
+    /// `--otlp`, `--sampling`, `--sample-errors` and `--otlp-service`; `None`: no traces leave this sidecar.
     pub traces: Option<Traces>,
     /// `--log`, as [`sidelane_process::logs::init`] takes it.
     pub log: String,
@@ -168,6 +168,8 @@ pub struct Traces {
     pub share: Ratio,
     /// Are calls that fail recorded in any case?
     pub errors: bool,
+    /// As what their readers find this sidecar's spans; `None`: by its node.
+    pub service: Option<String>,
 }
 
 /// What peers are told to dial.

@@ -2,6 +2,7 @@
 //! the callee comes back, so that `stack` can decide whether to go elsewhere; everything else ends
 //! here, with the caller answered.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri};
 use sidelane_identity::SpiffeId;
-use sidelane_proto::model::Retry;
+use sidelane_proto::model::{NodeId, Retry};
 use tonic::{Code, Status};
 use tracing::debug;
 
@@ -34,7 +35,7 @@ use crate::respond::{
     Callee, Failure, forward_failure, is_denied, is_meant, is_peer_reset, is_unreached,
     peer_refusal, users,
 };
-use crate::telemetry::trace::{Sent, Why, name_of};
+use crate::telemetry::trace::{Reached, Sent, Why, name_of};
 use crate::telemetry::{CallGuard, LaneCounters, Outcome, Stall, Traffic};
 
 /// The status of an answer that has none.
@@ -168,7 +169,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// As a span says it.
-    fn as_why(&self) -> Why<'_> {
+    pub(crate) fn as_why(&self) -> Why<'_> {
         match self {
             Self::Ours(failure) => failure.as_why(),
             Self::Peers(answer) => {
@@ -205,7 +206,7 @@ impl<'a> Delivery<'a> {
         mut slow: Option<(Duration, impl FnOnce(Runner, Instant) -> S)>,
     ) -> Result<Attempt, S> {
         let sent = Instant::now();
-        let mut runner = match self.begin(seat, None, sent) {
+        let mut runner = match self.begin(seat, (None, false), sent) {
             Ok(runner) => runner,
             Err(error) => {
                 let attempt = self.broke(self.callee(seat).0, &error);
@@ -252,18 +253,27 @@ impl<'a> Delivery<'a> {
     }
 
     /// An attempt that came to nothing, written down where the call is recorded.
-    pub(crate) fn noted(&self, attempt: Attempt, seat: &Seat) -> Attempt {
-        if let Attempt::Unprocessed(refusal, _) | Attempt::Again(refusal, _) = &attempt {
-            self.guard.span().failed(node_of(seat), || refusal.as_why());
+    pub(crate) fn noted(&self, mut attempt: Attempt, seat: &Seat) -> Attempt {
+        if let Attempt::Unprocessed(refusal, _) | Attempt::Again(refusal, _) = &mut attempt {
+            let span = self.guard.span();
+            span.failed(node_of(seat), || refusal.as_why());
+            // It may be what the caller hears after all, when others were asked after it.
+            if span.is_recorded()
+                && let Refusal::Peers(answer) = refusal
+            {
+                let said = Said(node_of(seat).cloned(), seat.link().remote);
+                answer.extensions_mut().insert(said);
+            }
         }
         attempt
     }
 
-    /// Begins an attempt: with the caller's own request, or, beside others, once more.
+    /// Begins an attempt: with the caller's own request, or with what is kept of it; and is it a hedge,
+    /// beside others that are under way?
     pub(crate) fn begin(
         &mut self,
         seat: &Seat,
-        replay: Option<Replay>,
+        (replay, hedge): (Option<Replay>, bool),
         now: Instant,
     ) -> Result<Runner, ForwardError> {
         let empty = match &replay {
@@ -283,9 +293,8 @@ impl<'a> Delivery<'a> {
             followed.sent(peer, link.proved.as_ref().map(|leaf| leaf.id.as_str()));
         }
         self.guard.span().sent(Sent {
-            node: node_of(seat),
-            remote: seat.link().remote,
-            hedge: replay.is_some(),
+            to: reached(seat),
+            hedge,
         });
         if replay.is_none() {
             self.upload.in_lane(seat.link().counters.as_ref());
@@ -483,11 +492,13 @@ impl<'a> Delivery<'a> {
     /// Sends an answer that has no body.
     pub fn answer(&mut self, mut response: Response<()>) -> Outcome {
         let status = status(response.headers());
-        self.guard.span().heard(|| {
-            let reason = response.headers().get(ERROR_HEADER)?.to_str().ok()?;
-            let said = Status::from_header_map(response.headers())?;
-            Some((reason.to_owned(), said.message().to_owned()))
-        });
+        if let Some(Said(node, remote)) = response.extensions_mut().remove() {
+            self.guard.span().answered(Reached {
+                node: node.as_ref(),
+                remote,
+            });
+        }
+        self.heard(response.headers());
         self.tell(response.headers_mut());
         if let Some(followed) = self.guard.followed() {
             followed.trailed(response.headers());
@@ -496,6 +507,16 @@ impl<'a> Delivery<'a> {
             Ok(_) => Outcome::Answered(status),
             Err(_) => Outcome::Cancelled,
         }
+    }
+
+    /// Whether, why and in which words a peer sidecar fails the call, before anything of it is taken
+    /// out for a caller from outside.
+    fn heard(&self, headers: &HeaderMap) {
+        self.guard.span().heard(|| {
+            let reason = headers.get(ERROR_HEADER)?.to_str().ok()?;
+            let said = Status::from_header_map(headers)?;
+            Some((reason.to_owned(), said.message().to_owned()))
+        });
     }
 
     /// Streams an answer that goes on, up to its end.
@@ -541,6 +562,7 @@ impl<'a> Delivery<'a> {
                     if to_app {
                         strip_if_any(&mut trailers);
                     }
+                    self.heard(&trailers);
                     self.tell(&mut trailers);
                     if let Some(followed) = self.guard.followed() {
                         followed.trailed(&trailers);
@@ -714,11 +736,23 @@ fn verdict_of_error(error: &ForwardError, sent: Instant) -> Option<Verdict> {
     }
 }
 
+/// Whose answer it is, where it is kept while others are asked.
+#[derive(Debug, Clone)]
+struct Said(Option<NodeId>, Option<SocketAddr>);
+
 /// The node that a seat leads to, where it is another one.
-fn node_of(seat: &Seat) -> Option<&str> {
+pub(crate) fn node_of(seat: &Seat) -> Option<&NodeId> {
     match &seat.link().key.to {
-        To::Peer { node, .. } => Some(node.as_str()),
+        To::Peer { node, .. } => Some(node),
         To::Local(_) | To::Destination(_) => None,
+    }
+}
+
+/// Whom a seat leads to, as a span says it.
+pub(crate) fn reached(seat: &Seat) -> Reached<'_> {
+    Reached {
+        node: node_of(seat),
+        remote: seat.link().remote,
     }
 }
 

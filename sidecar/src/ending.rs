@@ -48,8 +48,7 @@ pub(crate) fn finish(
         GivenUp::DeadlineOver => {
             let path = delivery.head.uri.path();
             let failure = Failure::deadline(path, delivery.arrived.elapsed(), processed);
-            let failure = delivery.told(failure);
-            end(guard, delivery.respond, failure);
+            refuse_at_last(guard, delivery, Refusal::Ours(failure));
         }
     }
 }
@@ -58,8 +57,9 @@ pub(crate) fn finish(
 pub(crate) fn refuse_at_last(guard: &CallGuard, delivery: &mut Delivery<'_>, refusal: Refusal) {
     match refusal {
         Refusal::Ours(failure) => {
-            let failure = delivery.told(failure);
-            end(guard, delivery.respond, failure);
+            let told = delivery.outside.is_some();
+            let told = told.then(|| delivery.head.uri.path());
+            end_of(guard, delivery.respond, failure, told);
         }
         Refusal::Peers(response) => guard.ended(delivery.answer(response)),
     }
@@ -67,12 +67,27 @@ pub(crate) fn refuse_at_last(guard: &CallGuard, delivery: &mut Delivery<'_>, ref
 
 /// Ends a call with a failure.
 pub(crate) fn end(guard: &CallGuard, respond: &mut SendResponse<Bytes>, failure: Failure) {
+    end_of(guard, respond, failure, None);
+}
+
+/// The same, and where the call of this path comes from outside, its caller is not told all of it:
+/// its span is for those who run the mesh, and says what the failure is.
+pub(crate) fn end_of(
+    guard: &CallGuard,
+    respond: &mut SendResponse<Bytes>,
+    failure: Failure,
+    outside: Option<&str>,
+) {
     guard
         .span()
         .refused(failure.code, failure.reason, &failure.text);
     if let Some(followed) = guard.followed() {
         followed.failed(failure.code, &failure.text);
     }
+    let failure = match outside {
+        Some(path) => failure.for_user(path),
+        None => failure,
+    };
     guard.ended(match send_failure(respond, failure) {
         Ok(reason) => Outcome::Failed(reason),
         Err(CallerGone) => Outcome::Cancelled,

@@ -13,15 +13,18 @@ use tokio::time::{Sleep, sleep};
 
 use crate::call::Call;
 use crate::classify::Classified;
-use crate::deliver::{Attempt, Delivery, Opened};
+use crate::deliver::{Attempt, Delivery, Opened, node_of, reached};
 use crate::forward::{Answer, Heard, Replay, Runner, race};
 use crate::policy::hedge::{Hedging, Never, Step, Unsent, Word};
 use crate::policy::retry::Pushback;
 use crate::respond::{Callee, forward_failure};
-use crate::retries::{Further, Retries, Token};
+use crate::retries::{Further, Retries, Token, Withheld};
 use crate::stack::Stack;
 use crate::telemetry::Outcome;
 use crate::way::{NoWay, Way};
+
+/// As a span says that there was nobody to send a hedge to.
+const NOBODY: &str = "nobody";
 
 /// The first attempt of a call that is hedged, as far as it is as any call's.
 pub(crate) enum First {
@@ -103,7 +106,7 @@ impl Stack {
             method,
             retries: &target.retries,
         };
-        running.first(first);
+        running.first(delivery, first);
         let mut due: Pin<Box<Sleep>> = Box::pin(sleep(Duration::ZERO));
         let mut looking: Option<Looking<'_>> = None;
         let mut token: Option<Token<'_>> = None;
@@ -125,7 +128,10 @@ impl Stack {
                         }
                         (Some(_), None) => {
                             token = running.token(rule.retry_budget(), now);
-                            if token.is_some() {
+                            if token.is_none() {
+                                let why = Withheld::Budget.name();
+                                delivery.guard.span().withheld(true, why);
+                            } else {
                                 let names = running.been.clone();
                                 looking = Some(Box::pin(async move {
                                     self.way(classified, (call, head), &names, true).await
@@ -147,6 +153,9 @@ impl Stack {
                 heard = race(delivery.upload, runners, delivery.respond, delivery.clock) => heard,
                 found = found(&mut looking), if looking.is_some() => {
                     looking = None;
+                    if let Err(NoWay { node: None, .. }) = &found {
+                        delivery.guard.span().withheld(true, NOBODY);
+                    }
                     held = running.found(found).zip(token.take());
                     continue;
                 }
@@ -160,13 +169,16 @@ impl Stack {
             };
             let flight = running.flights.remove(index);
             let watched = flight.way.watched(method);
+            // An answer of a whole head is sent on by this.
+            delivery.guard.span().answered(reached(&flight.way.seat));
             match delivery.opened(answer, &flight.way.seat, watched, flight.began) {
                 Opened::Over(attempt @ (Attempt::Again(..) | Attempt::Unprocessed(..))) => {
-                    running.failed(delivery.noted(attempt, &flight.way.seat));
+                    let attempt = delivery.noted(attempt, &flight.way.seat);
+                    running.failed(delivery, attempt);
                 }
                 counts => {
                     drop((looking, held));
-                    running.decided(flight.number > number);
+                    running.decided(delivery, flight.number > number);
                     break Some(flight.wins(delivery, method, counts).await);
                 }
             }
@@ -182,12 +194,12 @@ impl Stack {
 
 impl<'a> Running<'a> {
     /// One attempt was made already.
-    fn first(&mut self, first: First) {
+    fn first(&mut self, delivery: &Delivery<'_>, first: First) {
         match first {
             First::Slow(Slow { runner, sent }, way) => self.flies(runner, way, sent),
             First::Failed(attempt, node) => {
                 self.been.extend(node);
-                self.failed(attempt);
+                self.failed(delivery, attempt);
             }
         }
     }
@@ -204,13 +216,15 @@ impl<'a> Running<'a> {
 
     /// Sends another attempt by this way.
     fn launch(&mut self, delivery: &mut Delivery<'_>, way: Way, replay: Replay, now: Instant) {
-        match delivery.begin(&way.seat, Some(replay), now) {
+        // In place of one that has failed it is no hedge.
+        let hedge = !self.flights.is_empty();
+        match delivery.begin(&way.seat, (Some(replay), hedge), now) {
             Ok(runner) => self.flies(runner, way, now),
             Err(error) => {
                 let (callee, _) = delivery.callee(&way.seat);
                 let attempt = delivery.broke(callee, &error);
                 let attempt = delivery.noted(attempt, &way.seat);
-                self.first(First::Failed(attempt, way.into_node()));
+                self.first(delivery, First::Failed(attempt, way.into_node()));
             }
         }
     }
@@ -243,7 +257,7 @@ impl<'a> Running<'a> {
     }
 
     /// One of them has failed, and another may do better.
-    fn failed(&mut self, attempt: Attempt) {
+    fn failed(&mut self, delivery: &Delivery<'_>, attempt: Attempt) {
         let pushback = match &attempt {
             Attempt::Again(_, pushback) => *pushback,
             _ => Pushback::Silent,
@@ -251,6 +265,7 @@ impl<'a> Running<'a> {
         let word = Word::Failed(pushback);
         if let Some(why) = self.hedging.heard(word, Instant::now()) {
             self.retries.hedge_withheld(why);
+            delivery.guard.span().withheld(true, why.name());
         }
         if !matches!(self.failed, Some(Attempt::Again(..))) {
             self.failed = Some(attempt);
@@ -259,10 +274,11 @@ impl<'a> Running<'a> {
 
     /// The answer of another one counts. Dropped, these are reset with CANCEL, now and not when that
     /// answer ends.
-    fn decided(&mut self, by_hedge: bool) {
+    fn decided(&mut self, delivery: &Delivery<'_>, by_hedge: bool) {
         self.hedging.heard(Word::Counts, Instant::now());
         for loser in self.flights.drain(..) {
             loser.tell(self.method, &Answer::CallerGone);
+            delivery.guard.span().cancelled(node_of(&loser.way.seat));
         }
         if by_hedge {
             self.retries.hedge_won();
@@ -277,6 +293,7 @@ impl<'a> Running<'a> {
             let slow = slow && !matches!(answer, Answer::Failed(_));
             let answer = if slow { answer } else { &Answer::CallerGone };
             flight.tell(self.method, answer);
+            delivery.guard.span().cancelled(node_of(&flight.way.seat));
         }
         match answer {
             Answer::DeadlineOver => Attempt::Failed(delivery.late()),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use sidelane_identity::SpiffeId;
-use sidelane_proto::model::{NodeId, ServiceName};
+use sidelane_proto::model::{NodeId, Rule, ServiceName};
 use tokio::time::timeout_at;
 
 use crate::admission::Admitted;
@@ -33,6 +33,10 @@ const NEWS_LIMIT: Duration = Duration::from_secs(2);
 pub(crate) struct LetIn {
     /// What counts it.
     pub(crate) counters: Arc<TargetCounters>,
+    /// Its rule, where there is one.
+    pub(crate) rule: Option<Arc<Rule>>,
+    /// Is its method one that the rule names?
+    pub(crate) named: bool,
     /// Who may call its service.
     permitted: Option<Arc<Permitted>>,
     /// What its service admits.
@@ -123,6 +127,8 @@ impl Stack {
         if !own && let Ok(name) = ServiceName::new(service) {
             return Ok(LetIn {
                 counters: self.metrics.counters(&name, Direction::Inbound, way),
+                rule: None,
+                named: false,
                 permitted: None,
                 admitted: None,
             });
@@ -134,6 +140,8 @@ impl Stack {
         };
         Ok(LetIn {
             counters,
+            rule: target.map(|target| Arc::clone(&target.rule)),
+            named: method.is_some(),
             permitted: target.and_then(|target| target.permitted.clone()),
             admitted: target.and_then(|target| target.admitted.clone()),
         })

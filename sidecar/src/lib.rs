@@ -61,6 +61,7 @@ pub mod pool;
 pub mod preamble;
 mod present;
 pub mod reason;
+mod refused;
 pub mod repair;
 pub mod respond;
 pub mod retries;

@@ -14,14 +14,14 @@ use http::{HeaderMap, Request};
 use tokio::time::{sleep, sleep_until};
 use tracing::debug;
 
-use crate::call::{Call, Caller, User};
+use crate::call::{Caller, User};
 use crate::edge::leaving::Leaving;
 use crate::edge::room::{Brought, Stay};
 use crate::edge::{Guest, NOWHERE_AFTER};
-use crate::ending::send_failure;
 use crate::forward::Upload;
 use crate::own;
 use crate::reason::Reason;
+use crate::refused::Whose;
 use crate::respond::Failure;
 use crate::stack::Stack;
 use crate::telemetry::Full;
@@ -111,7 +111,8 @@ impl Stack {
                     pushback: Some(COME_AGAIN),
                     ..Failure::refused(Reason::Overloaded, "")
                 };
-                return self.refuse_user(respond, failure, head.uri.path());
+                let whose = Whose::User(trace::strip(&mut head.headers));
+                return self.turned_away(respond, (head, arrived), whose, failure);
             }
         };
         let waits = crowded(stay.request(), body.flow_control().clone());
@@ -126,7 +127,9 @@ impl Stack {
             "a user's call ended before it was sent on: too much is held for users"
         );
         let failure = Failure::refused(Reason::Overloaded, "");
-        self.refuse_user(respond, failure, head.uri.path());
+        // It may have been taken out already, and with it which trace it was.
+        let whose = Whose::User(trace::strip(&mut head.headers));
+        self.turned_away(respond, (head, arrived), whose, failure);
     }
 
     /// A call that has its place.
@@ -141,17 +144,19 @@ impl Stack {
         // What users may not say is taken out, here and by the next step.
         let trace = trace::strip(&mut head.headers);
         let decided = self.decide_of(Caller::User(user), head, arrived);
-        let path = head.uri.path();
+        let whose = Whose::User(trace);
         let (mut call, decided) = match decided {
             Ok(decided) => decided,
-            Err(error) => return self.refuse_user(respond, error.into(), path),
+            Err(error) => {
+                return self.turned_away(respond, (head, arrived), whose, error.into());
+            }
         };
         let service = call.path(head).service;
         // Health and reflection would tell of the whole mesh.
         let hidden = own::answered(service) || own::every_node_serves(service);
         let Some(decided) = decided.filter(|_| !hidden) else {
             let failure = Failure::refused(Reason::NotExposed, "");
-            return self.nowhere(respond, failure, &call, path).await;
+            return self.nowhere(respond, (head, arrived), whose, failure).await;
         };
         match self.classified(decided, &mut call, head).await {
             Ok(classified) => {
@@ -166,7 +171,7 @@ impl Stack {
             }
             Err(error) => {
                 let failure = Failure::from(error);
-                self.nowhere(respond, failure, &call, path).await;
+                self.nowhere(respond, (head, arrived), whose, failure).await;
             }
         }
     }
@@ -176,25 +181,18 @@ impl Stack {
     async fn nowhere(
         &self,
         respond: &mut SendResponse<Bytes>,
+        (head, arrived): (&Parts, Instant),
+        whose: Whose<'_>,
         failure: Failure,
-        call: &Call,
-        path: &str,
     ) {
         tokio::select! {
-            () = sleep_until((call.arrived + NOWHERE_AFTER).into()) => {
-                self.refuse_user(respond, failure, path);
+            () = sleep_until((arrived + NOWHERE_AFTER).into()) => {
+                self.turned_away(respond, (head, arrived), whose, failure);
             }
             // A caller that is gone takes no place while it waits.
             _ = poll_fn(|context| respond.poll_reset(context)) => {
-                self.metrics.refused(failure.reason);
+                self.written_off((head, arrived), whose, &failure);
             }
         }
-    }
-
-    /// Counted as what it is, and told as what it may be.
-    fn refuse_user(&self, respond: &mut SendResponse<Bytes>, failure: Failure, path: &str) {
-        self.metrics.refused(failure.reason);
-        // A caller that is gone needs no answer.
-        let _ = send_failure(respond, failure.for_user(path));
     }
 }

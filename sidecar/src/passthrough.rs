@@ -25,6 +25,7 @@ use crate::own;
 use crate::place::Place;
 use crate::pool::{Address, Key, To};
 use crate::reason::{Processed, Reason};
+use crate::refused::Whose;
 use crate::respond::Failure;
 use crate::stack::Stack;
 use crate::telemetry::tap::Who;
@@ -60,8 +61,7 @@ impl Stack {
                 let failure = Failure::refused(Reason::Loop, text);
                 let plain = decided.is_err_and(|error| passes(&error, &head.method));
                 let failure = if plain { as_http(failure) } else { failure };
-                let refused = (&head, arrived);
-                return self.turned_away(&mut respond, refused, Who::App, failure);
+                return self.turned_away(&mut respond, (&head, arrived), Whose::App, failure);
             }
             let (mut call, decided) = match decided {
                 Ok(decided) => decided,
@@ -71,8 +71,8 @@ impl Stack {
                     return self.pass_on(&origin, passing.plain()).await;
                 }
                 Err(error) => {
-                    let refused = (&head, arrived);
-                    return self.turned_away(&mut respond, refused, Who::App, error.into());
+                    let early = (&head, arrived);
+                    return self.turned_away(&mut respond, early, Whose::App, error.into());
                 }
             };
             // Their path says nothing, so the destination says whose are meant.
@@ -95,8 +95,8 @@ impl Stack {
                     self.pass_on(&origin, passing.until(call.deadline)).await;
                 }
                 Err(error) => {
-                    let refused = (&head, arrived);
-                    self.turned_away(&mut respond, refused, Who::App, error.into());
+                    let early = (&head, arrived);
+                    self.turned_away(&mut respond, early, Whose::App, error.into());
                 }
             }
         }
@@ -139,11 +139,13 @@ impl Stack {
                 .tracing
                 .begin(&head.headers, (arrived, None), || Facts {
                     kind: Kind::Client,
-                    path: head.uri.path(),
-                    class: ConnectionClass::Internal,
-                    lane: Lane::GENERAL,
+                    uri: &head.uri,
+                    // No rule of this mesh knows it.
+                    named: false,
+                    way: Some((ConnectionClass::Internal, Lane::GENERAL)),
                     rule: None,
                     node: None,
+                    destination: Some(&origin.destination),
                 }),
         };
         let note = self.metrics.access.note(head.uri.path(), None);

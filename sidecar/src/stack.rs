@@ -25,7 +25,7 @@ use crate::classify::{self, Classified};
 use crate::deliver::{Attempt, Delivery, Refusal, Refused, Source};
 use crate::discover::Discovery;
 use crate::edge::{Edge, Guest};
-use crate::ending::{end, finish, given_up, refuse_at_last, send_failure};
+use crate::ending::{end, end_of, finish, given_up, refuse_at_last};
 use crate::forward::{Clock, Upload};
 use crate::health::LocalHealth;
 use crate::hedged::{Next, Slow};
@@ -37,12 +37,13 @@ use crate::place::Place;
 use crate::policy::{deadline, retry};
 use crate::pool::Pool;
 use crate::reason::Processed;
+use crate::refused::Whose;
 use crate::repair::Repair;
 use crate::respond::{Failure, admission_failure};
 use crate::retries::{Further, Token, Withheld};
 use crate::telemetry::tap::Who;
 use crate::telemetry::trace::{CallSpan, Facts, Kind, Tracing};
-use crate::telemetry::{Direction, LaneCounters, Metrics};
+use crate::telemetry::{LaneCounters, Metrics};
 use crate::trust::Trust;
 use crate::way::{NoWay, local_key};
 
@@ -109,8 +110,8 @@ impl Stack {
             let (mut call, decided) = match self.decide(&mut head, arrived) {
                 Ok(decided) => decided,
                 Err(error) => {
-                    let refused = (&head, arrived);
-                    return self.turned_away(&mut respond, refused, Who::App, error.into());
+                    let early = (&head, arrived);
+                    return self.turned_away(&mut respond, early, Whose::App, error.into());
                 }
             };
             // These have no rule and no hub.
@@ -122,8 +123,8 @@ impl Stack {
             let classified = match self.classified(decided, &mut call, &head).await {
                 Ok(classified) => classified,
                 Err(error) => {
-                    let refused = (&head, arrived);
-                    return self.turned_away(&mut respond, refused, Who::App, error.into());
+                    let early = (&head, arrived);
+                    return self.turned_away(&mut respond, early, Whose::App, error.into());
                 }
             };
             self.routed(&call, &classified, &head, body, &mut respond, None)
@@ -160,6 +161,7 @@ impl Stack {
             Some(user) => self.metrics.taps.follow(counters, seen, Who::User(&user)),
         };
         let guard = guard.traced(span).noted(note).followed_by(followed);
+        let told = outside.then(|| head.uri.path());
         let rule = &classified.target.rule;
         let written = classified.target.source != RuleSource::Default;
         let method = classified.method();
@@ -171,7 +173,7 @@ impl Stack {
         };
         let Ok(limit) = limit else {
             let failure = Failure::deadline(head.uri.path(), arrived.elapsed(), Processed::No);
-            return end(&guard, respond, failure.told(outside, head.uri.path()));
+            return end_of(&guard, respond, failure, told);
         };
         let limit = guest.map_or(limit, |guest| guest.until(limit, arrived));
         // Before anything is sent, and once: it is the call that is counted, not its attempts.
@@ -186,7 +188,7 @@ impl Stack {
             };
             if let Err(error) = admitted.leaves(&asked, now) {
                 let failure = admission_failure(service, &error);
-                return end(&guard, respond, failure.told(outside, head.uri.path()));
+                return end_of(&guard, respond, failure, told);
             }
         }
         let mut clock = Clock::until(limit);
@@ -302,12 +304,16 @@ impl Stack {
                             let refusal = ran.unwrap_or(Refusal::Ours(failure));
                             return refuse_at_last(&guard, &mut delivery, refusal);
                         }
-                        attempt => (node, attempt),
+                        attempt => {
+                            if let Attempt::Again(refusal, _) = &attempt {
+                                guard.span().failed(node.as_ref(), || refusal.as_why());
+                            }
+                            (node, attempt)
+                        }
                     }
                 }
                 Err(NoWay { node, failure }) => {
-                    let node_id = node.as_ref().map(NodeId::as_str);
-                    guard.span().failed(node_id, || failure.as_why());
+                    guard.span().failed(node.as_ref(), || failure.as_why());
                     let refusal = Refusal::Ours(failure);
                     (node, Attempt::Unprocessed(refusal, Refused::Unreached))
                 }
@@ -315,8 +321,7 @@ impl Stack {
             let (sent, refusal) = match attempt {
                 Attempt::Ended(outcome) => return guard.ended(outcome),
                 Attempt::Failed(failure) => {
-                    let failure = delivery.told(failure);
-                    return end(&guard, delivery.respond, failure);
+                    return refuse_at_last(&guard, &mut delivery, Refusal::Ours(failure));
                 }
                 Attempt::Unprocessed(refusal, refused) => {
                     let sent = match refused {
@@ -338,13 +343,13 @@ impl Stack {
                     let pause = retry::repeat(attempt, again, pushback, limit, now, random);
                     if let Err(Some(why)) = pause {
                         retries.withheld(why);
-                        guard.span().withheld(why.name());
+                        guard.span().withheld(false, why.name());
                     }
                     // The budget last: nothing else stands in the way then.
                     let take = |pause| {
                         token = retries.take(Further::Repeat, budget, now);
                         if token.is_none() {
-                            guard.span().withheld(Withheld::Budget.name());
+                            guard.span().withheld(false, Withheld::Budget.name());
                         }
                         token.is_some().then_some(pause)
                     };
@@ -383,6 +388,9 @@ impl Stack {
                 None => true,
                 Some(why) => {
                     token = retries.take(why, budget, now);
+                    if token.is_none() {
+                        guard.span().withheld(false, Withheld::Budget.name());
+                    }
                     token.is_some()
                 }
             };
@@ -396,7 +404,7 @@ impl Stack {
     }
 
     /// The span of a call that a local app or a user makes. A user's begins a trace.
-    fn span(
+    pub(crate) fn span(
         &self,
         call: &Call,
         classified: &Classified,
@@ -410,11 +418,12 @@ impl Stack {
                 None => Kind::Client,
                 Some(_) => Kind::Server,
             },
-            path: head.uri.path(),
-            class: classified.class,
-            lane: classified.lane,
-            rule: Some(&classified.target.rule.origin),
+            uri: &head.uri,
+            named: classified.method.is_some(),
+            way: Some((classified.class, classified.lane)),
+            rule: Some(&classified.target.rule),
             node: None,
+            destination: None,
         })
     }
 
@@ -434,35 +443,36 @@ impl Stack {
             let call = match Call::read(&mut head, caller, arrived, Found::<()>::unknown) {
                 Ok((call, _)) => call,
                 Err(error) => {
-                    let refused = (&head, arrived);
-                    return self.turned_away(&mut respond, refused, who(&peer), error.into());
+                    let (early, whose) = ((&head, arrived), Whose::Peer(&peer));
+                    return self.turned_away(&mut respond, early, whose, error.into());
                 }
             };
             let service = call.path(&head).service;
             let local = match self.served_here(service, &peer) {
                 Ok(local) => local,
                 Err(failure) => {
-                    let refused = (&head, arrived);
-                    return self.turned_away(&mut respond, refused, who(&peer), failure);
+                    let (early, whose) = ((&head, arrived), Whose::Peer(&peer));
+                    return self.turned_away(&mut respond, early, whose, failure);
                 }
             };
             // Before the app: what the rule forbids must not reach it.
             let let_in = match self.admitted(service, &local, &peer, (&call, &head)).await {
                 Ok(let_in) => let_in,
                 Err(error) => {
-                    let refused = (&head, arrived);
-                    return self.turned_away(&mut respond, refused, who(&peer), error.into());
+                    let (early, whose) = ((&head, arrived), Whose::Peer(&peer));
+                    return self.turned_away(&mut respond, early, whose, error.into());
                 }
             };
             let span = self
                 .tracing
                 .begin(&head.headers, (arrived, None), || Facts {
                     kind: Kind::Server,
-                    path: head.uri.path(),
-                    class: peer.class,
-                    lane: peer.lane,
-                    rule: None,
-                    node: Some(peer.node.as_str()),
+                    uri: &head.uri,
+                    named: let_in.named,
+                    way: Some((peer.class, peer.lane)),
+                    rule: let_in.rule.as_ref(),
+                    node: Some(&peer.node),
+                    destination: None,
                 });
             let note = self
                 .metrics
@@ -542,37 +552,10 @@ impl Stack {
             }
         }
     }
-
-    /// A call of an app or a peer that ends before it is known what it is for.
-    pub(crate) fn turned_away(
-        &self,
-        respond: &mut SendResponse<Bytes>,
-        (head, arrived): (&Parts, Instant),
-        who: Who<'_>,
-        failure: Failure,
-    ) {
-        let direction = match who {
-            Who::App | Who::User(_) => Direction::Outbound,
-            Who::Peer(..) => Direction::Inbound,
-        };
-        let seen = (head.uri.path(), &head.headers);
-        let why = (failure.code, failure.text.as_str());
-        let refused = (arrived, failure.reason);
-        self.metrics
-            .taps
-            .refused(direction, seen, who, refused, why);
-        self.refuse(respond, failure);
-    }
-
-    /// Ends a call that nobody has taken.
-    pub(crate) fn refuse(&self, respond: &mut SendResponse<Bytes>, failure: Failure) {
-        self.metrics.refused(failure.reason);
-        // A caller that is gone needs no answer.
-        let _ = send_failure(respond, failure);
-    }
 }
 
-fn who(peer: &Peer) -> Who<'_> {
+/// Who calls, as a tap tells it.
+pub(crate) fn who(peer: &Peer) -> Who<'_> {
     Who::Peer(
         peer.node.as_str(),
         peer.identity.as_ref().map(SpiffeId::as_str),

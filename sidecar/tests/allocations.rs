@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use allocation_counter::{AllocationInfo, measure};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Uri};
 use sidelane::routing::{ConnectionClass, Found, Lane, MethodRule, RouteTable, Rule, rule};
-use sidelane_proto::model::{FieldError, ServiceName, ServiceState};
+use sidelane_proto::model::{FieldError, NodeId, ServiceName, ServiceState};
 use sidelane_sidecar::classify::{self, Policy};
 use sidelane_sidecar::mesh::{Mesh, View};
 use sidelane_sidecar::telemetry::Metrics;
-use sidelane_sidecar::telemetry::trace::{Collector, Ratio, Resource, Tracing};
+use sidelane_sidecar::telemetry::trace::{
+    Collector, Facts, Kind, Ratio, Reached, Resource, Sent, Tracing,
+};
 
 const SERVICES: usize = 1_000;
 const METHODS: &[MethodRule] = &[
@@ -20,6 +22,8 @@ const METHODS: &[MethodRule] = &[
     MethodRule::unary("List"),
     MethodRule::streaming("Watch", false, true),
 ];
+/// What others began and do not record.
+const UNSAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 const INTERNAL: ConnectionClass = ConnectionClass::Internal;
 
 /// A thousand compiled services, and one that some node offers and no rule names.
@@ -135,6 +139,7 @@ fn a_peers_call_that_may_come_in_is_decided_without_allocating() {
 #[tokio::test]
 async fn a_call_that_is_not_recorded_allocates_its_header_and_nothing_else() {
     let resource = Resource {
+        service: "here",
         node: "here",
         network: "default",
     };
@@ -149,15 +154,15 @@ async fn a_call_that_is_not_recorded_allocates_its_header_and_nothing_else() {
     for (name, value) in [
         ("content-type", "application/grpc"),
         ("te", "trailers"),
-        (
-            "traceparent",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
-        ),
+        ("traceparent", UNSAMPLED),
+        ("tracestate", "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"),
+        ("baggage", "userId=alice,serverNode=DF%2028"),
     ] {
         theirs.insert(name, HeaderValue::from_static(value));
     }
     let mut own = theirs.clone();
     own.remove("traceparent");
+    own.remove("tracestate");
     own.reserve(8);
     // The first number is the thread's own generator's.
     drop(begun(&own));
@@ -168,4 +173,57 @@ async fn a_call_that_is_not_recorded_allocates_its_header_and_nothing_else() {
     let counted = measure(|| begun(&own).onward(&mut own));
     assert_eq!(counted.count_total, 1, "{counted:?}");
     assert!(own["traceparent"].to_str().unwrap().ends_with("-00"));
+}
+
+/// Under `--sample-errors` each call is followed in case that it fails: a piece for its span, and the
+/// header in whose name it goes on.
+#[tokio::test]
+async fn a_call_that_goes_well_is_followed_in_case_it_fails_with_one_piece_of_memory() {
+    let resource = Resource {
+        service: "here",
+        node: "here",
+        network: "default",
+    };
+    let collector = Collector::start("http://127.0.0.1:1", resource, Arc::default()).unwrap();
+    let tracing = Tracing::to(&collector, Ratio::new(0.0).unwrap(), true);
+    let rule = Arc::new(rule(
+        "shop.v1.Orders",
+        INTERNAL,
+        Lane::GENERAL,
+        METHODS,
+        "here",
+    ));
+    let (uri, node) = (
+        Uri::from_static("/shop.v1.Orders/Get"),
+        NodeId::new("orders-1").unwrap(),
+    );
+    let mut headers = HeaderMap::with_capacity(16);
+    headers.insert("te", HeaderValue::from_static("trailers"));
+    headers.insert("traceparent", HeaderValue::from_static(UNSAMPLED));
+    headers.insert("tracestate", HeaderValue::from_static("a=1"));
+    let followed = |headers: &mut HeaderMap| {
+        let span = tracing.begin(headers, (Instant::now(), None), || Facts {
+            kind: Kind::Client,
+            uri: &uri,
+            named: true,
+            way: Some((INTERNAL, Lane::GENERAL)),
+            rule: Some(&rule),
+            node: None,
+            destination: None,
+        });
+        span.sent(Sent {
+            to: Reached {
+                node: Some(&node),
+                remote: None,
+            },
+            hedge: false,
+        });
+        span.onward(headers);
+        span
+    };
+    // The first number is the thread's own generator's.
+    drop(followed(&mut headers.clone()));
+    let counted = measure(|| drop(followed(&mut headers)));
+    assert_eq!(counted.count_total, 2, "{counted:?}");
+    assert!(counted.bytes_total < 1_024, "{counted:?}");
 }

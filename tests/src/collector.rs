@@ -71,6 +71,8 @@ pub struct Span {
     pub id: String,
     /// See there.
     pub parent: String,
+    /// The trace's `tracestate`.
+    pub state: String,
     /// Its name.
     pub name: String,
     /// 2 is a server's, 3 a client's.
@@ -303,6 +305,7 @@ impl Span {
             trace: hex(&span.trace_id),
             id: hex(&span.span_id),
             parent: hex(&span.parent_span_id),
+            state: span.trace_state,
             name: span.name,
             kind: span.kind,
             time: (span.start_time_unix_nano, span.end_time_unix_nano),

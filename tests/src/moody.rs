@@ -191,7 +191,7 @@ pub async fn mesh(cluster: ClusterBuilder, program: &'static str, ways: &[Way]) 
     mesh_with(cluster, program, ways, &[]).await
 }
 
-/// The same, where all sidecars have these flags.
+/// The same, where all sidecars have these flags; those without a value are switches.
 ///
 /// # Panics
 /// As [`mesh`].
@@ -203,8 +203,9 @@ pub async fn mesh_with(
 ) -> Mesh {
     let flagged = |building: ClusterBuilder| {
         let each = flags.iter();
-        each.fold(building, |building, (flag, value)| {
-            building.with(flag, value)
+        each.fold(building, |building, (flag, value)| match *value {
+            "" => building.switched_on(flag),
+            value => building.with(flag, value),
         })
     };
     let mut servers = Vec::new();

@@ -711,3 +711,62 @@ async fn a_linked_sidecar_sends_the_spans_of_its_programs_calls() {
     assert_eq!(spans[0].node(), Some("linked"));
     assert_eq!(spans[0].attribute("sidelane.node"), "process");
 }
+
+#[tokio::test]
+async fn a_call_within_the_process_has_a_span_whose_child_its_handler_is() {
+    let collector = Collector::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&seen);
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let mesh = linked("direct", &nobody, folder.path())
+        .setting("otlp", collector.url())
+        .setting("sampling", "1")
+        .serve(BeatServer::new(Here::default()))
+        .local(PING, move |request: Request<PingRequest>| {
+            let parent = request.metadata().get("traceparent");
+            let parent = parent.map(|it| it.to_str().unwrap().to_owned());
+            noted.lock().unwrap().push(parent.unwrap_or_default());
+            async move {
+                match &*request.get_ref().payload {
+                    b"panic" => panic!("as it was asked to"),
+                    _ => Ok(Response::new(PingResponse::default())),
+                }
+            }
+        })
+        .start()
+        .await
+        .unwrap();
+    let call = async |payload: &'static str| {
+        let request = Request::new(ping(payload));
+        let answer = mesh.call::<BeatRouting, PingRequest, PingResponse>("Ping", request);
+        answer.await.map(drop)
+    };
+    call("well").await.unwrap();
+    call("panic").await.unwrap_err();
+    let other = Request::new(ping("other"));
+    let other = mesh.call::<OtherBeatRouting, PingRequest, PingResponse>("Ping", other);
+    other.await.unwrap_err();
+    mesh.shutdown().await;
+    let spans = collector.spans();
+    let [well, broken, refused] = &spans[..] else {
+        panic!("{spans:#?}");
+    };
+    let seen = seen.lock().unwrap();
+    for (span, parent) in [well, broken].into_iter().zip(&*seen) {
+        assert_eq!((&*span.name, span.kind), (&PING[1..], 3));
+        assert!(
+            parent.contains(&span.trace) && parent.contains(&span.id),
+            "{parent}"
+        );
+        assert_eq!(span.attribute("sidelane.attempts"), "1");
+        assert_eq!(span.attribute("sidelane.request.messages"), "1");
+    }
+    assert_eq!(well.attribute("rpc.response.status_code"), "OK");
+    assert_eq!(well.attribute("sidelane.response.messages"), "1");
+    assert_eq!(broken.attribute("sidelane.error"), "PEER_RESET");
+    assert_eq!(broken.attribute("sidelane.response.messages"), "0");
+    let said = broken.failure.as_ref().unwrap();
+    assert!(said.contains("its handler panicked"), "{said}");
+    assert_eq!(refused.attribute("sidelane.error"), "RULES_MISMATCH");
+}

@@ -109,19 +109,25 @@ async fn a_call_through_two_sidecars_is_one_trace_below_the_apps_own_span() {
             assert_eq!(span.attribute(name), value);
         }
         assert_eq!((&span.failure, span.links.len()), (&None, 0));
-        assert_eq!(span.resource["service.name"], "sidelane-sidecar");
+        // By default each node's spans are found by its name.
+        assert_eq!(Some(&*span.resource["service.name"]), span.node());
+        assert_eq!(Some(&*span.resource["service.instance.id"]), span.node());
         assert_eq!(span.resource["sidelane.network"], "default");
-        assert_eq!(span.attribute("server.address"), "127.0.0.1");
+        assert_eq!(span.attribute("server.address"), services::ECHO);
+        assert!(span.attribute("sidelane.rule").contains("echo.proto"));
+        assert_eq!(span.state, headers[1].1);
         assert!(span.time.0 <= span.time.1);
     }
     assert_eq!(outer.attribute("sidelane.node"), "callee");
     assert_eq!(inner.attribute("sidelane.node"), "caller");
-    let rule = outer.attribute("sidelane.rule");
-    assert!(rule.contains("echo.proto"), "{rule}");
+    assert_eq!(outer.attribute("network.peer.address"), "127.0.0.1");
     let port = mesh.node("callee").internal().port().to_string();
-    assert_eq!(outer.attribute("server.port"), port);
+    assert_eq!(outer.attribute("network.peer.port"), port);
     let port = upstream.address().port().to_string();
-    assert_eq!(inner.attribute("server.port"), port);
+    assert_eq!(
+        inner.events("sidelane.attempt")[0]["network.peer.port"],
+        port
+    );
     // One machine, one clock: what is inside lies within.
     assert!(outer.time.0 <= inner.time.0 && inner.time.1 <= outer.time.1);
 }
@@ -157,10 +163,15 @@ async fn what_others_decided_holds_and_what_begins_here_goes_by_the_share() {
         recorded += usize::from(begun.ends_with("-01"));
     }
     assert!((10..=50).contains(&recorded), "{recorded} of 60");
-    let spans = collector.until(|spans| spans.len() >= 2 * recorded).await;
+    // When it has ended, whatever a sidecar would have sent is there.
+    drop(client);
+    mesh.node("caller").stop(ENDS).await;
+    mesh.node("callee").stop(ENDS).await;
+    let spans = collector.spans();
     assert_eq!(spans.len(), 2 * recorded);
     assert!(orphans(&spans).is_empty());
     assert!(spans.iter().all(|span| span.trace != TRACE));
+    assert_eq!(of(&spans, "callee").len(), recorded);
     for span in of(&spans, "callee") {
         let [inner, outer] = line(&spans, span)[..] else {
             panic!("{span:#?}");
@@ -196,7 +207,7 @@ async fn calls_that_fail_are_recorded_where_that_is_asked_for() {
     let spans = collector.trace(TRACE, 2).await;
     let (outer, inner) = (the(&spans, "caller"), the(&spans, "callee"));
     assert_eq!((&*outer.parent, &inner.parent), (APP, &outer.id));
-    assert_eq!(outer.attribute("error.type"), "DEADLINE");
+    assert_eq!(outer.attribute("sidelane.error"), "DEADLINE");
     assert_eq!(
         outer.attribute("rpc.response.status_code"),
         "DEADLINE_EXCEEDED"
@@ -208,6 +219,10 @@ async fn calls_that_fail_are_recorded_where_that_is_asked_for() {
         lasted >= Duration::from_millis(130) && lasted <= took,
         "{lasted:?} of {took:?}"
     );
+    // And those that went well are not, however long one waits.
+    drop(client);
+    caller.stop(ENDS).await;
+    mesh.node("callee").stop(ENDS).await;
     assert_eq!(collector.spans().len(), 2);
 }
 
@@ -312,13 +327,19 @@ async fn a_call_that_a_limit_refuses_says_so_on_both_sides() {
     let (outer, inner) = (the(&spans, "caller"), the(&spans, "callee"));
     assert_eq!(inner.parent, outer.id);
     for span in [outer, inner] {
-        assert_eq!(span.attribute("error.type"), "RATE_LIMITED");
         assert_eq!(
             span.attribute("rpc.response.status_code"),
             "RESOURCE_EXHAUSTED"
         );
-        assert!(span.failure.is_some());
     }
+    // To who called it is a failure, with the status that it was answered with; who had too many
+    // calls has not failed.
+    assert_eq!(outer.attribute("error.type"), "RESOURCE_EXHAUSTED");
+    assert!(outer.failure.is_some());
+    assert_eq!(
+        (&inner.failure, inner.attributes.get("error.type")),
+        (&None, None)
+    );
     let said = inner.events("sidelane.limit");
     assert_eq!(said.len(), 1, "{inner:#?}");
     assert_eq!(said[0]["sidelane.error"], "RATE_LIMITED");
@@ -391,12 +412,29 @@ async fn a_users_call_begins_a_trace_of_its_own_and_brings_no_baggage() {
     );
     // Recorded because it fails: it says which trace the user meant.
     let late = [&headers[..], &[("grpc-timeout", "1n")]].concat();
-    ask_over(&client, ECHO_UNARY, &late).await;
+    let answer = ask_over(&client, ECHO_UNARY, &late).await;
+    let told = answer.grpc_status().unwrap();
     let spans = collector.until(|spans| !spans.is_empty()).await;
     let span = the(&spans, "edge");
     assert_ne!(span.trace, TRACE);
     assert_eq!((&*span.parent, span.kind), ("", SERVER));
     assert_eq!(span.links, [(TRACE.to_owned(), APP.to_owned())]);
+    // What the inside of the mesh is like is in the span, and not in the answer.
+    assert_eq!(span.attribute("sidelane.error"), "DEADLINE");
+    let inside = "see /metrics of both sidecars";
+    assert!(span.failure.as_ref().unwrap().contains(inside), "{span:#?}");
+    assert!(!told.message().contains(inside), "{}", told.message());
+    // The same of what users may not know of.
+    let hidden = ask_over(&client, "/never.v1.Heard/Get", &headers).await;
+    let told = hidden.grpc_status().unwrap();
+    let spans = collector.until(|spans| spans.len() == 2).await;
+    let refused = &spans[1];
+    assert_ne!(refused.trace, TRACE);
+    assert_eq!(refused.links, [(TRACE.to_owned(), APP.to_owned())]);
+    assert_eq!(refused.kind, SERVER);
+    let said = &refused.events("sidelane.refused")[0]["sidelane.message"];
+    assert!(said.len() > told.message().len(), "{said}");
+    assert!(!told.message().contains(&**said), "{said}");
 }
 
 #[tokio::test]
@@ -426,12 +464,18 @@ async fn a_sidecar_that_ends_sends_what_it_has() {
     let collector = Collector::start().await;
     let upstream = Upstream::named("callee").start().await;
     let mesh = mesh(&upstream, &collector.url(), &["--sampling 1"]).await;
-    for _ in 0..300 {
+    // Until there are some that wait, since they leave once a second.
+    let mut calls = 0;
+    loop {
         until_answered(mesh.node("caller")).await;
+        calls += 1;
+        if calls >= 20 && collector.spans().len() < 2 * calls {
+            break;
+        }
     }
     mesh.node("caller").stop(ENDS).await;
     mesh.node("callee").stop(ENDS).await;
     let spans = collector.spans();
-    assert_eq!(spans.len(), 600);
+    assert_eq!(spans.len(), 2 * calls);
     assert!(orphans(&spans).is_empty());
 }

@@ -288,6 +288,12 @@ pub(super) const SAMPLE_ERRORS: Flag = Flag::switch(
     "Record each call that fails, whatever became of its trace",
 );
 
+pub(super) const OTLP_SERVICE: Flag = Flag::single(
+    "otlp-service",
+    "NAME",
+    "The service.name of this sidecar's spans, such as its app's; the node where nothing is said",
+);
+
 /// The table of all flags, and what `--help` says of the program.
 pub const PROGRAM: Program = Program {
     name: "sidelane-sidecar",
@@ -350,6 +356,7 @@ pub const PROGRAM: Program = Program {
         OTLP,
         SAMPLING,
         SAMPLE_ERRORS,
+        OTLP_SERVICE,
         settings::CONFIG,
         LOG,
     ],

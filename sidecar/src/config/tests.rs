@@ -84,7 +84,7 @@ fn nothing_given_is_a_good_configuration() {
 }
 
 /// Every flag that can be set to something: the flag, a text, and what the file says for it.
-const EVERY: [(&str, &str, &str); 48] = [
+const EVERY: [(&str, &str, &str); 49] = [
     ("node", "orders-1", "orders-1"),
     ("control", "c1:15010,c2:15010", "[c1:15010, c2:15010]"),
     ("network", "lab", "lab"),
@@ -144,6 +144,7 @@ const EVERY: [(&str, &str, &str); 48] = [
     ("access-log-file", "/var/log/calls", "/var/log/calls"),
     ("otlp", "http://otel:4317", "http://otel:4317"),
     ("sampling", "0.25", "0.25"),
+    ("otlp-service", "orders", "orders"),
     (
         "log",
         "warn,sidelane_sidecar=debug",
@@ -232,6 +233,7 @@ fn every_flag_has_three_spellings() {
             url: "http://otel:4317".to_owned(),
             share: Ratio::new(0.25).unwrap(),
             errors: false,
+            service: Some("orders".to_owned()),
         }),
         log: "warn,sidelane_sidecar=debug".to_owned(),
     };
@@ -331,6 +333,7 @@ fn the_table_is_the_contract() {
             "otlp",
             "sampling",
             "sample-errors",
+            "otlp-service",
             "config",
             "log",
         ]

@@ -37,10 +37,12 @@ use crate::drain::{Draining, Phase};
 use crate::mesh::RuleSource;
 use crate::policy::deadline;
 use crate::reason::{Processed, Reason};
+use crate::refused::Whose;
 use crate::respond::{Failure, admission_failure};
 use crate::stack::Stack;
 use crate::telemetry::tap::Who;
-use crate::telemetry::{CallGuard, Outcome};
+use crate::telemetry::trace::{Reached, Sent};
+use crate::telemetry::{CallGuard, Outcome, Traffic};
 
 type Answer<Resp> = Pin<Box<dyn Future<Output = Result<Response<Resp>, Status>> + Send>>;
 /// Shared, so that it is at hand whatever becomes of the mesh.
@@ -120,11 +122,12 @@ impl Mesh {
         let arrived = Instant::now();
         let request = request.into_request();
         let stack = self.stack().map_err(ended)?;
+        let path = format!("/{}/{method}", S::NAME);
         if let Err(failure) = same_rule::<S>(&stack) {
-            stack.metrics.refused(failure.reason);
+            let head = head(&path, request.metadata().clone())?;
+            stack.written_off((&head, arrived), Whose::App, &failure);
             return Err(status(failure));
         }
-        let path = format!("/{}/{method}", S::NAME);
         let named = request.metadata().get(NODE_HEADER.as_str());
         let elsewhere = named.is_some_and(|node| node != stack.own.node.as_str());
         match self.inner.handlers.get::<Req, Resp>(&path) {
@@ -168,27 +171,32 @@ async fn here<Req, Resp>(
 ) -> Result<Response<Resp>, Status> {
     let (metadata, extensions, message) = request.into_parts();
     let mut head = head(path, metadata)?;
-    let refused = |failure: Failure| {
-        stack.metrics.refused(failure.reason);
+    let refused = |head: &Parts, failure: Failure| {
+        stack.written_off((head, arrived), Whose::App, &failure);
         status(failure)
     };
-    let (mut call, decided) = stack
-        .decide(&mut head, arrived)
-        .map_err(|error| refused(error.into()))?;
+    let decided = stack.decide(&mut head, arrived);
+    let (mut call, decided) = decided.map_err(|error| refused(&head, error.into()))?;
     let Some(decided) = decided else {
         let text = format!("{path}: the sidecar answers this itself; call it over the channel");
-        return Err(refused(Failure::refused(Reason::UnknownService, text)));
+        let failure = Failure::refused(Reason::UnknownService, text);
+        return Err(refused(&head, failure));
     };
     let classified = stack.classified(decided, &mut call, &head).await;
-    let classified = classified.map_err(|error| refused(error.into()))?;
+    let classified = classified.map_err(|error| refused(&head, error.into()))?;
     let target = &classified.target;
     // From here on the call ends exactly once, whatever happens.
     let counters = target.counters.of(classified.method);
     let note = stack.metrics.access.note(path, None);
+    let span = stack.span(&call, &classified, &head, None);
+    let guard = stack.metrics.call(counters, arrived);
     let seen = (path, &head.headers);
     let followed = stack.metrics.taps.follow(counters, seen, Who::App);
-    let guard = stack.metrics.call(counters, arrived).noted(note);
-    let guard = guard.followed_by(followed);
+    let guard = guard.traced(span).noted(note).followed_by(followed);
+    // Its messages are counted, and have no bytes: they are not encoded.
+    let mut traffic = Traffic::default();
+    traffic.request.messages = 1;
+    guard.carried(traffic);
     let written = target.source != RuleSource::Default;
     let method = classified.method();
     let now = Instant::now();
@@ -234,6 +242,14 @@ async fn here<Req, Resp>(
         let identity = stack.own.identity.as_ref().map(SpiffeId::as_str);
         followed.sent(stack.own.node.as_str(), identity);
     }
+    guard.span().sent(Sent {
+        to: Reached {
+            node: None,
+            remote: None,
+        },
+        hedge: false,
+    });
+    guard.span().onward(&mut head.headers);
     let told = [
         (SOURCE_NODE_HEADER, stack.own.node.as_str()),
         (LANE_HEADER, classified.lane.name()),
@@ -341,6 +357,9 @@ fn answered<Resp>(
     match answer {
         Ok(mut response) => {
             guard.ended(Outcome::Answered(0));
+            let mut traffic = guard.traffic();
+            traffic.response.messages = 1;
+            guard.carried(traffic);
             strip(response.metadata_mut());
             Ok(response)
         }
@@ -364,6 +383,9 @@ fn is_over(limit: Option<Instant>) -> bool {
 }
 
 fn failed(guard: &CallGuard, failure: Failure) -> Status {
+    guard
+        .span()
+        .refused(failure.code, failure.reason, &failure.text);
     guard.ended(Outcome::Failed(failure.reason));
     if let Some(followed) = guard.followed() {
         followed.failed(failure.code, &failure.text);

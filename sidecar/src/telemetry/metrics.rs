@@ -68,7 +68,8 @@ pub struct Metrics {
     audit: Arc<AuditLines>,
     open: Arc<AtomicU64>,
     passed_on: OnceLock<Arc<TargetCounters>>,
-    refused: [AtomicU64; Reason::ALL.len()],
+    /// By [`Direction`].
+    refused: [[AtomicU64; Reason::ALL.len()]; 2],
     not_http2: AtomicU64,
     connections: AtomicU64,
     connections_refused: AtomicU64,
@@ -197,9 +198,9 @@ impl Metrics {
     }
 
     /// A call was refused before its service was known.
-    pub fn refused(&self, reason: Reason) {
+    pub fn refused(&self, direction: Direction, reason: Reason) {
         let index = Reason::ALL.iter().position(|known| *known == reason);
-        add(&self.refused[index.unwrap_or_default()]);
+        add(&self.refused[direction as usize][index.unwrap_or_default()]);
     }
 
     /// A connection did not speak HTTP/2.
@@ -309,14 +310,14 @@ impl Metrics {
             "counter",
             "Refused before classification.",
         );
-        for (reason, count) in Reason::ALL.iter().zip(&self.refused) {
-            let count = count.load(Ordering::Relaxed);
-            line(
-                &mut text,
-                "sidelane_refused_total",
-                &format!("reason=\"{}\"", reason.name()),
-                count,
-            );
+        for direction in [Direction::Outbound, Direction::Inbound] {
+            let refused = &self.refused[direction as usize];
+            for (reason, count) in Reason::ALL.iter().zip(refused) {
+                let (direction, reason) = (direction.name(), reason.name());
+                let labels = format!("direction=\"{direction}\",reason=\"{reason}\"");
+                let count = count.load(Ordering::Relaxed);
+                line(&mut text, "sidelane_refused_total", &labels, count);
+            }
         }
         let name = "sidelane_dials_total";
         let help = "Connections dialled, by to whom and by whether they came to stand.";

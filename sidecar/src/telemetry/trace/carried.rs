@@ -39,21 +39,21 @@ pub(super) enum Fate {
 /// What becomes of a `tracestate`, whose headers were put together with commas.
 #[must_use]
 pub(super) fn state(text: &[u8]) -> Fate {
-    let mut keys: Vec<&[u8]> = Vec::new();
-    let mut members: Vec<&[u8]> = Vec::new();
-    for member in members_of(text) {
+    // In place: nearly every call's goes on as it is, and is only looked at.
+    let mut keys: [&[u8]; STATE_MEMBERS] = [&[]; STATE_MEMBERS];
+    for (index, member) in members_of(text).enumerate() {
         let Some(key) = state_key(member) else {
             return Fate::Dropped;
         };
-        if keys.contains(&key) || members.len() == STATE_MEMBERS {
+        if index == STATE_MEMBERS || keys[..index].contains(&key) {
             return Fate::Dropped;
         }
-        keys.push(key);
-        members.push(member);
+        keys[index] = key;
     }
     if text.len() <= STATE_BYTES {
         return Fate::Untouched;
     }
+    let mut members: Vec<&[u8]> = members_of(text).collect();
     while joined(&members) > STATE_BYTES {
         let long = members.iter().rposition(|it| it.len() > STATE_LONG);
         let last = members.len() - 1;
@@ -66,14 +66,13 @@ pub(super) fn state(text: &[u8]) -> Fate {
 /// not looked at.
 #[must_use]
 pub(super) fn baggage(text: &[u8]) -> Fate {
-    let all: Vec<&[u8]> = members_of(text).collect();
-    if text.len() <= BAGGAGE_BYTES && all.len() <= BAGGAGE_MEMBERS {
+    if text.len() <= BAGGAGE_BYTES && members_of(text).count() <= BAGGAGE_MEMBERS {
         return Fate::Untouched;
     }
     // What comes first was there first.
     let mut members: Vec<&[u8]> = Vec::new();
     let mut bytes = 0;
-    for member in all {
+    for member in members_of(text) {
         let longer = bytes + member.len() + usize::from(!members.is_empty());
         if longer <= BAGGAGE_BYTES && members.len() < BAGGAGE_MEMBERS {
             members.push(member);

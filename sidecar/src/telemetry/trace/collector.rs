@@ -25,6 +25,8 @@ pub const BEGIN_LIMIT: Duration = Duration::from_secs(3);
 /// Where the spans come from.
 #[derive(Debug, Clone, Copy)]
 pub struct Resource<'a> {
+    /// What a trace's readers find them by.
+    pub service: &'a str,
     /// This node.
     pub node: &'a str,
     /// Its mesh.
@@ -113,7 +115,7 @@ pub fn collector_url(text: &str) -> Result<String, String> {
 fn described(resource: Resource<'_>) -> OtelResource {
     let text = |name, text: &str| KeyValue::new(name, text.to_owned());
     OtelResource::builder_empty()
-        .with_service_name("sidelane-sidecar")
+        .with_service_name(resource.service.to_owned())
         .with_attributes([
             KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
             text("service.instance.id", resource.node),
@@ -129,7 +131,7 @@ mod tests {
     use std::sync::Mutex;
     use std::time::Instant;
 
-    use http::HeaderMap;
+    use http::{HeaderMap, Uri};
     use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
         TraceService, TraceServiceServer,
     };
@@ -153,6 +155,7 @@ mod tests {
     fn to(listener: &TcpListener) -> (Collector, Tracing, Arc<SpanCounters>) {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let resource = Resource {
+            service: "orders",
             node: "orders-1",
             network: "default",
         };
@@ -210,13 +213,15 @@ mod tests {
     }
 
     fn begun(tracing: &Tracing) -> crate::telemetry::trace::CallSpan {
+        let uri = Uri::from_static("/shop.v1.Orders/Get");
         let facts = || Facts {
             kind: Kind::Server,
-            path: "/shop.v1.Orders/Get",
-            class: ConnectionClass::Internal,
-            lane: Lane::GENERAL,
+            uri: &uri,
+            named: true,
+            way: Some((ConnectionClass::Internal, Lane::GENERAL)),
             rule: None,
             node: None,
+            destination: None,
         };
         tracing.begin(&HeaderMap::new(), (Instant::now(), None), facts)
     }
@@ -341,7 +346,7 @@ mod tests {
         let (_listener, collector, tracing, _) = silent();
         let mut span = begun(&tracing);
         for _ in 0..EVENTS + 3 {
-            span.withheld("budget");
+            span.withheld(false, "budget");
         }
         span.ended(Outcome::Answered(0), Traffic::default());
         let spans = collector.queue.take(true).unwrap().spans();
@@ -371,8 +376,12 @@ mod tests {
             assert_eq!(ended(well, None), Status::Unset);
         }
         assert_eq!(ended(Outcome::Answered(13), None), Status::error(""));
+        // Nor is it the callee's failure where the mesh refuses what is asked of it.
         let limit = (Code::ResourceExhausted, Reason::RateLimited, "too many");
         let failed = Outcome::Failed(Reason::RateLimited);
-        assert_eq!(ended(failed, Some(limit)), Status::error("too many"));
+        assert_eq!(ended(failed, Some(limit)), Status::Unset);
+        let lost = (Code::Unavailable, Reason::PeerReset, "it broke");
+        let failed = Outcome::Failed(Reason::PeerReset);
+        assert_eq!(ended(failed, Some(lost)), Status::error("it broke"));
     }
 }

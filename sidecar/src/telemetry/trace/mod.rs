@@ -8,28 +8,37 @@
 mod carried;
 mod collector;
 mod context;
+mod data;
 mod export;
 mod queue;
 mod read;
 mod sample;
 mod span;
+mod told;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
+use tonic::Code;
+
+use super::{Outcome, Traffic};
+use crate::reason::Reason;
 
 pub use carried::{BAGGAGE_BYTES, BAGGAGE_MEMBERS, STATE_BYTES, STATE_MEMBERS};
 pub use collector::{BEGIN_LIMIT, Collector, Resource, collector_url};
 pub use context::{Context, SpanId, TraceId};
+pub use data::ORIGINAL;
 pub use export::{EXPORT_EVERY, EXPORT_LIMIT, FLUSH_LIMIT, RETRIES};
-pub use queue::{BATCH, BATCH_BYTES, QUEUE, QUEUE_BYTES, SpanCounters};
+pub use queue::{BATCH, BATCH_BYTES, QUEUE, QUEUE_BYTES, SHARE_OF_ERRORS, SpanCounters};
 pub use read::strip;
 pub use sample::Ratio;
-pub use span::{CallSpan, EVENTS, Facts, Kind, Sent, Why, name_of};
+pub use span::{CallSpan, Facts, Kind, Reached, Sent, Why, name_of};
+pub use told::EVENTS;
 
 use queue::Queue;
 use read::Read;
+use span::Begun;
 
 /// Begins the spans of calls.
 #[derive(Debug, Default)]
@@ -75,6 +84,19 @@ impl Tracing {
             Some(on) => on.begin(headers, (arrived, linked), facts),
         }
     }
+
+    /// The span of a call that the mesh refuses before it is known what it is for.
+    pub fn refused<'a>(
+        &self,
+        headers: &HeaderMap,
+        begun: (Instant, Option<Context>),
+        facts: impl FnOnce() -> Facts<'a>,
+        (code, reason, text): (Code, Reason, &str),
+    ) {
+        let mut span = self.begin(headers, begun, facts);
+        span.refused(code, reason, text);
+        span.ended(Outcome::Failed(reason), Traffic::default());
+    }
 }
 
 impl On {
@@ -101,14 +123,13 @@ impl On {
         if !context.sampled && !self.errors {
             return CallSpan::unrecorded(context, amended);
         }
-        let parent = read.parent.map(|parent| parent.span);
-        let facts = facts();
-        CallSpan::recorded(
-            (context, parent),
+        let begun = Begun {
+            context,
+            parent: read.parent.map(|parent| parent.span),
             linked,
-            amended,
-            (arrived, facts),
-            &self.queue,
-        )
+            state: read.state(amended.as_deref()),
+            arrived,
+        };
+        CallSpan::recorded(begun, amended, &facts(), &self.queue)
     }
 }

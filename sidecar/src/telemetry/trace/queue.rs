@@ -19,6 +19,9 @@ use super::super::target::add;
 pub const QUEUE: usize = 4_096;
 /// Bytes of spans that wait at most.
 pub const QUEUE_BYTES: usize = 16 << 20;
+/// Of both, this part is for spans that are sent only because their calls failed: when all fail,
+/// the traces that were chosen still have room.
+pub const SHARE_OF_ERRORS: usize = 4;
 /// Spans that are sent at once at most.
 pub const BATCH: usize = 512;
 /// Bytes of spans that are sent at once at most, but for a single one that is larger. Collectors take
@@ -83,6 +86,8 @@ struct Waiting {
     /// Each with its bytes, the oldest first.
     spans: VecDeque<(usize, SpanData)>,
     bytes: usize,
+    /// Those of them that are sent only because their calls failed, and their bytes.
+    errors: (usize, usize),
     /// Nobody takes more of them.
     closed: bool,
 }
@@ -104,17 +109,31 @@ impl Queue {
         }
     }
 
+    /// Is there room for another span, of a trace that was chosen or of a call that failed? Without, it
+    /// counts as dropped.
+    pub(super) fn has_room(&self, sampled: bool) -> bool {
+        let room = self.waiting().has_room(sampled, 0);
+        if !room {
+            add(&self.counters.dropped);
+        }
+        room
+    }
+
     pub(super) fn push(&self, span: SpanData) {
         let bytes = bytes_of(&span);
+        let sampled = span.span_context.is_sampled();
         let mut waiting = self.waiting();
-        let room = waiting.spans.len() < QUEUE && waiting.bytes + bytes <= QUEUE_BYTES;
-        if waiting.closed || !room {
+        if !waiting.has_room(sampled, bytes) {
             add(&self.counters.dropped);
             return;
         }
         let was_due = waiting.is_due();
         waiting.spans.push_back((bytes, span));
         waiting.bytes += bytes;
+        if !sampled {
+            let (errors, of_errors) = waiting.errors;
+            waiting.errors = (errors + 1, of_errors + bytes);
+        }
         self.count(&waiting);
         if waiting.is_due() && !was_due {
             self.due.notify_one();
@@ -139,6 +158,10 @@ impl Queue {
         {
             let (more, span) = waiting.spans.pop_front()?;
             bytes += more;
+            if !span.span_context.is_sampled() {
+                let (errors, of_errors) = waiting.errors;
+                waiting.errors = (errors - 1, of_errors - more);
+            }
             spans.push(span);
         }
         waiting.bytes -= bytes;
@@ -164,7 +187,7 @@ impl Queue {
     pub(super) fn abandon(&self) -> u64 {
         let mut waiting = self.waiting();
         let left = std::mem::take(&mut waiting.spans).len() as u64;
-        (waiting.bytes, waiting.closed) = (0, true);
+        (waiting.bytes, waiting.errors, waiting.closed) = (0, (0, 0), true);
         self.count(&waiting);
         self.counters.dropped.fetch_add(left, Ordering::Relaxed);
         left
@@ -181,6 +204,14 @@ impl Queue {
 }
 
 impl Waiting {
+    fn has_room(&self, sampled: bool, bytes: usize) -> bool {
+        let fits = |(spans, of_them): (usize, usize), share: usize| {
+            spans < QUEUE / share && of_them + bytes <= QUEUE_BYTES / share
+        };
+        let all = fits((self.spans.len(), self.bytes), 1);
+        !self.closed && all && (sampled || fits(self.errors, SHARE_OF_ERRORS))
+    }
+
     fn is_due(&self) -> bool {
         self.spans.len() >= BATCH || self.bytes >= BATCH_BYTES
     }
@@ -232,7 +263,9 @@ fn bytes_of(span: &SpanData) -> usize {
         _ => 0,
     };
     let links = size_of::<Link>() * span.links.links.len();
-    size_of::<SpanData>() + span.name.len() + said(&span.attributes) + events + links + status
+    let state = span.span_context.trace_state().header().len();
+    let texts = span.name.len() + state + status;
+    size_of::<SpanData>() + texts + said(&span.attributes) + events + links
 }
 
 #[cfg(test)]
@@ -315,6 +348,46 @@ pub(super) mod tests {
         queue.push(span("late"));
         assert_eq!(queue.abandon(), queued);
         assert_eq!(counters.all(), [BATCH as u64, 0, 11 + queued, 0]);
+    }
+
+    /// The same of a trace that was not chosen.
+    fn failed(name: &str) -> SpanData {
+        let mut span = span(name);
+        let (trace, id) = (TraceId::from(7), SpanId::from(9));
+        let flags = TraceFlags::default();
+        span.span_context = SpanContext::new(trace, id, flags, false, TraceState::NONE);
+        span
+    }
+
+    #[test]
+    fn calls_that_fail_leave_room_for_the_traces_that_were_chosen() {
+        let share = QUEUE / SHARE_OF_ERRORS;
+        let (queue, counters) = queue();
+        for _ in 0..QUEUE {
+            queue.push(failed("short"));
+        }
+        let beyond = (QUEUE - share) as u64;
+        assert_eq!(counters.all(), [0, 0, beyond, share as u64]);
+        assert!(!queue.has_room(false) && queue.has_room(true));
+        for _ in 0..QUEUE - share {
+            queue.push(span("short"));
+        }
+        assert_eq!(counters.all(), [0, 0, beyond + 1, QUEUE as u64]);
+        // Those that were sent make room for as many.
+        let taken = queue.take(false).unwrap().len();
+        for _ in 0..BATCH {
+            queue.push(failed("short"));
+        }
+        assert_eq!(taken, BATCH as u64);
+        assert_eq!(counters.all()[2..], [beyond + 1, QUEUE as u64]);
+        let (queue, counters) = self::queue();
+        let long = "n".repeat(64 << 10);
+        let room = QUEUE_BYTES / SHARE_OF_ERRORS / bytes_of(&failed(&long));
+        for _ in 0..room + 3 {
+            queue.push(failed(&long));
+        }
+        queue.push(span(&long));
+        assert_eq!(counters.all(), [0, 0, 3, room as u64 + 1]);
     }
 
     #[test]

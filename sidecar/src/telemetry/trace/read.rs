@@ -1,6 +1,8 @@
 //! What a call's headers say of its trace, read in one walk over them: a look-up of three names
 //! would take longer.
 
+use std::borrow::Cow;
+
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::carried::{self, BAGGAGE, Fate, TRACESTATE};
@@ -16,8 +18,42 @@ pub(super) struct Read<'a> {
     /// The span that the call comes from.
     pub(super) parent: Option<Context>,
     parents: usize,
-    states: Vec<&'a HeaderValue>,
-    baggage: Vec<&'a HeaderValue>,
+    states: Values<'a>,
+    baggage: Values<'a>,
+}
+
+/// The headers of one name, of which there is nearly always one or none.
+#[derive(Debug, Default)]
+struct Values<'a> {
+    first: Option<&'a HeaderValue>,
+    more: Vec<&'a HeaderValue>,
+}
+
+impl<'a> Values<'a> {
+    fn push(&mut self, value: &'a HeaderValue) {
+        match self.first {
+            None => self.first = Some(value),
+            Some(_) => self.more.push(value),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// All of them in one, put together with commas where they are several.
+    fn joined(&self) -> Option<Cow<'a, [u8]>> {
+        let first = self.first?.as_bytes();
+        if self.more.is_empty() {
+            return Some(Cow::Borrowed(first));
+        }
+        let mut joined = first.to_vec();
+        for value in &self.more {
+            joined.push(b',');
+            joined.extend_from_slice(value.as_bytes());
+        }
+        Some(Cow::Owned(joined))
+    }
 }
 
 /// Headers that do not go on as they came.
@@ -46,6 +82,17 @@ impl<'a> Read<'a> {
             read.parent = None;
         }
         read
+    }
+
+    /// The `tracestate` that goes on, as one header.
+    pub(super) fn state(&self, amended: Option<&Amended>) -> Option<HeaderValue> {
+        if let Some(state) = amended.and_then(|amended| amended.state.as_ref()) {
+            return state.clone();
+        }
+        match self.states.more.is_empty() {
+            true => self.states.first.cloned(),
+            false => HeaderValue::from_bytes(&self.states.joined()?).ok(),
+        }
     }
 
     /// What of it goes on otherwise than it came; nearly always nothing.
@@ -88,16 +135,8 @@ pub(super) fn write(context: &Context, headers: &mut HeaderMap) {
     headers.insert(TRACEPARENT_HEADER, context.header());
 }
 
-fn amended(values: &[&HeaderValue], fate: fn(&[u8]) -> Fate) -> Option<Option<HeaderValue>> {
-    let fate = match values {
-        [] => return None,
-        [value] => fate(value.as_bytes()),
-        values => {
-            let each: Vec<&[u8]> = values.iter().map(|value| value.as_bytes()).collect();
-            fate(&each.join(&b','))
-        }
-    };
-    match fate {
+fn amended(values: &Values<'_>, fate: fn(&[u8]) -> Fate) -> Option<Option<HeaderValue>> {
+    match fate(&values.joined()?) {
         Fate::Untouched => None,
         // Parts of a header value, and commas.
         Fate::Cut(text) => Some(HeaderValue::from_bytes(&text).ok()),

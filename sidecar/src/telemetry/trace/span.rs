@@ -1,28 +1,22 @@
-//! The span of one call, from its headers to its end. Names and attributes are those of
-//! OpenTelemetry's conventions for RPC, beside the mesh's own, which begin with `sidelane.`.
+//! The span of one call, from its headers to its end: what is noted of it while it goes on. It is noted as it
+//! is, shared or copied, because of most calls nothing is ever written down: `data` makes attributes
+//! of it once it is known that the span is sent.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use http::HeaderMap;
-use opentelemetry::trace::{
-    Event, Link, SpanContext, SpanId as OtelSpanId, SpanKind, Status, TraceFlags,
-    TraceId as OtelTraceId, TraceState,
-};
-use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
-use sidelane_proto::model::{ConnectionClass, Lane};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Uri};
+use sidelane_proto::model::{ConnectionClass, Lane, NodeId, PeerAddress, Rule};
 use tonic::Code;
 
 use super::context::{Context, SpanId};
 use super::queue::Queue;
 use super::read::{self, Amended};
+use super::told::{Told, What};
 use crate::reason::Reason;
 use crate::telemetry::{Outcome, Traffic};
-
-/// The most events of one span; those beyond it are counted in it.
-pub const EVENTS: usize = 64;
 
 /// The span of a call. Empty where the call is not recorded.
 #[derive(Debug, Default)]
@@ -43,59 +37,71 @@ pub enum Kind {
     Server,
 }
 
-/// What is known of a call when its span begins.
-#[derive(Debug, Clone, Copy)]
+/// What is known of a call when its span begins. Nothing of it is copied that can be shared.
+#[derive(Debug)]
 pub struct Facts<'a> {
     /// On which side.
     pub kind: Kind,
-    /// The path of the call.
-    pub path: &'a str,
-    /// The class of its connection.
-    pub class: ConnectionClass,
-    /// Its lane.
-    pub lane: Lane,
-    /// Where its rule comes from.
-    pub rule: Option<&'a str>,
+    /// What is called.
+    pub uri: &'a Uri,
+    /// Is its method one that its service's rule names? What a caller may make up names no span.
+    pub named: bool,
+    /// The class of its connection and its lane; `None` where it ends before that is known.
+    pub way: Option<(ConnectionClass, Lane)>,
+    /// Its rule, where there is one.
+    pub rule: Option<&'a Arc<Rule>>,
     /// The node that calls, where it is another one.
-    pub node: Option<&'a str>,
+    pub node: Option<&'a NodeId>,
+    /// Where it was meant to go, where that is no service of the mesh.
+    pub destination: Option<&'a PeerAddress>,
 }
 
 /// Where an attempt goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Sent<'a> {
-    /// The node, where it is another one.
-    pub node: Option<&'a str>,
-    /// What was dialled; `None` where it is no TCP.
-    pub remote: Option<SocketAddr>,
+    /// Whom it reaches.
+    pub to: Reached<'a>,
     /// It goes out while others are under way.
     pub hedge: bool,
 }
 
+/// Whom an attempt reaches.
+#[derive(Debug, Clone, Copy)]
+pub struct Reached<'a> {
+    /// The node, where it is another one.
+    pub node: Option<&'a NodeId>,
+    /// What was dialled; `None` where it is no TCP.
+    pub remote: Option<SocketAddr>,
+}
+
 #[derive(Debug)]
-struct Recording {
-    context: Context,
-    parent: Option<SpanId>,
-    linked: Option<Context>,
-    kind: Kind,
+pub(super) struct Recording {
+    pub(super) context: Context,
+    pub(super) parent: Option<SpanId>,
+    pub(super) linked: Option<Context>,
+    pub(super) state: Option<HeaderValue>,
+    pub(super) kind: Kind,
     arrived: Instant,
-    began: SystemTime,
-    /// The path, without the `/` before it.
-    method: String,
+    pub(super) began: SystemTime,
+    pub(super) path: Option<PathAndQuery>,
+    pub(super) named: bool,
+    pub(super) way: Option<(ConnectionClass, Lane)>,
+    pub(super) rule: Option<Arc<Rule>>,
+    pub(super) destination: Option<PeerAddress>,
     told: Mutex<Told>,
     queue: Arc<Queue>,
 }
 
-/// What is heard of a call while it goes on.
-#[derive(Debug, Default)]
-struct Told {
-    attributes: Vec<KeyValue>,
-    events: SpanEvents,
-    attempts: i64,
-    node: Option<String>,
-    remote: Option<SocketAddr>,
-    failure: Option<(Code, String)>,
-    /// What another sidecar says of a call that it fails: its reason, and in words.
-    heard: Option<(String, String)>,
+/// What the headers of a call say of the span that it is to have.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) context: Context,
+    pub(super) parent: Option<SpanId>,
+    /// Another trace's, which it may not join.
+    pub(super) linked: Option<Context>,
+    /// The `tracestate` that goes on with the call.
+    pub(super) state: Option<HeaderValue>,
+    pub(super) arrived: Instant,
 }
 
 impl CallSpan {
@@ -118,34 +124,28 @@ impl CallSpan {
     }
 
     pub(super) fn recorded(
-        (context, parent): (Context, Option<SpanId>),
-        linked: Option<Context>,
+        begun: Begun,
         amended: Option<Box<Amended>>,
-        (arrived, facts): (Instant, Facts<'_>),
+        facts: &Facts<'_>,
         queue: &Arc<Queue>,
     ) -> Self {
-        let attributes = vec![
-            KeyValue::new("rpc.system.name", "grpc"),
-            KeyValue::new("sidelane.connection", facts.class.name()),
-            KeyValue::new("sidelane.lane", facts.lane.name()),
-        ];
-        let mut told = Told {
-            attributes,
-            node: facts.node.map(str::to_owned),
-            ..Told::default()
-        };
-        if let Some(rule) = facts.rule {
-            told.attributes
-                .push(KeyValue::new("sidelane.rule", rule.to_owned()));
-        }
+        let Begun {
+            context, arrived, ..
+        } = begun;
+        let told = Told::of(facts.node.cloned());
         let recording = Recording {
             context,
-            parent,
-            linked,
+            parent: begun.parent,
+            linked: begun.linked,
+            state: begun.state,
             kind: facts.kind,
             arrived,
             began: SystemTime::now() - arrived.elapsed(),
-            method: facts.path.trim_start_matches('/').to_owned(),
+            path: facts.uri.path_and_query().cloned(),
+            named: facts.named,
+            way: facts.way,
+            rule: facts.rule.cloned(),
+            destination: facts.destination.cloned(),
             told: Mutex::new(told),
             queue: Arc::clone(queue),
         };
@@ -188,42 +188,53 @@ impl CallSpan {
         }
     }
 
+    /// The call's answer is that of this attempt, and not of the one that was sent last.
+    #[inline]
+    pub fn answered(&self, by: Reached<'_>) {
+        if let Some(recording) = &self.recording {
+            recording.told().by(by);
+        }
+    }
+
     /// An attempt came to nothing, and another one may follow.
     #[inline]
-    pub fn failed<'a>(&self, node: Option<&str>, why: impl FnOnce() -> Why<'a>) {
+    pub fn failed<'a>(&self, node: Option<&NodeId>, why: impl FnOnce() -> Why<'a>) {
         if let Some(recording) = &self.recording {
             let why = why();
-            let mut attributes = vec![KeyValue::new("rpc.response.status_code", why.status)];
-            let node = node.map(|node| KeyValue::new("sidelane.node", node.to_owned()));
-            attributes.extend(node);
-            attributes.extend(why.attributes());
-            recording.event("sidelane.attempt.failed", attributes);
+            recording.note(What::Failed {
+                node: node.cloned(),
+                status: why.status,
+                reason: why.reason.map(str::to_owned),
+                text: why.text.to_owned(),
+            });
         }
     }
 
-    /// Another attempt was due and is not made.
+    /// An attempt was cancelled because another one has answered, or the call is over.
     #[inline]
-    pub fn withheld(&self, why: &'static str) {
+    pub fn cancelled(&self, node: Option<&NodeId>) {
         if let Some(recording) = &self.recording {
-            let why = KeyValue::new("sidelane.why", why);
-            recording.event("sidelane.retry.withheld", vec![why]);
+            let node = node.cloned();
+            recording.note(What::Cancelled { node });
         }
     }
 
-    /// The mesh fails the call.
+    /// Another attempt was due and is not made; a hedge, if it says so.
+    #[inline]
+    pub fn withheld(&self, hedge: bool, why: &'static str) {
+        if let Some(recording) = &self.recording {
+            recording.note(What::Withheld { hedge, why });
+        }
+    }
+
+    /// The mesh fails the call. These are the words for those who run it, whatever its caller is
+    /// told.
     #[inline]
     pub fn refused(&self, code: Code, reason: Reason, text: &str) {
         if let Some(recording) = &self.recording {
-            let name = match reason {
-                Reason::BreakerOpen => "sidelane.breaker",
-                Reason::RateLimited | Reason::Overloaded | Reason::LaneFull => "sidelane.limit",
-                _ => "sidelane.refused",
-            };
-            let why = KeyValue::new("sidelane.error", reason.name());
             let text = text.to_owned();
-            let said = KeyValue::new("sidelane.message", text.clone());
-            recording.event(name, vec![why, said]);
-            recording.told().failure = Some((code, text));
+            recording.note(What::Refused { reason, text });
+            recording.told().failure = Some(code);
         }
     }
 
@@ -257,157 +268,75 @@ pub struct Why<'a> {
     pub text: &'a str,
 }
 
-impl Why<'_> {
-    fn attributes(&self) -> impl Iterator<Item = KeyValue> {
-        let owned = |name, text: &str| KeyValue::new(name, text.to_owned());
-        let reason = self.reason.map(|reason| owned("sidelane.error", reason));
-        let said = !self.text.is_empty();
-        let text = said.then(|| owned("sidelane.message", self.text));
-        reason.into_iter().chain(text)
-    }
-}
-
 impl Recording {
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The clock of the machine may be set meanwhile; the span's does not move for it.
-    fn now(&self) -> SystemTime {
+    pub(super) fn now(&self) -> SystemTime {
         self.began + self.arrived.elapsed()
     }
 
-    fn event(&self, name: &'static str, attributes: Vec<KeyValue>) {
-        let event = Event::new(name, self.now(), attributes, 0);
-        let mut told = self.told();
-        if told.events.events.len() < EVENTS {
-            told.events.events.push(event);
-        } else {
-            told.events.dropped_count += 1;
-        }
+    fn note(&self, what: What) {
+        let at = self.arrived.elapsed();
+        self.told().note(at, what);
     }
 
     fn sent(&self, sent: Sent<'_>) {
-        let number = {
-            let mut told = self.told();
-            told.attempts += 1;
-            if let Some(node) = sent.node {
-                told.node = Some(node.to_owned());
-            }
-            told.remote = sent.remote;
-            told.attempts
+        let at = self.arrived.elapsed();
+        let mut told = self.told();
+        told.attempts += 1;
+        told.by(sent.to);
+        let number = told.attempts;
+        let what = What::Sent {
+            number,
+            node: sent.to.node.cloned(),
+            remote: sent.to.remote,
+            hedge: sent.hedge,
         };
-        let mut attributes = vec![KeyValue::new("sidelane.attempt", number)];
-        let node = sent.node;
-        attributes.extend(node.map(|node| KeyValue::new("sidelane.node", node.to_owned())));
-        attributes.extend(sent.remote.into_iter().flat_map(address));
-        if sent.hedge {
-            attributes.push(KeyValue::new("sidelane.hedge", true));
-        }
-        self.event("sidelane.attempt", attributes);
+        told.note(at, what);
     }
 
     fn ended(self, outcome: Outcome, traffic: Traffic) {
-        let code = match outcome {
-            Outcome::Answered(status) => Code::from_i32(status.into()),
-            Outcome::Failed(reason) => reason.code(),
-            Outcome::Cancelled => Code::Cancelled,
-        };
-        let reason = match outcome {
-            Outcome::Failed(reason) => Some(reason.name()),
-            _ => None,
-        };
-        let failed = reason.is_some() || is_error(self.kind, code);
-        if !(failed || self.context.sampled) {
-            return;
+        let told = std::mem::take(&mut *self.told());
+        let ended = Ended::of(outcome, &told, self.kind);
+        // An attempt that came to nothing may have a span at its callee's, which must not be an
+        // orphan: the call's is kept, however well it ended.
+        let kept = ended.failed || ended.reason.is_some() || told.lost;
+        let sampled = self.context.sampled;
+        // Asked first: what finds no room is not made.
+        if (sampled || kept) && self.queue.has_room(sampled) {
+            let queue = Arc::clone(&self.queue);
+            queue.push(self.into_data(told, &ended, traffic));
         }
-        let mut told = std::mem::take(&mut *self.told());
-        let (code, error, said) = match (reason, told.failure.take(), told.heard.take()) {
-            // What a rule has fail on purpose fails with the rule's own status.
-            (Some(reason), Some((code, said)), _) => (code, Some(reason.to_owned()), said),
-            (Some(reason), None, _) => (code, Some(reason.to_owned()), String::new()),
-            (None, _, Some((error, said))) => (code, Some(error), said),
-            (None, _, None) => (code, None, String::new()),
-        };
-        let attributes = &mut told.attributes;
-        attributes.push(KeyValue::new("rpc.method", self.method.clone()));
-        attributes.push(KeyValue::new("rpc.response.status_code", name_of(code)));
-        attributes.push(KeyValue::new("sidelane.attempts", told.attempts));
-        attributes.extend(told.node.map(|node| KeyValue::new("sidelane.node", node)));
-        attributes.extend(told.remote.into_iter().flat_map(address));
-        if failed {
-            let kind = error.clone().unwrap_or_else(|| name_of(code).to_owned());
-            attributes.push(KeyValue::new("error.type", kind));
-        }
-        attributes.extend(error.map(|error| KeyValue::new("sidelane.error", error)));
-        let Traffic { request, response } = traffic;
-        let carried = [
-            ("sidelane.request.messages", request.messages),
-            ("sidelane.request.bytes", request.bytes),
-            ("sidelane.response.messages", response.messages),
-            ("sidelane.response.bytes", response.bytes),
-        ];
-        for (name, count) in carried {
-            let count = i64::try_from(count).unwrap_or(i64::MAX);
-            attributes.push(KeyValue::new(name, count));
-        }
-        let status = match failed {
-            // What went well is left for the app to say.
-            false => Status::Unset,
-            true => Status::error(said),
-        };
-        let mut links = SpanLinks::default();
-        let linked = self.linked.as_ref();
-        links
-            .links
-            .extend(linked.map(|it| Link::with_context(otel(it, true))));
-        self.queue.push(SpanData {
-            span_context: otel(&self.context, false),
-            parent_span_id: self
-                .parent
-                .map_or(OtelSpanId::INVALID, OtelSpanId::from_bytes),
-            parent_span_is_remote: self.parent.is_some(),
-            span_kind: match self.kind {
-                Kind::Client => SpanKind::Client,
-                Kind::Server => SpanKind::Server,
-            },
-            name: self.method.clone().into(),
-            start_time: self.began,
-            end_time: self.now(),
-            attributes: told.attributes,
-            dropped_attributes_count: 0,
-            events: told.events,
-            links,
-            status,
-            instrumentation_scope: scope(),
-        });
     }
 }
 
-/// Who makes these spans.
-fn scope() -> InstrumentationScope {
-    InstrumentationScope::builder("sidelane-sidecar")
-        .with_version(env!("CARGO_PKG_VERSION"))
-        .build()
+/// How a call ended, as a span says it.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) code: Code,
+    /// The mesh's reason, where this sidecar has failed it.
+    pub(super) reason: Option<Reason>,
+    /// Is it a failure to this side?
+    pub(super) failed: bool,
 }
 
-fn otel(context: &Context, remote: bool) -> SpanContext {
-    let flags = TraceFlags::default().with_sampled(context.sampled);
-    SpanContext::new(
-        OtelTraceId::from_bytes(context.trace),
-        OtelSpanId::from_bytes(context.span),
-        flags,
-        remote,
-        TraceState::NONE,
-    )
-}
-
-fn address(remote: SocketAddr) -> [KeyValue; 2] {
-    let ip = remote.ip().to_canonical().to_string();
-    [
-        KeyValue::new("server.address", ip),
-        KeyValue::new("server.port", i64::from(remote.port())),
-    ]
+impl Ended {
+    fn of(outcome: Outcome, told: &Told, kind: Kind) -> Self {
+        let (code, reason) = match outcome {
+            Outcome::Answered(status) => (Code::from_i32(status.into()), None),
+            // What a rule has fail on purpose fails with the rule's own status.
+            Outcome::Failed(reason) => (told.failure.unwrap_or(reason.code()), Some(reason)),
+            Outcome::Cancelled => (Code::Cancelled, None),
+        };
+        Self {
+            code,
+            reason,
+            failed: is_error(kind, code),
+        }
+    }
 }
 
 /// Is a call with this status a failure to that side? A callee has done its part where the call was
