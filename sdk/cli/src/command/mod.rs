@@ -30,6 +30,7 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use sidelane::routing::RouteTable;
+use sidelane_process::runtime::RuntimeError;
 use sidelane_process::settings::{InvalidSetting, SettingsError, nearest};
 
 use crate::demo::{self, DemoError};
@@ -67,7 +68,7 @@ const COMMANDS: [(&str, &str); 19] = [
     ("revoke", revoke::USAGE.program.about),
     ("root", root::USAGE.program.about),
     ("redirect", redirect::USAGE.program.about),
-    ("demo", demo::USAGE.program.about),
+    ("demo", demo::ABOUT),
     ("version", "Prints the version"),
     ("help", "Prints this text, or that of one command"),
 ];
@@ -135,6 +136,9 @@ pub(crate) enum Failure {
     /// The demo.
     #[error(transparent)]
     Demo(#[from] DemoError),
+    /// A file that is for this user alone could not be written.
+    #[error("a token was made, and is of no use: {0}; put that right, and ask for another")]
+    Runtime(#[from] RuntimeError),
     /// The operating system refuses what every command needs.
     #[error("cannot {what}: {source}")]
     System {
@@ -168,6 +172,7 @@ impl Failure {
             | Self::Wait(_)
             | Self::Redirect(_)
             | Self::Demo(_)
+            | Self::Runtime(_)
             | Self::System { .. } => ExitCode::FAILURE,
         }
     }

@@ -1,17 +1,29 @@
 //! `sidelane token`: the right of one node to its first certificate. It is printed on stdout, alone,
-//! so that it can go into a file; whose it is and until when goes to stderr.
+//! so that it can go into a file; whose it is and until when goes to stderr. With `--into` it goes into
+//! files of a folder by itself, where there is no shell, as in a container from nothing.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use sidelane_process::runtime::RuntimeFolder;
 use sidelane_process::settings::{Flag, Program, value};
 use sidelane_proto::wire::admin::v1::IssueTokenRequest;
 
 use super::arguments::{self, CONTROL, Usage, plain};
 use super::{Failure, block_on, control, output};
 
-const NODE: Flag = Flag::single("node", "NAME", "The node that may join with it");
+const NODE: Flag = Flag::list(
+    "node",
+    "NAME,…",
+    "The node that may join with it; several have a token each, and need --into",
+);
+const INTO: Flag = Flag::single(
+    "into",
+    "FOLDER",
+    "Writes FOLDER/NAME.token instead, mode 600; the folder is this user's alone, and made if absent",
+);
 const IDENTITY: Flag = Flag::single(
     "identity",
     "SPIFFE-ID",
@@ -25,7 +37,7 @@ pub(super) const USAGE: Usage = Usage {
         name: "sidelane token",
         version: env!("CARGO_PKG_VERSION"),
         about: "Makes a one-time token with which a node joins",
-        flags: &[NODE, IDENTITY, TTL, CONTROL],
+        flags: &[NODE, IDENTITY, TTL, INTO, CONTROL],
     },
     operand: None,
 };
@@ -37,22 +49,43 @@ pub(super) fn run(given: Vec<OsString>) -> Result<ExitCode, Failure> {
     };
     let settings = &arguments.settings;
     let ttl: Duration = settings.value(&TTL, value::duration)?;
-    let request = IssueTokenRequest {
-        node_id: settings.value(&NODE, plain)?,
-        identity: settings.optional(&IDENTITY, plain)?.unwrap_or_default(),
-        ttl_seconds: ttl.as_secs(),
-    };
-    let node = request.node_id.clone();
+    let identity = settings.optional(&IDENTITY, plain)?.unwrap_or_default();
+    let nodes = settings.list(&NODE, plain)?;
+    let into = settings.optional(&INTO, str::parse::<PathBuf>)?;
+    if nodes.is_empty() {
+        return Err(Failure::NoOperand {
+            operand: "whose token it is, --node,",
+            example: "sidelane token --node orders-1",
+        });
+    }
+    if nodes.len() > 1 && into.is_none() {
+        return Err(Failure::NoOperand {
+            operand: "where several tokens go, --into,",
+            example: "sidelane token --node orders-1,orders-2 --into ./tokens",
+        });
+    }
+    let into = into.map(RuntimeFolder::at);
     let addresses = control::addresses(settings)?;
-    let issued = block_on(async move {
+    block_on(async move {
         let mut control = control::connect(&addresses).await?;
-        control.issue_token(request).await
-    })??;
-    output::error(&format!(
-        "sidelane token: node {node} becomes {}; good once, for {} s",
-        issued.identity,
-        ttl.as_secs()
-    ));
-    output::text(&format!("{}\n", issued.token))?;
-    Ok(ExitCode::SUCCESS)
+        for node in nodes {
+            let request = IssueTokenRequest {
+                node_id: node.clone(),
+                identity: identity.clone(),
+                ttl_seconds: ttl.as_secs(),
+            };
+            let issued = control.issue_token(request).await?;
+            output::error(&format!(
+                "sidelane token: node {node} becomes {}; good once, for {} s",
+                issued.identity,
+                ttl.as_secs()
+            ));
+            let line = format!("{}\n", issued.token);
+            match &into {
+                None => output::text(&line)?,
+                Some(folder) => folder.write(&format!("{node}.token"), line.as_bytes())?,
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })?
 }

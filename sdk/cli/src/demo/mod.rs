@@ -3,7 +3,9 @@
 //! failed. It is a user of the mesh like any other: it knows nothing that the command line, the
 //! ports and the answers do not tell.
 
+mod alone;
 mod app;
+mod checkout;
 mod cluster;
 mod facts;
 mod folder;
@@ -18,6 +20,7 @@ mod process;
 mod report;
 mod rules;
 mod script;
+mod spans;
 mod stage;
 mod storefront;
 mod traces;
@@ -63,12 +66,17 @@ const NODE: Flag = Flag::single("node", "NODE", "Its name");
 const LISTEN: Flag = Flag::single("listen", "ADDRESS", "Where it listens");
 const DIRECT: Flag = Flag::single("direct", "URL", "An app, for the calls past the mesh");
 
+/// What it does, in a line.
+pub(crate) const ABOUT: &str =
+    "Runs a whole mesh on loopback, breaks it under load, and tells what failed";
+
 /// The command as people see it.
 pub(crate) const USAGE: Usage = Usage {
     program: Program {
         name: "sidelane demo",
         version: env!("CARGO_PKG_VERSION"),
-        about: "Runs a whole mesh on loopback, breaks it under load, and tells what failed",
+        about: "Runs a whole mesh on loopback, breaks it under load, and tells what failed.\n\
+                `sidelane demo app` runs one app of its shop alone, beside a sidecar of yours.",
         flags: &[KEEP, JSON, OTLP],
     },
     operand: None,
@@ -102,13 +110,23 @@ pub(crate) enum DemoError {
     /// The load of a child.
     #[error(transparent)]
     Load(#[from] load::LoadError),
+    /// The calls of an app that runs alone.
+    #[error(transparent)]
+    Checkout(#[from] checkout::CheckoutError),
+    /// The spans of an app that runs alone.
+    #[error(transparent)]
+    Spans(#[from] spans::SpansError),
     /// No signals.
     #[error("cannot wait for Ctrl-C: {0}")]
     Signals(std::io::Error),
 }
 
-/// Runs the demo.
-pub(crate) fn run(given: Vec<OsString>) -> Result<ExitCode, Failure> {
+/// Runs the demo, or one app of it.
+pub(crate) fn run(mut given: Vec<OsString>) -> Result<ExitCode, Failure> {
+    if given.first().is_some_and(|first| first == "app") {
+        given.remove(0);
+        return alone::run(given);
+    }
     let Some(arguments) = arguments::read(&USAGE, given)? else {
         return Ok(ExitCode::SUCCESS);
     };

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tracing::info;
 
 use inflight::InFlight;
 
@@ -48,9 +49,9 @@ pub(crate) enum AppError {
 /// Serves all of the shop's services on `address` until SIGTERM, and then until no call is open.
 pub(super) async fn serve(node: &str, address: SocketAddr) -> Result<(), AppError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signal)?;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| AppError::Listen { address, source })?;
+    let not_there = |source| AppError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(not_there)?;
+    let address = listener.local_addr().map_err(not_there)?;
     let in_flight = InFlight::default();
     let shop = answer::Shop::new(Arc::from(node), in_flight.clone());
     let ended = async move {
@@ -58,8 +59,11 @@ pub(super) async fn serve(node: &str, address: SocketAddr) -> Result<(), AppErro
         // The sidecar has been drained before, so what is open is all that will ever come.
         in_flight.none_within(IDLE_LIMIT).await;
     };
+    info!(%address, "the shop's services are served here");
     Server::builder()
         .max_concurrent_streams(STREAMS_LIMIT)
+        // Nothing of a call changes where nobody records spans.
+        .layer(sidelane_trace::server())
         .serve_with_incoming_shutdown(
             route::services(shop),
             // Without it an answer's trailers wait for the caller's next packet (Nagle, RFC 896).
