@@ -164,6 +164,7 @@ fn read(span: &Value, resource: &BTreeMap<String, String>) -> Span {
         other => panic!("a span of kind {other:?}: {span}"),
     };
     let scope = taken("otel.scope.name");
+    let state = taken("w3c.tracestate");
     taken("otel.scope.version");
     let failed = taken("error") == "true";
     let code = taken("otel.status_code");
@@ -187,6 +188,7 @@ fn read(span: &Value, resource: &BTreeMap<String, String>) -> Span {
     Span {
         resource: resource.clone(),
         scope,
+        state,
         id: text(&span["spanID"]),
         parent: parent.unwrap_or_default(),
         name: text(&span["operationName"]),
