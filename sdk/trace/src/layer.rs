@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
+use opentelemetry::context::FutureExt;
+use opentelemetry::trace::TraceContextExt;
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::Instrument;
@@ -47,6 +49,8 @@ pub struct Joined<S> {
 pub struct Traced<B> {
     body: B,
     open: Open,
+    /// What the messages of an answer are made within, where the span is filtered out.
+    around: Option<opentelemetry::Context>,
 }
 
 impl<S> Layer<S> for ClientLayer {
@@ -84,19 +88,37 @@ where
 
     fn call(&mut self, mut request: Request<In>) -> Self::Future {
         let mut open = Open::new(self.side, request.uri().path());
-        match self.side {
-            Side::Client => inject(&open.span.context(), request.headers_mut()),
-            // It fails where nobody records spans, or not this one.
-            Side::Server => drop(open.span.set_parent(extract(request.headers()))),
-        }
-        let calling = open.span.in_scope(|| self.service.call(request));
+        // A span that is filtered out, or that nobody takes, stands nowhere in a trace: the call goes on in
+        // the name of what is above it.
+        let around = match self.side {
+            Side::Client => {
+                let own = open.span.context();
+                let stands = own.span().span_context().is_valid();
+                let from = if stands { own } else { above() };
+                inject(&from, request.headers_mut());
+                None
+            }
+            Side::Server => {
+                let from = extract(request.headers());
+                let stands = open.span.set_parent(from.clone()).is_ok();
+                (!stands).then_some(from)
+            }
+        };
+        let calling = {
+            let _entered = around.clone().map(opentelemetry::Context::attach);
+            open.span.in_scope(|| self.service.call(request))
+        };
         let calling = calling.instrument(open.span.clone());
         Box::pin(async move {
-            match calling.await {
+            let answer = match &around {
+                None => calling.await,
+                Some(around) => calling.with_context(around.clone()).await,
+            };
+            match answer {
                 Ok(response) => {
                     // A status in the head is the whole answer.
                     open.heard(response.headers());
-                    Ok(response.map(|body| Traced { body, open }))
+                    Ok(response.map(|body| Traced { body, open, around }))
                 }
                 Err(error) => {
                     open.broke(&error);
@@ -105,6 +127,16 @@ where
             }
         })
     }
+}
+
+/// Where a call without a span of its own stands: in the span that is entered, or else in what has been
+/// attached to this thread.
+fn above() -> opentelemetry::Context {
+    let entered = tracing::Span::current().context();
+    if entered.span().span_context().is_valid() {
+        return entered;
+    }
+    opentelemetry::Context::current()
 }
 
 impl<B> Body for Traced<B>
@@ -119,7 +151,8 @@ where
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let Self { body, open } = self.get_mut();
+        let Self { body, open, around } = self.get_mut();
+        let _entered = around.clone().map(opentelemetry::Context::attach);
         // What makes the messages of a stream belongs to its call.
         let span = open.span.clone();
         let polled = span.in_scope(|| Pin::new(body).poll_frame(context));

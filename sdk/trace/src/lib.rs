@@ -1,7 +1,8 @@
 //! Tower layers for tonic, by which an app's own spans and those of its sidecars are one trace: a
 //! [`server`] joins the trace that a call comes with, a [`client`] sends calls on in the name of the
 //! span that makes them. Spans are those of `tracing`; where they go is the app's to say, by
-//! `tracing-opentelemetry`. Without that, the layers change nothing of a call.
+//! `tracing-opentelemetry`. Where that takes none of them, or a filter leaves them out, calls go on in the
+//! name of what they come from.
 //!
 //! ```no_run
 //! use tonic::transport::{Channel, Server};
