@@ -65,7 +65,7 @@ pub(super) fn call(node: &str, record: &Record, redaction: Option<&Redaction>) -
         });
         line["headers"] = Value::Object(shown.collect());
         let mut cut = sets.into_iter().flatten();
-        line["headers_cut"] = json!(cut.any(|captured| captured.is_cut()));
+        line["headers_cut"] = json!(cut.any(super::headers::Captured::is_cut));
     }
     line
 }
