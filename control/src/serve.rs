@@ -32,8 +32,8 @@ use crate::drain::Draining;
 use crate::peer::{Peer, Shown};
 
 /// Connections at once: four times the sidecars that one mesh is built for, with at most
-/// [`STRANGERS_LIMIT`] that have shown no certificate where certificates are asked for. Further ones are
-/// closed at once, and counted.
+/// [`STRANGERS_LIMIT`] that have proved nothing: no certificate where one is asked for, and else no call.
+/// Further ones are closed at once, and counted.
 pub const CONNECTION_LIMIT: usize = 4_096;
 /// Streams at once on a connection. A sidecar needs one; tools some more.
 pub const STREAM_LIMIT: u32 = 100;
@@ -156,7 +156,8 @@ impl ConnectionCounters {
         self.plain.load(Ordering::Relaxed)
     }
 
-    /// Connections that were closed at once, because there were too many.
+    /// Connections that were closed because there were too many: at once, or before they had proved
+    /// anything.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
@@ -189,15 +190,13 @@ pub async fn serve(
                 counters.full(peer, CONNECTION_LIMIT);
             }
             Ok((stream, peer)) => {
-                let certified = security.tls.is_some();
-                let stranger = certified.then(|| strangers.enter(peer.ip(), Instant::now()));
-                if matches!(stranger, Some(None)) {
+                let Some(stranger) = strangers.enter(peer.ip(), Instant::now()) else {
                     counters.full(peer, STRANGERS_LIMIT);
                     continue;
-                }
+                };
                 connections.spawn(accepted_one(
                     (stream, peer),
-                    stranger.flatten(),
+                    stranger,
                     routes.clone(),
                     security.clone(),
                     Arc::clone(&counters),
@@ -229,7 +228,7 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 /// A connection that has proved nothing keeps its stranger's place, and ends with it.
 async fn accepted_one(
     accepted: (TcpStream, SocketAddr),
-    stranger: Option<Stranger>,
+    mut stranger: Stranger,
     routes: Routes,
     security: Security,
     counters: Arc<ConnectionCounters>,
@@ -246,13 +245,11 @@ async fn accepted_one(
         draining,
     );
     let mut serving = pin!(serving);
-    if let Some(mut stranger) = stranger {
-        tokio::select! {
-            biased;
-            () = serving.as_mut() => return,
-            () = proved.notified() => {}
-            () = stranger.let_go() => return counters.full(address, STRANGERS_LIMIT),
-        }
+    tokio::select! {
+        biased;
+        () = serving.as_mut() => return,
+        () = proved.notified() => drop(stranger),
+        () = stranger.let_go() => return counters.full(address, STRANGERS_LIMIT),
     }
     serving.await;
 }
@@ -271,7 +268,7 @@ async fn known_one(
     }
     let mut peer = Peer::plain(address, stream.local_addr().ok());
     let Some(tls) = security.tls else {
-        return connection(stream, peer, routes, security.gate, draining).await;
+        return connection(stream, peer, Some(proved), routes, security.gate, draining).await;
     };
     let shaken = tokio::select! {
         shaken = timeout(HANDSHAKE_LIMIT, shake(stream, tls, security.plain)) => shaken,
@@ -285,13 +282,19 @@ async fn known_one(
             if peer.shown.is_some() {
                 proved.notify_one();
             }
-            Box::pin(connection(*stream, peer, routes, security.gate, draining)).await;
+            Box::pin(connection(
+                *stream,
+                peer,
+                None,
+                routes,
+                security.gate,
+                draining,
+            ))
+            .await;
         }
         Ok(Shaken::Plain(stream)) => {
             counters.plain.fetch_add(1, Ordering::Relaxed);
-            // The mode takes those who prove nothing.
-            proved.notify_one();
-            connection(stream, peer, routes, security.gate, draining).await;
+            connection(stream, peer, Some(proved), routes, security.gate, draining).await;
         }
         Err(refusal) => {
             counters.distrusted(&refusal);
@@ -331,6 +334,7 @@ async fn shake(stream: TcpStream, tls: Arc<ServerConfig>, plain: bool) -> Result
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send,
     peer: Peer,
+    proved: Option<Arc<Notify>>,
     routes: Routes,
     gate: Gate,
     mut draining: Draining,
@@ -345,6 +349,10 @@ async fn connection(
             request.headers(),
             SystemTime::now(),
         );
+        // Where nobody is asked for a certificate, a call is all that there is to go by.
+        if let (Ok(()), Some(proved)) = (&admitted, &proved) {
+            proved.notify_one();
+        }
         request.extensions_mut().insert(peer.clone());
         let answer = admitted.map(|()| routes.clone().call(request));
         async move {

@@ -6,27 +6,30 @@
     reason = "a panic with a clear message is a failed test"
 )]
 
-use std::collections::VecDeque;
+use std::io::ErrorKind::WouldBlock;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sidelane_process::strangers::STRANGERS_LIMIT;
 use sidelane_proto::model::{ConnectionClass, Lane};
 use sidelane_sidecar::accept::{CONNECTIONS_LIMIT, LINKS_LIMIT};
 use sidelane_tests::ask::{until_answered, who};
-use sidelane_tests::cluster::Node;
+use sidelane_tests::cluster::{ClusterBuilder, Node};
 use sidelane_tests::frames::{EMPTY_SETTINGS, PREFACE};
-use sidelane_tests::link::{hello, open, say_hello};
+use sidelane_tests::link::{hello, open, preamble, say_hello};
 use sidelane_tests::users::from_address;
 use sidelane_tests::wire::v1::UnaryRequest;
 use sidelane_tests::wire::v1::echo_client::EchoClient;
-use sidelane_tests::{Cluster, Upstream, cluster, services};
+use sidelane_tests::{Cluster, Upstream, cluster, exclusive, services};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 /// A connection that is one too many is closed at once.
 const AT_ONCE: Duration = Duration::from_secs(5);
+/// Connections that control takes at once.
+const CONTROL_LIMIT: usize = 4_096;
 /// Files that a test needs beside its connections.
 const OTHER_FILES: usize = 256;
 
@@ -129,16 +132,25 @@ async fn links_refused(node: &Node) -> f64 {
         .sum("sidelane_links_refused_total", &[])
 }
 
-/// Connections from an address of their own that say nothing: always some hundred more than there are
-/// places for strangers, since those that are closed are followed by others.
-async fn strangers(to: SocketAddr) {
-    let mut open = VecDeque::new();
+/// Connections from an address of their own that say this and nothing more: a hundred every few
+/// milliseconds, and none is left before it is closed. Tells once there were so many.
+async fn strangers(to: SocketAddr, words: &[u8], most: usize, all: Arc<Notify>) {
+    let mut open: Vec<TcpStream> = Vec::new();
+    let mut opened = 0;
     loop {
-        for _ in 0..50 {
-            open.push_back(from_address(9, to).await);
+        open.retain(|stream| {
+            let read = stream.try_read(&mut [0; 64]);
+            read.map_or_else(|error| error.kind() == WouldBlock, |bytes| bytes > 0)
+        });
+        for _ in 0..100 {
+            let mut stream = from_address(9, to).await;
+            // It may be closed already.
+            let _ = stream.write_all(words).await;
+            open.push(stream);
         }
-        if open.len() > STRANGERS_LIMIT + 500 {
-            open.drain(..50);
+        opened += 100;
+        if opened > most {
+            all.notify_one();
         }
         sleep(Duration::from_millis(20)).await;
     }
@@ -146,31 +158,53 @@ async fn strangers(to: SocketAddr) {
 
 #[tokio::test]
 async fn strangers_who_say_nothing_shut_nobody_out() {
-    files_for(2 * (STRANGERS_LIMIT + 550));
+    let mesh = cluster!().control().enrolled();
+    nobody_is_shut_out(mesh, [b"", b""]).await;
+}
+
+/// Where nobody is asked for a certificate.
+#[tokio::test]
+async fn strangers_who_begin_and_say_no_more_shut_nobody_out() {
+    let preamble = preamble(ConnectionClass::Internal, Lane::GENERAL);
+    nobody_is_shut_out(cluster!().control(), [PREFACE, &preamble]).await;
+}
+
+/// What strangers say to control, and to a sidecar.
+async fn nobody_is_shut_out(mesh: ClusterBuilder, words: [&[u8]; 2]) {
+    let _turn = exclusive().await;
+    // More than all connections that either takes.
+    let most = [2 * CONTROL_LIMIT, LINKS_LIMIT + CONTROL_LIMIT];
+    files_for(LINKS_LIMIT + CONTROL_LIMIT);
     let upstream = Upstream::named("callee").start().await;
-    let mut mesh = cluster!()
-        .control()
-        .enrolled()
+    let mut mesh = mesh
         .node("callee")
         .serving(services::ECHO, &upstream)
         .start()
         .await;
     let doors = [mesh.control().listen(), mesh.node("callee").internal()];
-    let crowds = doors.map(|to| tokio::spawn(strangers(to)));
-    let crowded = async || {
-        let control = mesh.control().metrics().await;
-        let refused = control.sum("sidelane_control_connections_refused_total", &[]);
-        refused > 0.0 && links_refused(mesh.node("callee")).await > 0.0
-    };
-    let until = Instant::now() + 6 * AT_ONCE;
-    while !crowded().await {
-        assert!(Instant::now() < until, "there is room for all");
-        sleep(Duration::from_millis(50)).await;
+    let all = [(); 2].map(|()| Arc::new(Notify::new()));
+    let crowds = [0, 1].map(|door| {
+        let (to, words) = (doors[door], words[door].to_vec());
+        let (most, all) = (most[door], Arc::clone(&all[door]));
+        tokio::spawn(async move { strangers(to, &words, most, all).await })
+    });
+    for all in all {
+        timeout(12 * AT_ONCE, all.notified()).await.unwrap();
     }
+    let control = mesh.control().metrics().await;
+    let refused = control.sum("sidelane_control_connections_refused_total", &[]);
+    assert!(refused > 0.0, "control has room for all");
+    let refused = links_refused(mesh.node("callee")).await;
+    assert!(refused > 0.0, "the sidecar has room for all");
     // It enrols, as a stranger first, and opens a link of its own.
     let late = mesh.add("late", &[], &[]).await;
     late.ready().await;
     assert_eq!(until_answered(late).await, "callee");
     assert!(crowds.iter().all(|crowd| !crowd.is_finished()));
+    // They had the places of strangers, and never all.
+    let logs = [mesh.control().log(), mesh.node("callee").log()];
+    for (log, limit) in logs.iter().zip([CONTROL_LIMIT, LINKS_LIMIT]) {
+        assert!(!log.contains(&format!("\"limit\":{limit}")), "{log}");
+    }
     crowds.iter().for_each(tokio::task::JoinHandle::abort);
 }

@@ -1,7 +1,9 @@
 //! Places for connections that have not proved who they are. There are so many, apart from those of
-//! whoever has, and when all are taken one of those who have had time is let go: of the address that has
-//! the most, the one that came first. So whoever opens thousands and says nothing fills its own places and
-//! shuts nobody else out. Decisions are pure; the time is told.
+//! whoever has, and when all are taken one is let go: of the address that has the most, the one that came
+//! first. It goes at once where its address has more than a fair share, and otherwise once it has had time.
+//! So whoever opens thousands from some addresses and says nothing fills its own places; it takes
+//! [`FAIR_PARTS`] addresses and [`STRANGERS_LIMIT`] connections in each half second to keep others from
+//! entering. Decisions are pure; the time is told.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,7 +15,9 @@ use tokio::sync::oneshot;
 /// Connections at once that have proved nothing. A handshake takes some milliseconds, so that the
 /// thousand sidecars of one mesh may well begin theirs at once.
 pub const STRANGERS_LIMIT: usize = 2_048;
-/// The time that one is left alone for, where no address has more places than the newcomer's.
+/// A fair share is one part of so many.
+pub const FAIR_PARTS: usize = 64;
+/// The time that one is left alone for, where no address has more than a fair share, or than the newcomer's.
 pub const LEFT_ALONE: Duration = Duration::from_millis(500);
 
 /// The places of one listener, shared by its clones.
@@ -115,7 +119,8 @@ impl Inside {
             return false;
         };
         // It has had no time yet, and a newcomer who has as many is not worth more.
-        if count <= own + 1 && now.saturating_duration_since(first.since) < LEFT_ALONE {
+        let fair = (own + 1).max(self.limit / FAIR_PARTS);
+        if count <= fair && now.saturating_duration_since(first.since) < LEFT_ALONE {
             return false;
         }
         places.remove(0);
@@ -200,6 +205,25 @@ mod tests {
         drop((many, other, third));
         assert_eq!(strangers.taken(), 0);
         assert!(strangers.inside().addresses.is_empty());
+    }
+
+    #[test]
+    fn who_has_a_fair_share_has_its_time_whoever_comes() {
+        let strangers = Strangers::new(4 * FAIR_PARTS);
+        let now = Instant::now();
+        let enter = |last| strangers.enter(at(last), now);
+        // Four of a host that dials four lanes, and a crowd of one each.
+        let mut host: Vec<_> = (0..4).map(|_| enter(1).unwrap()).collect();
+        let others = 2..=u8::MAX;
+        let crowd: Vec<_> = others.filter_map(enter).collect();
+        assert_eq!(strangers.taken(), 4 + crowd.len());
+        for last in 2..4 {
+            let _ = enter(last);
+        }
+        assert!(enter(0).is_none());
+        assert!(host.iter_mut().all(|one| !is_let_go(one)));
+        let later = strangers.enter(at(0), now + LEFT_ALONE);
+        assert!(later.is_some() && is_let_go(&mut host[0]));
     }
 
     #[test]

@@ -389,8 +389,6 @@ impl<Calls: Handle> Inbound<Calls> {
     }
 }
 
-/// Reads a preamble. A lane that is not known here may be in a moment: the pushed rule that brings
-/// it reaches the two ends of a link one after the other.
 /// Waits until the place of a link that has proved nothing is somebody else's.
 async fn let_go(stranger: Option<&mut Stranger>) {
     match stranger {
@@ -399,6 +397,8 @@ async fn let_go(stranger: Option<&mut Stranger>) {
     }
 }
 
+/// Reads a preamble. A lane that is not known here may be in a moment: the pushed rule that brings
+/// it reaches the two ends of a link one after the other.
 async fn read_preamble(bytes: [u8; preamble::LENGTH]) -> Result<Preamble, PreambleError> {
     let until = Instant::now() + LANE_LIMIT;
     loop {

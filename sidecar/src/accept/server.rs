@@ -226,9 +226,11 @@ where
     Limit: Future<Output = ServeError>,
 {
     let handshake = builder(terms.settings, terms.headers, terms.resets).handshake(stream);
+    let mut limit = std::pin::pin!(terms.limit);
     let mut connection = tokio::select! {
         biased;
         shaken = timeout(PREFACE_LIMIT, handshake) => shaken.map_err(|_| ServeError::TooSlow)??,
+        error = &mut limit => return Err(error),
         refusal = ready(terms.distrusted.as_mut()) => return Err(ServeError::Distrusted(refusal)),
     };
     let pings = connection.ping_pong().filter(|_| terms.pings);
@@ -239,7 +241,6 @@ where
         };
         http2::silent(&mut pings, settings).await
     });
-    let mut limit = std::pin::pin!(terms.limit);
     let mut forced = terms.draining.clone();
     let mut ending = false;
     let mut cut = false;
