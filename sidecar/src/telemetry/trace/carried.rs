@@ -101,7 +101,7 @@ fn members_of(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Without the spaces and tabs around it.
-fn trim(mut text: &[u8]) -> &[u8] {
+pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
         text = rest;
     }
@@ -179,6 +179,7 @@ mod tests {
             "foo@=1",
             "@foo=1",
             "foo@@bar=1",
+            "foo@bar@baz=1",
             "Foo=1",
             "foo=1=2",
             "foo =1",

@@ -83,7 +83,12 @@ impl Context {
         write_hex(&mut text[36..52], &self.span);
         write_hex(&mut text[53..], &[u8::from(self.sampled)]);
         // Digits and dashes are always a header value.
-        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
+        let value = HeaderValue::from_bytes(&text);
+        let mut value = value.unwrap_or(HeaderValue::from_static(""));
+        // No two calls have the same. In HPACK's table it would push out what calls have in common, and
+        // would be compared with those of all calls before it; what is sensitive does not get there.
+        value.set_sensitive(true);
+        value
     }
 }
 
@@ -93,20 +98,29 @@ fn new_span() -> SpanId {
 
 /// Reads lower-case hexadecimal digits; upper-case ones are refused, as the document demands.
 fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let mut bytes = [0; N];
+    let (mut bytes, mut all) = ([0; N], 0);
     for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        *byte = (digit(pair[0])? << 4) | digit(pair[1])?;
+        let [high, low] = [pair[0], pair[1]].map(|it| VALUES[usize::from(it)]);
+        all |= high | low;
+        *byte = (high << 4) | (low & 0xf);
     }
-    Some(bytes)
+    (all <= 0xf).then_some(bytes)
 }
 
+/// What a digit counts; more than any of them for what is none.
+const VALUES: [u8; 256] = {
+    let mut values = [u8::MAX; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[DIGITS[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
+};
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 fn write_hex(text: &mut [u8], bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
         pair[0] = DIGITS[usize::from(byte >> 4)];
         pair[1] = DIGITS[usize::from(byte & 15)];
@@ -162,14 +176,21 @@ mod tests {
             (format!("00-{trace}0-00f067aa0ba902b7-01"), None),
             (format!("00-{}-00f067aa0ba902b7-01", &trace[1..]), None),
             (format!("00-{trace}-0f067aa0ba902b7-01"), None),
+            (format!("00-{trace}-00f067aa0ba902b7a-01"), None),
+            (format!("00-{trace}-00f067aa0ba902b.-01"), None),
+            (format!("00-{}.-00f067aa0ba902b7-01", &trace[1..]), None),
+            (format!("0000-{trace}-00f067aa0ba902b7-01"), None),
             (format!("00-.{}-00f067aa0ba902b7-01", &trace[1..]), None),
             (format!("00-{trace}-.0f067aa0ba902b7-01"), None),
             // Flags.
             (format!("00-{trace}-00f067aa0ba902b7-1"), None),
             (format!("00-{trace}-00f067aa0ba902b7-0x"), None),
+            (format!("00-{trace}-00f067aa0ba902b7-.0"), None),
+            (format!("00-{trace}-00f067aa0ba902b7-0."), None),
+            (format!("00-{trace}-00f067aa0ba902b7-001"), None),
             (format!("00-{trace}-00f067aa0ba902b7-"), None),
             (format!("00-{trace}-00f067aa0ba902b7"), None),
-            // The space around it is the header's, and not its own.
+            // The space around it is the header's, and is gone by then.
             (format!(" 00-{trace}-00f067aa0ba902b7-01"), None),
             (String::new(), None),
             ("00".to_owned(), None),
@@ -190,6 +211,7 @@ mod tests {
             };
             let header = context.header();
             prop_assert_eq!(header.len(), LENGTH);
+            prop_assert!(header.is_sensitive());
             prop_assert_eq!(Context::parse(header.as_bytes()), Some(context));
         }
 

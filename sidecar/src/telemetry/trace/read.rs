@@ -70,7 +70,8 @@ impl<'a> Read<'a> {
             match name.as_str() {
                 TRACEPARENT => {
                     read.parents += 1;
-                    read.parent = Context::parse(value.as_bytes());
+                    // The space around a header is none of its value, also where HTTP/2 let it pass.
+                    read.parent = Context::parse(carried::trim(value.as_bytes()));
                 }
                 TRACESTATE => read.states.push(value),
                 BAGGAGE => read.baggage.push(value),
@@ -215,6 +216,84 @@ mod tests {
         let (parent, left) = onward(&[("tracestate", "a=1"), ("baggage", "x=1")]);
         assert!(parent.is_none() && !left.contains_key("tracestate"));
         assert_eq!(left["baggage"], "x=1");
+    }
+
+    /// What comes, whether the trace goes on, and what of its state does.
+    type Case<'a> = (Vec<(&'static str, &'a str)>, bool, &'a [&'a str]);
+
+    /// The cases of the test suite beside the document (w3c/trace-context, `test/test.py`) that are about
+    /// headers as a whole; those about one header are at its reader.
+    #[test]
+    fn the_suites_cases_of_whole_headers() {
+        let other = PARENT.replace("4bf92f", "5bf92f");
+        let spaced = ["{} ", " {}", "\t{}", "{}\t", "\t {} \t"];
+        let spaced = spaced.map(|it| it.replace("{}", PARENT));
+        let most = (0..32).map(|it| format!("k{it}={it}"));
+        let most = most.collect::<Vec<_>>().join(",");
+        let more = format!("{most},k=1");
+        let whole = [&*most];
+        let parent = ("traceparent", PARENT);
+        let state = |text| ("tracestate", text);
+        let mut cases: Vec<Case<'_>> = vec![
+            (vec![], false, &[]),
+            (vec![parent], true, &[]),
+            (vec![parent, ("traceparent", &other)], false, &[]),
+            (vec![("trace-parent", PARENT)], false, &[]),
+            (vec![("trace.parent", PARENT)], false, &[]),
+            (vec![state("foo=1")], false, &[]),
+            (vec![("traceparent", ""), state("foo=1")], false, &[]),
+            (vec![parent, ("trace-state", "foo=1")], true, &[]),
+            (
+                vec![parent, state("foo=1"), state("")],
+                true,
+                &["foo=1", ""],
+            ),
+            (
+                vec![parent, state(""), state("foo=1")],
+                true,
+                &["", "foo=1"],
+            ),
+            (
+                vec![
+                    parent,
+                    state("foo=1,bar=2"),
+                    state("rojo=1"),
+                    state("baz=3"),
+                ],
+                true,
+                &["foo=1,bar=2", "rojo=1", "baz=3"],
+            ),
+            (vec![parent, state("foo=1,foo=1")], true, &[]),
+            (vec![parent, state("foo=1"), state("foo=1")], true, &[]),
+            (vec![parent, state("foo=1"), state("foo=2")], true, &[]),
+            (vec![parent, state("\t foo=1 \t")], true, &["\t foo=1 \t"]),
+            (vec![parent, state("foo@bar@baz=1,bar=2")], true, &[]),
+            (vec![parent, state(&most)], true, &whole),
+            (vec![parent, state(&more)], true, &[]),
+            (vec![parent, state(&most), state("k=1")], true, &[]),
+        ];
+        for text in &spaced {
+            cases.push((vec![("traceparent", text), state("a=1")], true, &["a=1"]));
+        }
+        for (all, goes_on, kept) in cases {
+            let (found, left) = onward(&all);
+            let found = found.map(|it| it.trace);
+            let expected = Context::parse(PARENT.as_bytes()).map(|it| it.trace);
+            assert_eq!(found, expected.filter(|_| goes_on), "{all:?}");
+            let left: Vec<_> = left.get_all("tracestate").iter().collect();
+            assert_eq!(left, kept, "{all:?}");
+        }
+    }
+
+    #[test]
+    fn baggage_goes_on_without_a_trace_and_is_cut_over_all_headers() {
+        let member = |it: usize| format!("k{it}=v;p=1");
+        let members: Vec<String> = (0..70).map(member).collect();
+        let [first, rest] = [members[..60].join(","), members[60..].join(",")];
+        let (parent, left) = onward(&[("baggage", &first), ("baggage", &rest)]);
+        assert!(parent.is_none());
+        let left: Vec<_> = left.get_all("baggage").iter().collect();
+        assert_eq!(left, [&members[..64].join(",")]);
     }
 
     #[test]
