@@ -5,8 +5,11 @@
     reason = "what surrounds a test may fail it like the test itself"
 )]
 
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -201,5 +204,167 @@ fn the_programs_get_their_arguments_untouched() {
     for program in ["sidecar", "control"] {
         let help = answer(&["help", program]);
         assert!(help.contains(&format!("sidelane-{program}")), "{help}");
+    }
+}
+
+/// A control plane that answers, with its data in `folder`.
+fn control_in(folder: &std::path::Path) -> (Running, String) {
+    let [address, admin] = [(); 2].map(|()| free().to_string());
+    let data = folder.join("control").display().to_string();
+    let control = Running::start(&[
+        "control", "--listen", &address, "--admin", &admin, "--data", &data,
+    ]);
+    until("control answers", || {
+        run(&["nodes", "--control", &address]).status.success()
+    });
+    (control, address)
+}
+
+#[track_caller]
+fn until(wanted: &str, is: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is() {
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "not within 30 s: {wanted}"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn tokens_go_into_files_of_their_owner_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_control, control) = control_in(folder.path());
+    let into = folder.path().join("tokens");
+    let (nodes, path) = ("orders-1,orders-2", into.to_str().unwrap());
+
+    let made = run(&[
+        "token",
+        "--node",
+        nodes,
+        "--into",
+        path,
+        "--control",
+        &control,
+    ]);
+    let said = String::from_utf8(made.stderr).unwrap();
+    assert!(made.status.success() && made.stdout.is_empty(), "{said}");
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&into), 0o700);
+    let tokens = ["orders-1", "orders-2"].map(|node| {
+        assert!(said.contains(&format!("node {node} becomes")), "{said}");
+        let file = into.join(format!("{node}.token"));
+        assert_eq!(mode(&file), 0o600);
+        std::fs::read_to_string(file).unwrap()
+    });
+    assert_ne!(tokens[0], tokens[1]);
+    assert!(tokens.iter().all(|token| !said.contains(token.trim())));
+
+    // Each is of use: a token for one node alone, on standard output, is as long.
+    let one = answer(&["token", "--node", "orders-3", "--control", &control]);
+    assert_eq!(one.lines().count(), 1);
+
+    // Several have no place but a folder, which others may not read.
+    let nowhere = run(&["token", "--node", nodes, "--control", &control]);
+    assert_eq!(nowhere.status.code(), Some(2));
+    let why = String::from_utf8(nowhere.stderr).unwrap();
+    assert!(why.contains("where several tokens go, --into,"), "{why}");
+    std::fs::set_permissions(&into, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let open = run(&[
+        "token",
+        "--node",
+        nodes,
+        "--into",
+        path,
+        "--control",
+        &control,
+    ]);
+    assert_eq!(open.status.code(), Some(1));
+    let why = String::from_utf8(open.stderr).unwrap();
+    assert!(why.contains("is not this user's alone"), "{why}");
+}
+
+#[test]
+fn apps_of_the_shop_run_alone_and_visit_each_other_through_the_mesh() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_control, control) = control_in(folder.path());
+    let [app, outbound, internal, admin] = [(); 4].map(|()| free().to_string());
+    let _app = Running::start(&["demo", "app", "--node", "shop-1", "--listen", &app]);
+    let serve = format!("shop.v1.Orders,shop.v1.Inventory,shop.v1.OrderLog={app}");
+    let data = folder.path().join("shop-1").display().to_string();
+    let _sidecar = Running::start(&[
+        "sidecar",
+        "--node",
+        "shop-1",
+        "--control",
+        &control,
+        "--serve",
+        &serve,
+        "--outbound",
+        &outbound,
+        "--internal",
+        &internal,
+        "--admin",
+        &admin,
+        "--data",
+        &data,
+    ]);
+    answer(&["wait", "--sidecar", &format!("http://{admin}")]);
+
+    let log = folder.path().join("storefront.log");
+    let mut storefront = sidelane(&["demo", "app", "--node", "storefront", "--calls", "50"])
+        .env("SIDELANE_TARGET", format!("http://{outbound}"))
+        .stderr(File::create(&log).unwrap())
+        .spawn()
+        .map(Running)
+        .unwrap();
+    let top = || {
+        let rows = json(&[
+            "top",
+            "--sidecar",
+            &format!("http://{admin}"),
+            "--interval",
+            "1s",
+        ]);
+        rows.to_string()
+    };
+    until("each service is visited", || {
+        let seen = top();
+        ["GetOrder", "Reserve", "Replicate"]
+            .iter()
+            .all(|method| seen.contains(method))
+    });
+    let id = rustix::process::Pid::from_child(&storefront.0);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    assert!(storefront.0.wait().unwrap().success());
+    let log = std::fs::read_to_string(log).unwrap();
+    let last: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert_eq!(last["message"], "the storefront is closed", "{log}");
+    assert!(last["held"].as_u64().unwrap() > 0, "{log}");
+    assert_eq!(last["failed"], 0, "{log}");
+}
+
+#[test]
+fn an_app_that_is_told_nothing_or_too_much_is_not_started() {
+    for (arguments, why) in [
+        (
+            &[][..],
+            "what the app does, --listen or --calls, is missing",
+        ),
+        (
+            &["--listen", "127.0.0.1:0", "--calls", "1"],
+            "--listen is of no use here: an app with --calls serves nothing",
+        ),
+        (
+            &["--calls", "0"],
+            "a number of calls a second from 1 to 1000",
+        ),
+        (&["--calls", "1", "--otlp", "nowhere"], "--otlp"),
+    ] {
+        let ended = run(&[&["demo", "app", "--node", "a"], arguments].concat());
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(2), "{said}");
+        assert!(said.contains(why), "{said}");
     }
 }
