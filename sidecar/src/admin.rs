@@ -15,7 +15,8 @@ use sidelane_process::admin::{AdminRequest, AdminResponse, Pages};
 use sidelane_process::clock::unix_ms;
 use sidelane_process::metrics;
 use sidelane_proto::model::{Lane, ServiceName};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::spawn_blocking;
 
 use crate::accept;
 use crate::discover::{Source, State, Status};
@@ -28,7 +29,7 @@ use crate::mesh::Target;
 use crate::origin::Origin;
 use crate::pool::To;
 use crate::stack::Stack;
-use crate::telemetry::{heading, line};
+use crate::telemetry::{escaped, heading, line};
 
 /// What the pages show.
 pub struct Admin {
@@ -60,13 +61,10 @@ impl Admin {
             .get("/livez", page(|_, _| AdminResponse::text("alive\n")))
             .get("/readyz", page(Self::readyz))
             .get("/metrics", {
-                let admin = Arc::clone(&self);
+                let (admin, turn) = (Arc::clone(&self), Arc::new(Semaphore::new(1)));
                 move |request| {
-                    let admin = Arc::clone(&admin);
-                    async move {
-                        let text = admin.metrics() + &metrics::own().await.text();
-                        metrics::page(&request, &text)
-                    }
+                    let (admin, turn) = (Arc::clone(&admin), Arc::clone(&turn));
+                    async move { admin.metrics_page(request, &turn).await }
                 }
             })
             .get(
@@ -205,6 +203,7 @@ impl Admin {
             .collect();
         json!({
             "node": stack.own.node.as_str(),
+            "build": env!("CARGO_PKG_VERSION"),
             "unix_ms": unix_ms(),
             "generation": status.generation.number(),
             "settings": self.settings,
@@ -249,6 +248,24 @@ impl Admin {
                 })
             })
             .collect()
+    }
+
+    /// Beside the thread of the calls, since it may take a while; and one page at a time, since each
+    /// may be large.
+    async fn metrics_page(
+        self: Arc<Self>,
+        request: AdminRequest,
+        turn: &Semaphore,
+    ) -> AdminResponse {
+        // It is never closed.
+        let _turn = turn.acquire().await;
+        let own = metrics::own().await;
+        let written =
+            spawn_blocking(move || metrics::page(&request, &(self.metrics() + &own.text())));
+        written.await.unwrap_or_else(|error| {
+            let text = format!("the figures cannot be told: {error}\n");
+            AdminResponse::text(text).with_status(StatusCode::INTERNAL_SERVER_ERROR)
+        })
     }
 
     fn metrics(&self) -> String {
@@ -387,7 +404,7 @@ fn render_splits(text: &mut String, targets: &[&Arc<Target>]) {
     );
     for (service, split, picks) in &split {
         for (part, count) in split.parts.iter().zip(picks.of) {
-            let part = part.value.replace(['\\', '"', '\n'], "_");
+            let part = escaped(&part.value);
             let labels = format!("service=\"{service}\",part=\"{part}\"");
             line(text, name, &labels, count);
         }

@@ -283,6 +283,7 @@ impl<'a> Delivery<'a> {
         let Ok((response, to)) = seat.send(self.request(seat, now), empty) else {
             return Err(ForwardError::GoingAway);
         };
+        self.guard.attempted();
         if let Some(followed) = self.guard.followed() {
             let link = seat.link();
             let peer = match &link.key.to {

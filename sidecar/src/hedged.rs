@@ -121,7 +121,6 @@ impl Stack {
                         (None, _) => running.hedging.unsent(Unsent::NotNow, now),
                         (Some(replay), Some((way, token))) => {
                             token.used();
-                            target.counters.of(classified.method).attempt();
                             delivery.previous = running.hedging.made();
                             running.hedging.sent(now);
                             running.launch(delivery, way, replay, now);

@@ -191,8 +191,7 @@ impl Stack {
             address: &address,
             persistent: false,
         };
-        self.to_place(&place, &mut delivery, &guard, &counters)
-            .await;
+        self.to_place(&place, &mut delivery, &guard).await;
     }
 }
 

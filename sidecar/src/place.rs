@@ -13,7 +13,7 @@ use crate::pool::{Address, Key};
 use crate::reason::Processed;
 use crate::respond::Failure;
 use crate::stack::Stack;
-use crate::telemetry::{CallGuard, TargetCounters};
+use crate::telemetry::CallGuard;
 
 type Slow = fn(Runner, Instant) -> Infallible;
 /// There is nobody to send another attempt to.
@@ -34,7 +34,6 @@ impl Stack {
         place: &Place<'_>,
         delivery: &mut Delivery<'_>,
         guard: &CallGuard,
-        counters: &TargetCounters,
     ) {
         let plain = delivery.plain;
         let failed = |failure: Failure| if plain { as_http(failure) } else { failure };
@@ -63,7 +62,6 @@ impl Stack {
                 Ok(seat) => seat,
                 Err(failure) => return end(guard, delivery.respond, failed(failure)),
             };
-            counters.attempt();
             let Ok(attempt) = delivery.attempt(&seat, None, NEVER_SLOW).await;
             let refusal = match attempt {
                 Attempt::Ended(outcome) => return guard.ended(outcome),

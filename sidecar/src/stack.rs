@@ -244,7 +244,6 @@ impl Stack {
             };
             let (node, attempt) = match way {
                 Ok(way) => {
-                    counters.attempt();
                     if let Some(token) = token.take() {
                         token.used();
                     }
@@ -545,8 +544,7 @@ impl Stack {
                 address: &local.address,
                 persistent: true,
             };
-            self.to_place(&place, &mut delivery, &guard, &let_in.counters)
-                .await;
+            self.to_place(&place, &mut delivery, &guard).await;
             if let Some(entered) = entered {
                 entered.ended(guard.outcome().into());
             }

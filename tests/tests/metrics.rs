@@ -496,6 +496,49 @@ async fn lanes_and_methods_are_shown_as_they_are_counted() {
         "{table}"
     );
     load.abort();
+    let (routes, table) = said(&["routes", "--sidecar", &both]).await;
+    let routes = routes["routes"].as_array().unwrap();
+    for node in ["caller", "callee"] {
+        let is = |it: &&serde_json::Value| it["node"] == node && it["service"] == services::ECHO;
+        let echo = routes.iter().find(is).unwrap();
+        assert_eq!(
+            (&echo["lane"], &echo["class"]),
+            (&"general".into(), &"Internal".into())
+        );
+        assert_eq!(echo["strategy"], "ROUND_ROBIN", "{echo:#}");
+    }
+    assert!(
+        table.contains("ORIGIN") && table.contains(services::ECHO),
+        "{table}"
+    );
+    let control = mesh.control().listen().to_string();
+    let run = Run::of(env!("CARGO_BIN_EXE_sidelane-under-test"));
+    let ended = run
+        .with([
+            "version",
+            "--sidecar",
+            &both,
+            "--control",
+            &control,
+            "-o",
+            "json",
+        ])
+        .variable("XDG_RUNTIME_DIR", &mesh.folder().display().to_string())
+        .to_its_end()
+        .await;
+    let versions: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let own = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        (&versions["version"], &versions["control"]),
+        (&own.into(), &own.into())
+    );
+    for (at, node) in ["caller", "callee"].into_iter().enumerate() {
+        let sidecar = &versions["sidecars"][at];
+        assert_eq!(
+            (&sidecar["node"], &sidecar["version"]),
+            (&node.into(), &own.into())
+        );
+    }
     let (lanes, table) = said(&["lanes", "--sidecar", &both]).await;
     let lanes = lanes["lanes"].as_array().unwrap();
     let of = |node: &str, side: &str| {

@@ -94,6 +94,7 @@ impl mesh_server::Mesh for Served {
             nodes,
             version: Some((&snapshot.version()).into()),
             unix_ms: unix_ms(),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
         }))
     }
 

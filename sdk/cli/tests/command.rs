@@ -75,8 +75,8 @@ fn help_names_every_command() {
     let (code, text, errors) = outcome(&["help"]);
     assert_eq!((code, errors.as_str()), (0, ""));
     for command in [
-        "control", "sidecar", "nodes", "services", "lanes", "top", "apply", "rules", "check",
-        "explain", "wait", "redirect", "demo", "version", "help",
+        "control", "sidecar", "nodes", "services", "routes", "lanes", "top", "tap", "apply",
+        "rules", "check", "explain", "wait", "redirect", "demo", "version", "help",
     ] {
         let line = text
             .lines()
@@ -93,8 +93,8 @@ fn help_names_every_command() {
 #[test]
 fn help_of_a_command_is_its_own_help() {
     for command in [
-        "nodes", "services", "lanes", "top", "apply", "rules", "check", "explain", "wait",
-        "redirect", "demo",
+        "nodes", "services", "routes", "lanes", "top", "tap", "version", "apply", "rules", "check",
+        "explain", "wait", "redirect", "demo",
     ] {
         let (code, text, _) = outcome(&["help", command]);
         assert_eq!(code, 0);

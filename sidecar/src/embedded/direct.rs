@@ -237,7 +237,7 @@ async fn here<Req, Resp>(
         });
         place = entered.map_err(|failure| failed(&guard, failure))?;
     }
-    counters.attempt();
+    guard.attempted();
     if let Some(followed) = guard.followed() {
         let identity = stack.own.identity.as_ref().map(SpiffeId::as_str);
         followed.sent(stack.own.node.as_str(), identity);

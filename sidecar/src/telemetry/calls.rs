@@ -11,6 +11,11 @@ use super::metrics::{heading, line};
 use super::target::TargetCounters;
 use crate::reason::Reason;
 
+/// What a line takes beside the labels of its method, at most: its name, a bound, a value.
+const LINE: usize = 128;
+/// What an exemplar takes, at most. Buckets of durations have some.
+const EXEMPLAR: usize = 128;
+
 /// What was counted of these, in their order.
 pub(super) fn render(text: &mut String, targets: &[Arc<TargetCounters>]) {
     type Read = fn(&TargetCounters) -> &AtomicU64;
@@ -45,7 +50,7 @@ pub(super) fn render(text: &mut String, targets: &[Arc<TargetCounters>]) {
         heading(text, name, kind, help);
         for target in targets {
             let value = read(target).load(Ordering::Relaxed);
-            line(text, name, &labels(target), value);
+            line(text, name, &target.labels, value);
         }
     }
     render_ends(text, targets);
@@ -73,7 +78,7 @@ pub(super) fn render(text: &mut String, targets: &[Arc<TargetCounters>]) {
         heading(text, name, "histogram", help);
         // A histogram of nothing is many lines that say so.
         for target in targets.iter().filter(|target| target.was_called()) {
-            render_histogram(text, name, &labels(target), (read(target), unit));
+            render_histogram(text, name, &target.labels, (read(target), unit));
         }
     }
 }
@@ -89,7 +94,7 @@ fn render_ends(text: &mut String, targets: &[Arc<TargetCounters>]) {
                     17 => "other".to_owned(),
                     known => known.to_string(),
                 };
-                let labels = format!("{},status=\"{status}\"", labels(target));
+                let labels = format!("{},status=\"{status}\"", target.labels);
                 line(text, name, &labels, count);
             }
         }
@@ -101,7 +106,7 @@ fn render_ends(text: &mut String, targets: &[Arc<TargetCounters>]) {
         for (reason, count) in Reason::ALL.iter().zip(&target.errors) {
             let count = count.load(Ordering::Relaxed);
             if count > 0 {
-                let labels = format!("{},reason=\"{}\"", labels(target), reason.name());
+                let labels = format!("{},reason=\"{}\"", target.labels, reason.name());
                 line(text, name, &labels, count);
             }
         }
@@ -140,14 +145,35 @@ fn hex(id: &[u8]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn labels(target: &TargetCounters) -> String {
-    let key = &target.key;
-    format!(
-        "service=\"{}\",method=\"{}\",direction=\"{}\",connection=\"{}\",lane=\"{}\"",
-        key.service,
-        key.method,
-        key.direction.name(),
-        key.class,
-        key.lane
-    )
+/// How many of these, from the first on, fit into so many bytes of a page, by what their lines take at
+/// most.
+pub(super) fn fitting(targets: &[Arc<TargetCounters>], limit: usize) -> usize {
+    let mut room = limit;
+    let fits = |target: &&Arc<TargetCounters>| {
+        let line = target.labels.len() + LINE;
+        let told = |counts: &[AtomicU64]| {
+            let above = counts.iter().filter(|it| it.load(Ordering::Relaxed) > 0);
+            above.count()
+        };
+        let mut lines = 4 + told(&target.responses) + told(&target.errors);
+        let mut exemplars = 0;
+        if target.was_called() {
+            let histograms = [
+                &target.durations,
+                &target.request_sizes,
+                &target.response_sizes,
+            ];
+            let series = histograms.map(|it| it.cumulated().count() + 2);
+            lines += series.iter().sum::<usize>();
+            exemplars = series[0];
+        }
+        match room.checked_sub(line * lines + EXEMPLAR * exemplars) {
+            None => false,
+            Some(left) => {
+                room = left;
+                true
+            }
+        }
+    };
+    targets.iter().take_while(fits).count()
 }

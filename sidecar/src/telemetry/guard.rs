@@ -134,6 +134,12 @@ impl CallGuard {
         self
     }
 
+    /// An attempt has left. One for which there was no connection any more is none.
+    #[inline]
+    pub fn attempted(&self) {
+        add(&self.counters.attempts);
+    }
+
     /// What is told of it, where somebody looks.
     #[inline]
     #[must_use]

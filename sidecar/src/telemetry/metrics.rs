@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sidelane_proto::model::{ConnectionClass, Lane, Rule, ServiceName};
 
@@ -29,6 +29,12 @@ pub const TARGETS_LIMIT: usize = 16_384;
 /// The most series of one of them: four figures, the statuses, the reasons, and three histograms of
 /// at most [`BOUNDS_LIMIT`] bounds.
 pub const SERIES_A_TARGET: usize = 4 + STATUSES + Reason::ALL.len() + 3 * (BOUNDS_LIMIT + 3);
+
+/// Bytes that the figures of methods take of a page. Those of the last methods, by name, are left out
+/// beyond it, and `sidelane_methods_left_out` says how many.
+pub const PAGE_LIMIT: usize = 64 * 1024 * 1024;
+/// When the figures of a method are forgotten that nobody has called, whose service is gone.
+pub const RETIRED_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// Of so many names beyond the bound, one has those looked for that nobody needs.
 const SWEEP_EVERY: u64 = 1_024;
@@ -140,7 +146,8 @@ impl Metrics {
             // them takes a while, so a flood of names must not have it done for each.
             let beyond = self.beyond.fetch_add(1, Ordering::Relaxed);
             if beyond.is_multiple_of(SWEEP_EVERY) {
-                targets.retain(|_, it| Arc::strong_count(it) > 1 || it.was_called());
+                let now = Instant::now();
+                targets.retain(|_, it| is_needed(it, now) && (is_held(it) || it.was_called()));
             }
             if targets.len() >= TARGETS_LIMIT
                 && let Ok(service) = ServiceName::new(OTHER)
@@ -269,8 +276,18 @@ impl Metrics {
     /// made up is no series.
     #[must_use]
     pub fn render_known(&self, known: impl Fn(&ServiceName) -> bool) -> String {
+        self.render_at(Instant::now(), PAGE_LIMIT, known)
+    }
+
+    fn render_at(
+        &self,
+        now: Instant,
+        limit: usize,
+        known: impl Fn(&ServiceName) -> bool,
+    ) -> String {
         let mut text = String::with_capacity(16 * 1024);
-        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.retain(|_, it| is_needed(it, now));
         let shown = targets
             .values()
             .filter(|it| it.was_called() || known(&it.key.service));
@@ -278,7 +295,12 @@ impl Metrics {
         // Whoever is called first must not wait for the rest of this.
         drop(targets);
         shown.sort_by(|one, other| order(one).cmp(&order(other)));
-        calls::render(&mut text, &shown);
+        let fitting = calls::fitting(&shown, limit);
+        calls::render(&mut text, &shown[..fitting]);
+        let name = "sidelane_methods_left_out";
+        let help = "Methods whose figures are not told, since the page would be too large.";
+        heading(&mut text, name, "gauge", help);
+        line(&mut text, name, "", (shown.len() - fitting) as u64);
         let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lanes: Vec<_> = lanes.values().cloned().collect();
         lane::render(&mut text, &mut lanes);
@@ -412,6 +434,16 @@ fn other(
     }
 }
 
+/// Does a service in the picture of the mesh have them?
+fn is_held(counters: &Arc<TargetCounters>) -> bool {
+    Arc::strong_count(counters) > 1
+}
+
+/// Are they to be kept? Of a service that is there as long as it is; else for a while.
+fn is_needed(counters: &Arc<TargetCounters>, now: Instant) -> bool {
+    is_held(counters) || !counters.is_idle(now, RETIRED_AFTER)
+}
+
 /// As they are shown.
 fn order(counters: &TargetCounters) -> impl Ord + '_ {
     let key = &counters.key;
@@ -422,6 +454,12 @@ fn order(counters: &TargetCounters) -> impl Ord + '_ {
 /// The two lines before a metric's values.
 pub(crate) fn heading(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+/// A text that others chose, as the value of a label.
+pub(crate) fn escaped(text: &str) -> String {
+    let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+    text.replace('\n', "\\n")
 }
 
 /// One value.
@@ -485,6 +523,87 @@ mod tests {
     }
 
     #[test]
+    fn figures_that_nobody_needs_are_forgotten_after_a_while() {
+        let metrics = Arc::new(Metrics::default());
+        let of = |name: &str| {
+            let service = ServiceName::new(name).unwrap();
+            metrics.service(&service, Direction::Outbound, &rule(name, 1))
+        };
+        let (gone, stays) = (of("gone.G"), of("stays.S"));
+        for counters in [&gone, &stays] {
+            drop(metrics.call(counters.of(Some(0)), Instant::now()));
+        }
+        let open = metrics.call(gone.of(None), Instant::now());
+        drop(gone);
+        let now = Instant::now();
+        let told = |after: Duration| {
+            let text = metrics.render_at(now + after, PAGE_LIMIT, |_| true);
+            let counted = |service: &str, method: &str| {
+                let labels = format!("{{service=\"{service}\",method=\"{method}\",");
+                text.contains(&format!("sidelane_requests_total{labels}"))
+            };
+            [
+                counted("gone.G", "M0"),
+                counted("gone.G", "other"),
+                counted("stays.S", "M0"),
+            ]
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(told(Duration::ZERO), [true, true, true]);
+        assert_eq!(told(RETIRED_AFTER - second), [true, true, true]);
+        // What is open is not forgotten, nor what the mesh still has.
+        assert_eq!(told(RETIRED_AFTER), [false, true, true]);
+        drop(open);
+        assert_eq!(told(RETIRED_AFTER), [false, true, true]);
+        assert_eq!(told(2 * RETIRED_AFTER), [false, false, true]);
+        // Who comes back is counted anew.
+        drop(metrics.call(of("gone.G").of(Some(0)), Instant::now()));
+        assert_eq!(told(2 * RETIRED_AFTER), [true, true, true]);
+    }
+
+    #[test]
+    fn a_page_has_a_bound_and_says_what_it_leaves_out() {
+        let metrics = Arc::new(Metrics::default());
+        let name = ServiceName::new("a.A").unwrap();
+        let counters = metrics.service(&name, Direction::Outbound, &rule("a.A", 200));
+        for method in 0..200 {
+            drop(metrics.call(counters.of(Some(method)), Instant::now()));
+        }
+        let limit = 1024 * 1024;
+        let whole = metrics.render();
+        assert!(whole.contains("sidelane_methods_left_out 0\n"));
+        let cut = metrics.render_at(Instant::now(), limit, |_| true);
+        let of_methods = |text: &str| -> usize {
+            let lines = text
+                .lines()
+                .filter(|line| line.contains("{service=\"a.A\""));
+            lines.map(|line| line.len() + 1).sum()
+        };
+        assert!(of_methods(&whole) > of_methods(&cut) && of_methods(&cut) <= limit);
+        let left_out = cut
+            .lines()
+            .find_map(|line| line.strip_prefix("sidelane_methods_left_out "));
+        let left_out: usize = left_out.unwrap().parse().unwrap();
+        let told = cut.matches("\nsidelane_requests_total{").count();
+        // Beside them there are those that the rule does not name.
+        assert!(
+            left_out > 0 && told > 0 && told + left_out == 201,
+            "{told} {left_out}"
+        );
+        let page = |text: &str| sidelane_process::metrics::from_text(text).len();
+        assert!(
+            page(&cut) < limit + 64 * 1024,
+            "what else there is has bounds of its own"
+        );
+    }
+
+    #[test]
+    fn labels_that_others_chose_stay_apart() {
+        let each = ["a\"b", "a\\b", "a\nb", "a_b"].map(escaped);
+        assert_eq!(each, ["a\\\"b", "a\\\\b", "a\\nb", "a_b"]);
+    }
+
+    #[test]
     fn a_hundred_thousand_names_are_no_more_series_than_there_may_be() {
         let metrics = Arc::new(Metrics::default());
         for service in 0..1_000 {
@@ -504,7 +623,7 @@ mod tests {
             targets.len()
         );
         drop(targets);
-        let text = metrics.render();
+        let text = metrics.render_at(Instant::now(), usize::MAX, |_| true);
         let series = text.lines().filter(|line| !line.starts_with('#')).count();
         assert!(series < (TARGETS_LIMIT + 1) * SERIES_A_TARGET, "{series}");
         let calls = text.lines().filter_map(|line| {

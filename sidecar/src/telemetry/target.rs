@@ -2,7 +2,8 @@
 //! beside its rule, at the place of its method.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use sidelane_proto::model::{ConnectionClass, Lane, Rule, ServiceName};
 
@@ -46,10 +47,25 @@ pub(super) struct TargetKey {
     pub(super) lane: Lane,
 }
 
+impl TargetKey {
+    fn labels(&self) -> String {
+        format!(
+            "service=\"{}\",method=\"{}\",direction=\"{}\",connection=\"{}\",lane=\"{}\"",
+            self.service,
+            self.method,
+            self.direction.name(),
+            self.class,
+            self.lane
+        )
+    }
+}
+
 /// The counters of one method of a service in one direction, one class and one lane.
 #[derive(Debug)]
 pub struct TargetCounters {
     pub(super) key: TargetKey,
+    /// The labels of all its series, as they are written.
+    pub(super) labels: Box<str>,
     pub(super) requests: AtomicU64,
     pub(super) in_flight: AtomicU64,
     pub(super) attempts: AtomicU64,
@@ -63,6 +79,8 @@ pub struct TargetCounters {
     pub(super) request_sizes: Histogram,
     /// In bytes.
     pub(super) response_sizes: Histogram,
+    /// So many requests there were at the last look, and when that was first seen.
+    rests: Mutex<Option<(u64, Instant)>>,
 }
 
 impl TargetCounters {
@@ -73,7 +91,9 @@ impl TargetCounters {
 
     pub(super) fn new(key: TargetKey, buckets: &Buckets) -> Self {
         Self {
+            labels: key.labels().into(),
             key,
+            rests: Mutex::default(),
             requests: AtomicU64::default(),
             in_flight: AtomicU64::default(),
             attempts: AtomicU64::default(),
@@ -86,9 +106,20 @@ impl TargetCounters {
         }
     }
 
-    /// Another attempt of a call was sent on its way.
-    pub fn attempt(&self) {
-        add(&self.attempts);
+    /// Has nobody called it for so long, as far as looks tell? What is open is being called.
+    pub(super) fn is_idle(&self, now: Instant, limit: Duration) -> bool {
+        let requests = self.requests.load(Ordering::Relaxed);
+        let mut rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = self.in_flight.load(Ordering::Relaxed) > 0;
+        match *rests {
+            Some((known, since)) if known == requests && !open => {
+                now.saturating_duration_since(since) >= limit
+            }
+            _ => {
+                *rests = Some((requests, now));
+                false
+            }
+        }
     }
 }
 

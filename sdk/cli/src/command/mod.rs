@@ -13,12 +13,14 @@ pub(crate) mod output;
 mod redirect;
 mod revoke;
 mod root;
+mod routes;
 mod rules;
 mod services;
 mod sidecar;
 mod tap;
 mod token;
 mod top;
+mod version;
 mod wait;
 
 #[cfg(feature = "fuzzing")]
@@ -51,11 +53,12 @@ const WRONG_USAGE: u8 = 2;
 const VERSION: &str = concat!("sidelane ", env!("CARGO_PKG_VERSION"));
 
 /// Every command that people see, with what it does.
-const COMMANDS: [(&str, &str); 19] = [
+const COMMANDS: [(&str, &str); 20] = [
     ("control", "Runs the control plane"),
     ("sidecar", "Runs a sidecar beside a service"),
     ("nodes", nodes::USAGE.program.about),
     ("services", services::USAGE.program.about),
+    ("routes", routes::USAGE.program.about),
     ("lanes", lanes::USAGE.program.about),
     ("top", top::USAGE.program.about),
     ("tap", tap::USAGE.program.about),
@@ -69,7 +72,7 @@ const COMMANDS: [(&str, &str); 19] = [
     ("root", root::USAGE.program.about),
     ("redirect", redirect::USAGE.program.about),
     ("demo", demo::ABOUT),
-    ("version", "Prints the version"),
+    ("version", version::USAGE.program.about),
     ("help", "Prints this text, or that of one command"),
 ];
 
@@ -193,6 +196,7 @@ pub(crate) fn run(mut args: Vec<OsString>, routes: RouteTable) -> ExitCode {
         demo::HIDDEN_APP => demo::run_app(args),
         "nodes" => nodes::run(args),
         "services" => services::run(args),
+        "routes" => routes::run(args),
         "lanes" => lanes::run(args),
         "top" => top::run(args),
         "tap" => tap::run(args),
@@ -206,7 +210,8 @@ pub(crate) fn run(mut args: Vec<OsString>, routes: RouteTable) -> ExitCode {
         "root" => root::run(args),
         "redirect" => redirect::run(args),
         "demo" => demo::run(args),
-        "version" | "--version" | "-V" => output::line(VERSION),
+        "version" => version::run(args),
+        "--version" | "-V" => output::line(VERSION),
         "help" | "--help" | "-h" => return help(args, routes),
         _ => Err(unknown(&command)),
     };
@@ -222,7 +227,7 @@ pub(crate) fn run(mut args: Vec<OsString>, routes: RouteTable) -> ExitCode {
 
 /// `sidelane help`, or `sidelane help COMMAND`, which is what `sidelane COMMAND --help` is.
 fn help(mut args: Vec<OsString>, routes: RouteTable) -> ExitCode {
-    if args.is_empty() || args[0] == "help" || args[0] == "version" {
+    if args.is_empty() || args[0] == "help" {
         let printed = output::text(&overview()).map(|()| ExitCode::SUCCESS);
         return printed.unwrap_or_else(|failure| failure.exit_code());
     }

@@ -147,6 +147,7 @@ fn json(listed: &ListNodesResponse) -> Value {
         "nodes": listed.nodes.iter().map(node).collect::<Vec<_>>(),
         "version": { "store_id": version.store_id, "counter": version.counter },
         "unix_ms": listed.unix_ms,
+        "build": listed.build,
     })
 }
 

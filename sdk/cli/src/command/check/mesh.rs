@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use sidelane_proto::wire::admin::v1::Node;
+use sidelane_proto::wire::admin::v1::{ListNodesResponse, Node};
 use sidelane_proto::wire::control::v1::{Health, ServiceState};
 
 use super::agreement::Disagreement;
@@ -44,7 +44,7 @@ pub(super) fn findings(listed: &Listed) -> Vec<Finding> {
     for node in nodes {
         found.extend(of_node(node, newest));
     }
-    found.extend(versions(nodes));
+    found.extend(versions(&listed.nodes));
     found.extend(addresses(nodes));
     found.extend(identities(nodes));
     found.extend(listed.services.services.iter().filter_map(unserved));
@@ -98,10 +98,14 @@ fn of_node(node: &Node, newest: u64) -> Vec<Finding> {
     found
 }
 
-/// Programs of more than one version.
-fn versions(nodes: &[Node]) -> Option<Finding> {
+/// Programs of more than one version, control among them. One that is older does not say its own.
+fn versions(listed: &ListNodesResponse) -> Option<Finding> {
     let mut builds: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for node in nodes
+    if !listed.build.is_empty() {
+        builds.entry(&listed.build).or_default().push("control");
+    }
+    for node in listed
+        .nodes
         .iter()
         .filter(|it| it.connected && !it.build.is_empty())
     {
@@ -114,7 +118,7 @@ fn versions(nodes: &[Node]) -> Option<Finding> {
         .iter()
         .map(|(build, nodes)| format!("{build} ({})", some(nodes)));
     let what = format!(
-        "sidecars of different versions run: {}",
+        "programs of different versions run: {}",
         each.collect::<Vec<_>>().join(", ")
     );
     let advice = "finish the upgrade, or take it back; see the changelog for what differs";
@@ -210,7 +214,7 @@ fn some(names: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sidelane_proto::wire::admin::v1::{ListNodesResponse, ListServicesResponse};
+    use sidelane_proto::wire::admin::v1::ListServicesResponse;
     use sidelane_proto::wire::control::v1::{Addresses, Endpoint, Version};
 
     use super::super::finding::Weight;
@@ -251,6 +255,7 @@ mod tests {
         Listed {
             nodes: ListNodesResponse {
                 nodes,
+                build: "0.1.0".to_owned(),
                 version: Some(Version {
                     store_id: "s".to_owned(),
                     counter: 12,
@@ -285,6 +290,24 @@ mod tests {
             (node.source, node.connected) = ("fixed".to_owned(), false);
         };
         assert_eq!(broken(fixed), []);
+    }
+
+    #[test]
+    fn controls_own_version_is_compared_with_the_sidecars() {
+        let nodes = vec![
+            node("orders-1", "10.0.0.1:15006"),
+            node("orders-2", "10.0.0.2:15006"),
+        ];
+        let mut listed = listed(nodes, service(&[Health::Healthy]));
+        "0.2.0".clone_into(&mut listed.nodes.build);
+        let found = findings(&listed);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].text().starts_with(
+            "mesh: programs of different versions run: 0.1.0 (orders-1 orders-2), 0.2.0 (control): "
+        ));
+        // One that is older says nothing of it.
+        listed.nodes.build.clear();
+        assert!(findings(&listed).is_empty());
     }
 
     #[test]
@@ -328,7 +351,7 @@ mod tests {
                 |node| node.build = "0.2.0".to_owned(),
                 "versions_differ",
                 Weight::Warning,
-                "mesh: sidecars of different versions run: 0.1.0 (orders-1), 0.2.0 (orders-2): finish",
+                "mesh: programs of different versions run: 0.1.0 (control orders-1), 0.2.0 (orders-2): finish",
             ),
             (
                 |node| node.addresses = self::node("", "10.0.0.1:15006").addresses,
