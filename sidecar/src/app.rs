@@ -305,7 +305,10 @@ fn traced(
         network: config.network.as_str(),
     };
     let collector = Collector::start(&traces.url, resource, Arc::clone(&metrics.spans))?;
-    let tracing = Tracing::to(&collector, traces.share, traces.errors);
+    let mut tracing = Tracing::to(&collector, traces.share, traces.errors);
+    if config.access.is_some() {
+        tracing = tracing.keeping_ids();
+    }
     Ok((tracing, Some(collector)))
 }
 

@@ -376,7 +376,8 @@ impl<'a> Delivery<'a> {
             let lane = HeaderValue::from_static(seat.link().key.lane.name());
             headers.insert(LANE_HEADER, lane);
         }
-        self.guard.span().onward(&mut headers);
+        let to_peer = matches!(seat.link().key.to, To::Peer { .. });
+        self.guard.span().onward(&mut headers, to_peer);
         *request.headers_mut() = headers;
         request
     }

@@ -464,7 +464,7 @@ impl Stack {
             };
             let span = self
                 .tracing
-                .begin(&head.headers, (arrived, None), || Facts {
+                .begin_of_peer(&head.headers, arrived, || Facts {
                     kind: Kind::Server,
                     uri: &head.uri,
                     named: let_in.named,

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::carried::{self, BAGGAGE, Fate, TRACESTATE};
-use super::context::{Context, TRACEPARENT};
+use super::context::{Context, TRACEPARENT, UNRECORDED};
 
 const TRACEPARENT_HEADER: HeaderName = HeaderName::from_static(TRACEPARENT);
 const TRACESTATE_HEADER: HeaderName = HeaderName::from_static(TRACESTATE);
@@ -17,6 +17,8 @@ const BAGGAGE_HEADER: HeaderName = HeaderName::from_static(BAGGAGE);
 pub(super) struct Read<'a> {
     /// The span that the call comes from.
     pub(super) parent: Option<Context>,
+    /// The sidecar before this one has decided that it is not recorded.
+    pub(super) unrecorded: bool,
     parents: usize,
     states: Values<'a>,
     baggage: Values<'a>,
@@ -70,6 +72,7 @@ impl<'a> Read<'a> {
             match name.as_str() {
                 TRACEPARENT => {
                     read.parents += 1;
+                    read.unrecorded = value == UNRECORDED;
                     // The space around a header is none of its value, also where HTTP/2 let it pass.
                     read.parent = Context::parse(carried::trim(value.as_bytes()));
                 }
@@ -80,7 +83,7 @@ impl<'a> Read<'a> {
         }
         if read.parents > 1 {
             // Which of them is meant nobody can say.
-            read.parent = None;
+            (read.parent, read.unrecorded) = (None, false);
         }
         read
     }
@@ -134,6 +137,18 @@ impl Amended {
 
 pub(super) fn write(context: &Context, headers: &mut HeaderMap) {
     headers.insert(TRACEPARENT_HEADER, context.header());
+}
+
+/// Says that it is not recorded, and no more.
+pub(super) fn write_unrecorded(headers: &mut HeaderMap) {
+    headers.insert(TRACEPARENT_HEADER, HeaderValue::from_static(UNRECORDED));
+}
+
+/// What came goes on as it is, and stays out of HPACK's table as what is written here.
+pub(super) fn keep(headers: &mut HeaderMap) {
+    if let Some(value) = headers.get_mut(TRACEPARENT_HEADER) {
+        value.set_sensitive(true);
+    }
 }
 
 fn amended(values: &Values<'_>, fate: fn(&[u8]) -> Fate) -> Option<Option<HeaderValue>> {

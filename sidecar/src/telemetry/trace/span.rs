@@ -24,6 +24,8 @@ pub struct CallSpan {
     context: Option<Context>,
     /// Does the call go on in the name of `context`, or of its caller's span?
     own: bool,
+    /// Does nobody here keep its id?
+    nameless: bool,
     amended: Option<Box<Amended>>,
     recording: Option<Box<Recording>>,
 }
@@ -110,6 +112,7 @@ impl CallSpan {
         Self {
             context: Some(context),
             own: false,
+            nameless: false,
             amended,
             recording: None,
         }
@@ -162,11 +165,20 @@ impl CallSpan {
         self.context
     }
 
-    /// Writes what goes on with the call.
+    /// Nobody here keeps the id of its trace.
+    pub(super) const fn nameless(mut self) -> Self {
+        self.nameless = true;
+        self
+    }
+
+    /// Writes what goes on with the call, to another sidecar or to whoever else takes it.
     #[inline]
-    pub fn onward(&self, headers: &mut HeaderMap) {
-        if let (true, Some(context)) = (self.own, &self.context) {
-            read::write(context, headers);
+    pub fn onward(&self, headers: &mut HeaderMap, to_peer: bool) {
+        match &self.context {
+            None => {}
+            Some(_) if !self.own => read::keep(headers),
+            Some(_) if self.nameless && to_peer => read::write_unrecorded(headers),
+            Some(context) => read::write(context, headers),
         }
         if let Some(amended) = &self.amended {
             amended.write(headers);
