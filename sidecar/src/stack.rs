@@ -156,10 +156,8 @@ impl Stack {
             .note(head.uri.path(), outside.then_some("user"));
         let guard = self.metrics.call(counters, arrived);
         let seen = (head.uri.path(), &head.headers);
-        let followed = match call.user().map(|user| user.to_string()) {
-            None => self.metrics.taps.follow(counters, seen, Who::App),
-            Some(user) => self.metrics.taps.follow(counters, seen, Who::User(&user)),
-        };
+        let who = call.user().map_or(Who::App, Who::User);
+        let followed = self.metrics.taps.follow(counters, seen, who);
         let guard = guard.traced(span).noted(note).followed_by(followed);
         let told = outside.then(|| head.uri.path());
         let rule = &classified.target.rule;

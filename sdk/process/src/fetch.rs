@@ -5,6 +5,7 @@ mod lines;
 
 pub use lines::{LINE_LIMIT, Lines, lines};
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -151,6 +152,12 @@ async fn open(
     let stream = TcpStream::connect((target.host.as_str(), target.port))
         .await
         .map_err(unreachable)?;
+    // The address, whatever name has led there: pages that are for who knows where they are refuse names,
+    // which browsers may be made to ask for.
+    let reached = stream.peer_addr().map_err(unreachable)?;
+    let reached = SocketAddr::new(reached.ip(), reached.port());
+    let host = HeaderValue::try_from(reached.to_string());
+    let host = host.map_err(|error| FetchError::not_http(url, &error))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(not_http)?;
@@ -160,7 +167,7 @@ async fn open(
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
     *request.uri_mut() = target.path;
-    request.headers_mut().insert(header::HOST, target.authority);
+    request.headers_mut().insert(header::HOST, host);
     let response = sender.send_request(request).await.map_err(not_http)?;
     Ok((response, driver))
 }
@@ -189,7 +196,6 @@ async fn read_whole(url: &str, response: Response<Incoming>) -> Result<Fetched, 
 struct Target {
     host: String,
     port: u16,
-    authority: HeaderValue,
     path: Uri,
 }
 
@@ -219,8 +225,6 @@ impl Target {
         Ok(Self {
             host,
             port: authority.port_u16().unwrap_or(80),
-            authority: HeaderValue::try_from(authority.as_str())
-                .map_err(|_| bad("its host is malformed"))?,
             path: path.parse().map_err(|_| bad("its path is malformed"))?,
         })
     }
@@ -237,12 +241,16 @@ mod tests {
     /// Answers one connection with these bytes, then with `filler` for as long as it is read.
     async fn answering(bytes: &'static [u8], filler: &'static [u8]) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/page?x=1", listener.local_addr().unwrap());
+        // By a name, which is said as the address that it leads to.
+        let port = listener.local_addr().unwrap().port();
+        let url = format!("http://localhost:{port}/page?x=1");
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = [0; 1024];
             let read = stream.read(&mut request).await.unwrap();
             assert!(request[..read].starts_with(b"GET /page?x=1 HTTP/1.1\r\n"));
+            let host = format!("host: {}\r\n", stream.local_addr().unwrap());
+            assert!(String::from_utf8_lossy(&request[..read]).contains(&host));
             stream.write_all(bytes).await.unwrap();
             while !filler.is_empty() && stream.write_all(filler).await.is_ok() {}
         });

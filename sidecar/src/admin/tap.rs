@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use sidelane_process::admin::{AdminRequest, AdminResponse, AdminStream};
+use sidelane_process::admin::{
+    AdminRequest, AdminResponse, AdminStream, CONNECTION_AGE, STREAM_AGE,
+};
 use sidelane_process::settings::{nearest, value};
 
 use crate::stack::Stack;
@@ -31,16 +33,24 @@ pub(super) fn page(stack: &Stack, request: &AdminRequest) -> Result<AdminStream,
     }))
 }
 
+/// How long a tap goes on at most: a connection may have lasted [`CONNECTION_AGE`] when its answer
+/// begins, and the answer is to say that it ends before it is cut off.
+const LONGEST: Duration = Duration::from_secs(STREAM_AGE.as_secs() - 2 * CONNECTION_AGE.as_secs());
+
 /// What is told of what was asked for, and why that is not all.
 fn allowed(request: &AdminRequest) -> Result<(Wish, Option<&'static str>), String> {
     let mut wish = read(request)?;
     let kept_back = (wish.headers && !request.near).then_some(KEPT_BACK);
     wish.headers &= request.near;
+    wish.near = request.near;
     Ok((wish, kept_back))
 }
 
 fn read(request: &AdminRequest) -> Result<Wish, String> {
-    let mut wish = Wish::default();
+    let mut wish = Wish {
+        longest: Some(LONGEST),
+        ..Wish::default()
+    };
     let (mut filters, mut hidden) = (Vec::new(), Vec::new());
     for (name, given) in &request.query {
         let bad = |why: &dyn std::fmt::Display| format!("{name}={given}: {why}");
@@ -54,8 +64,15 @@ fn read(request: &AdminRequest) -> Result<Wish, String> {
             }
             "for" => {
                 let longest = value::duration(given).map_err(|error| bad(&error))?;
-                let some = Some(longest).filter(|longest| *longest > Duration::ZERO);
-                wish.longest = Some(some.ok_or_else(|| bad(&"it is longer than nothing"))?);
+                if longest.is_zero() {
+                    return Err(bad(&"it is longer than nothing"));
+                }
+                if longest > LONGEST {
+                    let most = LONGEST.as_secs() / 60;
+                    let why = format!("a tap ends after {most} min; begin another one then");
+                    return Err(bad(&why));
+                }
+                wish.longest = Some(longest);
             }
             known if NAMES.contains(&known) => filters.push((known, given.as_str())),
             _ => {
@@ -112,6 +129,7 @@ mod tests {
         ];
         let (wish, kept_back) = allowed(&request(&query, true)).unwrap();
         assert_eq!((wish.headers, kept_back, wish.limit), (true, None, Some(3)));
+        assert!(wish.near);
         assert_eq!(wish.longest, Some(Duration::from_secs(2)));
         assert_eq!(wish.redaction, Redaction::of(["x-note".to_owned()]));
         let seen = |path| Seen {
@@ -133,9 +151,18 @@ mod tests {
     }
 
     #[test]
+    fn no_tap_lasts_as_long_as_an_answer_may() {
+        let longest = |query: &[_]| allowed(&request(query, false)).unwrap().0.longest;
+        assert_eq!(longest(&[]), Some(LONGEST));
+        assert_eq!(longest(&[("for", "60m")]), Some(LONGEST));
+        assert!(LONGEST + CONNECTION_AGE < STREAM_AGE);
+    }
+
+    #[test]
     fn headers_are_for_this_machine_alone() {
         let (wish, kept_back) = allowed(&request(&[("headers", "true")], false)).unwrap();
         assert_eq!((wish.headers, kept_back), (false, Some(KEPT_BACK)));
+        assert!(!wish.near);
         // Nothing is kept back from who did not ask for it.
         let (wish, kept_back) = allowed(&request(&[], false)).unwrap();
         assert_eq!((wish.headers, kept_back), (false, None));
@@ -152,6 +179,10 @@ mod tests {
             "limit=0: it is a number of calls, from 1"
         );
         assert_eq!(refused("for", "0s"), "for=0s: it is longer than nothing");
+        assert_eq!(
+            refused("for", "61m"),
+            "for=61m: a tap ends after 60 min; begin another one then"
+        );
         for (name, value) in [("for", "long"), ("headers", "some"), ("direction", "up")] {
             assert!(refused(name, value).starts_with(&format!("{name}={value}: ")));
         }

@@ -16,10 +16,13 @@ use tokio::time::Instant;
 
 use super::page::NextPiece;
 
-/// How long an answer of pieces may go on.
-pub const STREAM_AGE: Duration = Duration::from_secs(60 * 60);
+/// How long a connection with an answer of pieces may last: an hour of pieces, and a little for what
+/// else it has carried, so that who sends them can say that they end.
+pub const STREAM_AGE: Duration = Duration::from_secs(62 * 60);
 /// How long a reader of one may take nothing of what is there for it. Then its connection is cut, so
-/// that who never reads does not keep its place for an hour.
+/// that who never reads does not keep its place for an hour. It is seen by pieces that find no room:
+/// where there is little to say, the kernel's buffers take it for a reader that is away, and the place is
+/// kept until they are full.
 pub const STALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// The body of an answer.

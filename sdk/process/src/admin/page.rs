@@ -25,7 +25,8 @@ pub struct AdminRequest {
     pub accept: String,
     /// Who asks.
     pub peer: SocketAddr,
-    /// Is that somebody on this machine?
+    /// Is that somebody on this machine, who asks by an address and not by a name that a web page may
+    /// have?
     pub near: bool,
 }
 
@@ -128,7 +129,24 @@ pub(super) enum Answered {
 }
 
 type Answer = Pin<Box<dyn Future<Output = Answered> + Send>>;
-type Handler = Box<dyn Fn(AdminRequest) -> Answer + Send + Sync>;
+type Handle = Box<dyn Fn(AdminRequest) -> Answer + Send + Sync>;
+
+/// What answers for a page.
+pub(super) struct Handler {
+    handle: Handle,
+    stream: bool,
+}
+
+impl Handler {
+    pub(super) fn answer(&self, request: AdminRequest) -> Answer {
+        (self.handle)(request)
+    }
+
+    /// Does its answer go on for as long as somebody reads?
+    pub(super) const fn is_stream(&self) -> bool {
+        self.stream
+    }
+}
 
 /// The pages of a server, each with its path and method.
 #[derive(Default)]
@@ -164,11 +182,12 @@ impl Pages {
         F: Fn(AdminRequest) -> A + Send + Sync + 'static,
         A: Future<Output = Result<AdminStream, AdminResponse>> + Send + 'static,
     {
-        let boxed: Handler = Box::new(move |request| {
+        let handle: Handle = Box::new(move |request| {
             let answer = handler(request);
             Box::pin(async move { answer.await.map_or_else(Answered::Whole, Answered::Stream) })
         });
-        self.0.push((Method::GET, path, boxed));
+        let stream = true;
+        self.0.push((Method::GET, path, Handler { handle, stream }));
         self
     }
 
@@ -187,11 +206,12 @@ impl Pages {
         F: Fn(AdminRequest) -> A + Send + Sync + 'static,
         A: Future<Output = AdminResponse> + Send + 'static,
     {
-        let boxed: Handler = Box::new(move |request| {
+        let handle: Handle = Box::new(move |request| {
             let answer = handler(request);
             Box::pin(async move { Answered::Whole(answer.await) })
         });
-        self.0.push((method, path, boxed));
+        let stream = false;
+        self.0.push((method, path, Handler { handle, stream }));
         self
     }
 

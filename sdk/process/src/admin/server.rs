@@ -2,13 +2,14 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
@@ -200,7 +201,14 @@ async fn answer(
             return written(refusal(StatusCode::NOT_FOUND, text));
         }
     };
-    let request = if method == Method::GET || near {
+    // What is granted to this machine alone, and what is told for as long as somebody listens, is for
+    // who asks for it by this server's address: a web page may have any name lead here.
+    let guarded = handler.is_stream() || near && method != Method::GET;
+    let request = if guarded && let Some(refusal) = led_here(&request, &method) {
+        tracing::warn!(%peer, %method, path = request.uri().path(), "refused: it is not asked by an address");
+        Err(refusal)
+    } else if method == Method::GET || near {
+        let near = near && is_by_address(request.headers());
         read(times, method, (peer, near), request).await
     } else {
         tracing::warn!(%peer, %method, path = request.uri().path(), "refused: it is not on this machine");
@@ -209,7 +217,7 @@ async fn answer(
         Err(refusal(StatusCode::FORBIDDEN, text))
     };
     match request {
-        Ok(request) => match handler(request).await {
+        Ok(request) => match handler.answer(request).await {
             Answered::Whole(page) => written(page),
             // Nobody would read it.
             Answered::Stream(AdminStream { content_type, .. }) if head_only => {
@@ -288,6 +296,43 @@ async fn body(times: Times, body: Incoming) -> Result<Bytes, AdminResponse> {
     }
 }
 
+/// Why a web page may have led somebody here, if one may.
+fn led_here(request: &Request<Incoming>, method: &Method) -> Option<AdminResponse> {
+    let headers = request.headers();
+    if !is_by_address(headers) {
+        let text = "ask for this page by an address or as localhost, and not by another name: any web \
+                    page may have a name that leads here\n";
+        return Some(refusal(StatusCode::FORBIDDEN, text));
+    }
+    // A form or a script of this server's own pages says so, and that it is theirs is looked at later.
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let foreign = !matches!(site, None | Some(b"same-origin" | b"none"));
+    let origin = *method == Method::GET && headers.contains_key(header::ORIGIN);
+    (foreign || origin).then(|| {
+        refusal(
+            StatusCode::FORBIDDEN,
+            "a web page of another origin cannot use this page\n",
+        )
+    })
+}
+
+/// Does it name this server by an address, or as the machine itself? Names of others may be made to lead
+/// here. Clients that are no browsers may name nothing.
+fn is_by_address(headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let is_literal = |host: &HeaderValue| {
+        let authority: Option<Authority> = host.to_str().ok().and_then(|it| it.parse().ok());
+        authority.is_some_and(|authority| {
+            let host = authority.host();
+            let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+            host.eq_ignore_ascii_case("localhost")
+                || host.parse::<Ipv4Addr>().is_ok()
+                || bare.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok())
+        })
+    };
+    hosts.next().is_none_or(is_literal) && hosts.next().is_none()
+}
+
 /// Browsers name the origin of the page that makes them post; other clients name none.
 fn is_cross_origin(request: &Request<Incoming>) -> bool {
     let text = |name| request.headers().get(name).map(HeaderValue::as_bytes);
@@ -325,7 +370,40 @@ fn headed(
 
 #[cfg(test)]
 mod tests {
-    use super::is_near;
+    use super::*;
+
+    #[test]
+    fn an_address_is_no_name() {
+        for (host, expected) in [
+            (None, true),
+            (Some("127.0.0.1"), true),
+            (Some("127.0.0.1:15000"), true),
+            (Some("10.0.0.5:80"), true),
+            (Some("[::1]"), true),
+            (Some("[::1]:15000"), true),
+            (Some("localhost"), true),
+            (Some("LocalHost:15000"), true),
+            (Some("evil.example"), false),
+            (Some("evil.example:15000"), false),
+            (Some("localhost.evil.example"), false),
+            (Some("127.0.0.1.evil.example"), false),
+            (Some("127.1"), false),
+            (Some("localhost."), false),
+            (Some("evil@127.0.0.1"), true),
+            (Some(""), false),
+        ] {
+            let host = host.map(|host| (header::HOST, HeaderValue::from_static(host)));
+            assert_eq!(
+                is_by_address(&host.clone().into_iter().collect()),
+                expected,
+                "{host:?}"
+            );
+        }
+        let mut two = HeaderMap::new();
+        two.append(header::HOST, HeaderValue::from_static("127.0.0.1"));
+        two.append(header::HOST, HeaderValue::from_static("evil.example"));
+        assert!(!is_by_address(&two));
+    }
 
     #[test]
     fn who_is_near_has_an_address_of_this_machine() {

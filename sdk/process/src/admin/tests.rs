@@ -231,7 +231,7 @@ async fn who_does_not_read_what_goes_on_loses_its_place() {
     };
     let server = Server::start_for(times, pages).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    let request = b"GET /goes-on HTTP/1.1\r\nhost: x\r\n\r\n";
+    let request = b"GET /goes-on HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";
     stream.write_all(request).await.unwrap();
     let sender = asked.recv().await.unwrap();
     let piece = Bytes::from(vec![b'x'; 256 * 1024]);
@@ -278,7 +278,7 @@ async fn who_is_elsewhere_may_look_and_change_nothing() {
         answer
     };
     let drain =
-        b"POST /drain HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        b"POST /drain HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     let refused = asked(drain).await;
     assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
     assert!(refused.contains("for this machine alone"), "{refused}");
@@ -331,7 +331,7 @@ async fn bounds_are_kept() {
         .unwrap();
     assert_eq!(fits.text(), "65536 bytes\n");
 
-    let declared = b"POST /drain HTTP/1.1\r\nhost: x\r\ncontent-length: 65537\r\n\r\n";
+    let declared = b"POST /drain HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 65537\r\n\r\n";
     let refused = server.raw(declared).await;
     assert!(
         refused.starts_with("HTTP/1.1 413 Payload Too Large\r\n"),
@@ -343,7 +343,8 @@ async fn bounds_are_kept() {
     );
 
     let mut chunked =
-        b"POST /drain HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n10001\r\n".to_vec();
+        b"POST /drain HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n\r\n10001\r\n"
+            .to_vec();
     chunked.extend(vec![b'x'; BODY_LIMIT + 1]);
     chunked.extend(b"\r\n0\r\n\r\n");
     let refused = server.raw(&chunked).await;
@@ -374,7 +375,7 @@ async fn slow_clients_are_cut_off() {
     let server = Server::start_within(Duration::from_millis(50), CONNECTION_AGE, pages()).await;
     server.raw(b"GET /livez HTTP/1.1\r\nhost").await;
     let body = server
-        .raw(b"POST /drain HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n12")
+        .raw(b"POST /drain HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 9\r\n\r\n12")
         .await;
     assert!(
         body.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
@@ -446,7 +447,7 @@ async fn pages_of_another_origin_cannot_act() {
     let server = Server::start(pages()).await;
     let post = |origin: &str| {
         format!(
-            "POST /drain HTTP/1.1\r\nhost: h:1\r\norigin: {origin}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            "POST /drain HTTP/1.1\r\nhost: localhost:1\r\norigin: {origin}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
         )
     };
     let foreign = server.raw(post("http://evil.example").as_bytes()).await;
@@ -456,8 +457,64 @@ async fn pages_of_another_origin_cannot_act() {
     );
     let opaque = server.raw(post("null").as_bytes()).await;
     assert!(opaque.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{opaque}");
-    let own = server.raw(post("http://h:1").as_bytes()).await;
+    let own = server.raw(post("http://localhost:1").as_bytes()).await;
     assert!(own.starts_with("HTTP/1.1 202 Accepted\r\n"), "{own}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_that_leads_here_grants_nothing() {
+    let (going_on, mut asked) = going_on();
+    let pages = going_on
+        .get("/near", |request| async move {
+            AdminResponse::text(format!("near: {}\n", request.near))
+        })
+        .post("/drain", |_| async { AdminResponse::text("draining\n") });
+    let server = Server::start(pages).await;
+    let ask = async |what: &str, headers: &str| {
+        let end = "content-length: 0\r\nconnection: close";
+        let request = format!("{what} HTTP/1.1\r\n{headers}{end}\r\n\r\n");
+        server.raw(request.as_bytes()).await
+    };
+    for (headers, allowed) in [
+        ("", true),
+        ("host: localhost:1\r\n", true),
+        ("host: 127.0.0.1:1\r\nsec-fetch-site: same-origin\r\n", true),
+        ("host: 127.0.0.1:1\r\nsec-fetch-site: none\r\n", true),
+        ("host: evil.example:1\r\n", false),
+        (
+            "host: evil.example:1\r\norigin: http://evil.example:1\r\n",
+            false,
+        ),
+        ("host: 127.0.0.1:1\r\nsec-fetch-site: cross-site\r\n", false),
+        ("host: 127.0.0.1:1\r\nsec-fetch-site: same-site\r\n", false),
+        (
+            "host: 127.0.0.1:1\r\norigin: http://evil.example\r\n",
+            false,
+        ),
+    ] {
+        let expected = if allowed {
+            "HTTP/1.1 200 "
+        } else {
+            "HTTP/1.1 403 "
+        };
+        let drain = ask("POST /drain", headers).await;
+        assert!(drain.starts_with(expected), "{headers}: {drain}");
+        let ending = async {
+            while let Some(sender) = asked.recv().await {
+                drop(sender);
+            }
+        };
+        let going_on = tokio::select! {
+            going_on = ask("GET /goes-on", headers) => going_on,
+            () = ending => unreachable!("the server has them"),
+        };
+        assert!(going_on.starts_with(expected), "{headers}: {going_on}");
+    }
+    let near = ask("GET /near", "host: localhost\r\n").await;
+    assert!(near.ends_with("near: true\n"), "{near}");
+    let named = ask("GET /near", "host: evil.example\r\n").await;
+    assert!(named.ends_with("near: false\n"), "{named}");
     server.stop().await;
 }
 

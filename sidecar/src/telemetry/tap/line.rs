@@ -61,7 +61,8 @@ pub(super) fn call(node: &str, record: &Record, redaction: Option<&Redaction>) -
         let names = ["request", "response", "trailers"];
         let shown = names.into_iter().zip(sets).map(|(name, captured)| {
             let shown = captured.as_ref().map(|it| it.json(redaction));
-            (name.to_owned(), shown.unwrap_or_else(|| json!([])))
+            // None came, or none were seen: there is no saying that there were none.
+            (name.to_owned(), json!(shown))
         });
         line["headers"] = Value::Object(shown.collect());
         let mut cut = sets.into_iter().flatten();
@@ -77,8 +78,8 @@ pub(super) fn begun(node: &str, headers: &str) -> Value {
 }
 
 /// Calls were not told since the last time that this was said.
-pub(super) fn dropped(node: &str, calls: u64) -> Value {
-    json!({ "kind": "dropped", "node": node, "calls": calls })
+pub(super) fn dropped(node: &str, why: &str, calls: u64) -> Value {
+    json!({ "kind": "dropped", "node": node, "why": why, "calls": calls })
 }
 
 /// What a tap ends with.

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Listening, Record, line};
+use crate::telemetry::target::add;
 
 /// How often it is looked whether calls found no room.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -31,7 +32,8 @@ struct Telling {
     /// How it ends by itself.
     until: Option<Instant>,
     calls: u64,
-    dropped: u64,
+    /// What was not told, and was said to be: too fast, and too many at once.
+    dropped: [u64; 2],
     last: Instant,
     over: bool,
 }
@@ -54,7 +56,7 @@ impl Listening {
             node: node.into(),
             until: longest.and_then(|longest| now.checked_add(longest)),
             calls: 0,
-            dropped: 0,
+            dropped: [0; 2],
             last: now,
             over: false,
         };
@@ -85,14 +87,19 @@ impl Telling {
             return None;
         }
         loop {
-            if let Some(dropped) = self.dropped() {
-                return Some(piece([dropped]));
+            let dropped = self.dropped();
+            if !dropped.is_empty() {
+                return Some(piece(dropped));
+            }
+            // However many calls wait.
+            let now = Instant::now();
+            if self.until.is_some_and(|until| now >= until) {
+                return Some(self.end("time"));
             }
             let wish = &self.listening.tap.wish;
             if wish.limit.is_some_and(|limit| self.calls >= limit) {
                 return Some(self.end("limit"));
             }
-            let now = Instant::now();
             let quiet = self.last + QUIET;
             let next = [Some(now + LOOK_EVERY), Some(quiet), self.until];
             let next = next.into_iter().flatten().min().unwrap_or(quiet);
@@ -101,11 +108,7 @@ impl Telling {
                 record = self.listening.records.recv() => return Some(self.calls(record?.as_ref())),
                 () = sleep_until(next) => {}
             }
-            let now = Instant::now();
-            if self.until.is_some_and(|until| now >= until) {
-                return Some(self.end("time"));
-            }
-            if now >= quiet {
+            if Instant::now() >= quiet {
                 return Some(Bytes::from_static(b"\n"));
             }
         }
@@ -132,19 +135,26 @@ impl Telling {
         text.extend_from_slice(call.to_string().as_bytes());
         text.push(b'\n');
         self.calls += 1;
+        add(&self.listening.hub.told);
     }
 
     /// What was dropped and not told yet.
-    fn dropped(&mut self) -> Option<Value> {
-        let all = self.listening.tap.dropped.load(Ordering::Relaxed);
-        let since = all - std::mem::replace(&mut self.dropped, all);
-        (since > 0).then(|| line::dropped(&self.node, since))
+    fn dropped(&mut self) -> Vec<Value> {
+        let tap = &self.listening.tap;
+        let all = [&tap.too_fast, &tap.too_many].map(|it| it.load(Ordering::Relaxed));
+        let before = std::mem::replace(&mut self.dropped, all);
+        let since = [all[0] - before[0], all[1] - before[1]];
+        let whys = ["too fast", "too many open calls"].into_iter().zip(since);
+        let some = whys.filter(|(_, since)| *since > 0);
+        some.map(|(why, since)| line::dropped(&self.node, why, since))
+            .collect()
     }
 
     fn end(&mut self, why: &str) -> Bytes {
         self.over = true;
         let dropped = self.dropped();
-        let ended = line::ended(&self.node, why, (self.calls, self.dropped));
+        let all = self.dropped.iter().sum();
+        let ended = line::ended(&self.node, why, (self.calls, all));
         piece(dropped.into_iter().chain([ended]))
     }
 }

@@ -147,8 +147,10 @@ async fn a_tap_is_told_of_calls_as_they_end() {
     // It was closed with its reader.
     assert!(!calls.metrics.taps.is_open());
     assert!(calls.begin(GET, &[]).followed().is_none());
-    assert_eq!(calls.figure("sidelane_tap_calls_total"), 4);
-    assert_eq!(calls.metrics.taps.0.followed.load(Ordering::Relaxed), 0);
+    // The fourth was never told.
+    assert_eq!(calls.figure("sidelane_tap_calls_total"), 3);
+    assert_eq!(calls.figure("sidelane_tap_dropped_total"), 0);
+    assert_eq!(calls.metrics.taps.followed(), 0);
 }
 
 #[tokio::test]
@@ -249,11 +251,16 @@ async fn who_reads_slowly_loses_calls_and_is_told_how_many() {
         calls.call(GET, OK);
     }
     assert_eq!(calls.figure("sidelane_tap_dropped_total"), 7);
-    assert_eq!(calls.figure("sidelane_tap_calls_total"), QUEUE as u64);
+    assert_eq!(
+        calls.figure("sidelane_tap_calls_total"),
+        0,
+        "nothing was read"
+    );
     let lines = lines(listening.pieces("n", None)).await;
+    assert_eq!(calls.figure("sidelane_tap_calls_total"), QUEUE as u64);
     let dropped: u64 = lines
         .iter()
-        .filter(|line| line["kind"] == "dropped")
+        .filter(|line| line["kind"] == "dropped" && line["why"] == "too fast")
         .map(|line| line["calls"].as_u64().unwrap())
         .sum();
     assert_eq!(dropped, 7);
@@ -286,34 +293,160 @@ async fn calls_that_come_too_fast_are_counted() {
 }
 
 #[tokio::test]
+async fn taps_share_what_is_told_in_a_second() {
+    let calls = Calls::new();
+    let mut open: Vec<_> = (0..4).map(|_| calls.tap(near())).collect();
+    let mut told = [0; 4];
+    let began = Instant::now();
+    for _ in 0..RATE * 5 {
+        calls.call(GET, OK);
+        for (told, listening) in told.iter_mut().zip(&mut open) {
+            *told += u64::from(listening.records.try_recv().is_ok());
+        }
+    }
+    let share = RATE / 4;
+    let most = share * (began.elapsed().as_secs() + 2);
+    assert!(
+        told.iter().all(|told| (share..=most).contains(told)),
+        "{told:?} in {:?}",
+        began.elapsed()
+    );
+}
+
+fn near() -> Wish {
+    Wish {
+        near: true,
+        ..Wish::default()
+    }
+}
+
+#[tokio::test]
 async fn there_are_only_so_many_taps() {
     let calls = Calls::new();
-    let mut open: Vec<_> = (0..TAPS_LIMIT)
+    let refused = |wish| calls.metrics.taps.open(wish).unwrap_err();
+    let mut open: Vec<_> = (0..FAR_TAPS_LIMIT)
         .map(|_| calls.tap(Wish::default()))
         .collect();
-    assert_eq!(
-        calls.metrics.taps.open(Wish::default()).unwrap_err(),
-        TooManyTaps
-    );
+    // Whoever is elsewhere leaves places to those who are here.
+    assert_eq!(refused(Wish::default()), TooManyTaps::Far);
+    open.extend((FAR_TAPS_LIMIT..TAPS_LIMIT).map(|_| calls.tap(near())));
+    assert_eq!(refused(near()), TooManyTaps::All);
+    assert_eq!(refused(Wish::default()), TooManyTaps::All);
     assert_eq!(calls.figure("sidelane_taps"), TAPS_LIMIT as u64);
     open.pop();
-    open.push(calls.tap(Wish::default()));
-    assert!(calls.metrics.taps.open(Wish::default()).is_err());
+    assert_eq!(refused(Wish::default()), TooManyTaps::Far);
+    open.push(calls.tap(near()));
+    assert_eq!(refused(near()), TooManyTaps::All);
     drop(open);
     assert_eq!(calls.figure("sidelane_taps"), 0);
+    // And who is here may have all of them.
+    let open: Vec<_> = (0..TAPS_LIMIT).map(|_| calls.tap(near())).collect();
+    drop(open);
 }
 
 #[tokio::test]
 async fn only_so_many_calls_are_followed() {
     let calls = Calls::new();
-    let listening = calls.tap(Wish::default());
+    let listening = calls.tap(Wish {
+        limit: Some(1),
+        ..Wish::default()
+    });
     let mut open: Vec<_> = (0..FOLLOWED_LIMIT).map(|_| calls.begin(GET, &[])).collect();
     assert!(open.iter().all(|guard| guard.followed().is_some()));
     assert!(calls.begin(GET, &[]).followed().is_none());
     assert_eq!(calls.figure("sidelane_tap_dropped_total"), 1);
     open.pop();
     assert!(calls.begin(GET, &[]).followed().is_some());
-    drop((open, listening));
+    let lines = lines(listening.pieces("n", None)).await;
+    // It is said why, and that is not how fast they came.
+    let dropped: Vec<_> = lines.iter().filter(|it| it["kind"] == "dropped").collect();
+    assert_eq!(dropped.len(), 1, "{lines:?}");
+    assert_eq!(dropped[0]["why"], "too many open calls");
+    assert_eq!(dropped[0]["calls"], 1);
+}
+
+#[tokio::test]
+async fn what_a_tap_follows_ends_with_it() {
+    let calls = Calls::new();
+    let with_headers = || Wish {
+        headers: true,
+        ..Wish::default()
+    };
+    let first = calls.tap(with_headers());
+    let long: Vec<_> = (0..FOLLOWED_LIMIT)
+        .map(|_| calls.begin(GET, &[("x-note", "kept")]))
+        .collect();
+    assert_eq!(calls.metrics.taps.followed(), FOLLOWED_LIMIT);
+    let is_kept = |guard: &CallGuard| guard.followed().unwrap().call.kept().is_some();
+    assert!(long.iter().all(is_kept));
+    drop(first);
+    assert_eq!(calls.metrics.taps.followed(), 0);
+    assert!(!long.iter().any(is_kept));
+    // What happens to them then is nobody's business, and the next tap has all places.
+    long[0].followed().unwrap().sent("orders-1", None);
+    let second = calls.tap(Wish::default());
+    let guard = calls.begin(GET, &[]);
+    assert_eq!(calls.metrics.taps.followed(), 1);
+    drop((long, guard));
+    assert_eq!(calls.figure("sidelane_tap_dropped_total"), 0);
+    assert_eq!(calls.metrics.taps.followed(), 0);
+    // Of two, the other one goes on, without what it has not asked for.
+    let third = calls.tap(with_headers());
+    let guard = calls.begin(GET, &[("x-note", "kept")]);
+    let headers = || {
+        let kept = guard.followed().unwrap().call.kept();
+        kept.as_ref().map(|kept| kept.request.is_some())
+    };
+    assert_eq!(headers(), Some(true));
+    drop(third);
+    assert_eq!((headers(), calls.metrics.taps.followed()), (Some(false), 1));
+    drop(second);
+    assert_eq!((headers(), calls.metrics.taps.followed()), (None, 0));
+}
+
+#[tokio::test]
+async fn the_peer_is_the_one_that_answers() {
+    let calls = Calls::new();
+    let limit = Some(1);
+    let listening = calls.tap(Wish {
+        limit,
+        ..Wish::default()
+    });
+    let taps = &calls.metrics.taps;
+    let followed = taps.follow(&calls.counters, (GET, &HeaderMap::new()), Who::App);
+    let guard = calls.metrics.call(&calls.counters, Instant::now());
+    let guard = guard.followed_by(followed);
+    let followed = guard.followed().unwrap();
+    followed.sent("orders-1", Some("spiffe://mesh.example/one"));
+    followed.sent("orders-2", Some("spiffe://mesh.example/two"));
+    followed.answers("orders-1", Some("spiffe://mesh.example/one"));
+    guard.ended(OK);
+    drop(guard);
+    let lines = lines(listening.pieces("n", None)).await;
+    let line = &lines[1];
+    assert_eq!(
+        (&line["peer"], &line["identity"], &line["attempts"]),
+        (
+            &"orders-1".into(),
+            &"spiffe://mesh.example/one".into(),
+            &2.into()
+        )
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tap_ends_in_its_time_however_many_calls_wait() {
+    let calls = Calls::new();
+    let listening = calls.tap(Wish {
+        longest: Some(pieces::QUIET),
+        ..Wish::default()
+    });
+    let pieces = listening.pieces("n", None);
+    calls.call(GET, OK);
+    tokio::time::advance(pieces::QUIET).await;
+    let lines = lines(pieces).await;
+    assert_eq!(kinds(&lines), ["begun", "ended"]);
+    assert_eq!(lines[1]["why"], "time");
 }
 
 #[tokio::test(start_paused = true)]
