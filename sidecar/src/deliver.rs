@@ -285,13 +285,8 @@ impl<'a> Delivery<'a> {
         };
         self.guard.attempted();
         if let Some(followed) = self.guard.followed() {
-            let link = seat.link();
-            let peer = match &link.key.to {
-                To::Peer { node, .. } => node.as_str(),
-                To::Local(_) => self.own,
-                To::Destination(address) => address.as_str(),
-            };
-            followed.sent(peer, link.proved.as_ref().map(|leaf| leaf.id.as_str()));
+            let (peer, identity) = self.other_end(seat);
+            followed.sent(peer, identity);
         }
         self.guard.span().sent(Sent {
             to: reached(seat),
@@ -301,6 +296,25 @@ impl<'a> Delivery<'a> {
             self.upload.in_lane(seat.link().counters.as_ref());
         }
         Ok(Runner::new(to, response, replay))
+    }
+
+    /// Of attempts beside each other, this one's answer is the call's.
+    pub(crate) fn wins(&self, seat: &Seat) {
+        if let Some(followed) = self.guard.followed() {
+            let (peer, identity) = self.other_end(seat);
+            followed.answers(peer, identity);
+        }
+    }
+
+    /// Who is at the other end, as a tap names it, and whose certificate that has shown.
+    fn other_end<'s>(&'s self, seat: &'s Seat) -> (&'s str, Option<&'s str>) {
+        let link = seat.link();
+        let peer = match &link.key.to {
+            To::Peer { node, .. } => node.as_str(),
+            To::Local(_) => self.own,
+            To::Destination(address) => address.as_str(),
+        };
+        (peer, link.proved.as_ref().map(|leaf| leaf.id.as_str()))
     }
 
     /// What is left of an answer that goes on, or how the attempt has ended. `watched` is told.

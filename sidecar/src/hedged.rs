@@ -178,6 +178,7 @@ impl Stack {
                 counts => {
                     drop((looking, held));
                     running.decided(delivery, flight.number > number);
+                    delivery.wins(&flight.way.seat);
                     break Some(flight.wins(delivery, method, counts).await);
                 }
             }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use prost::Message;
+use serde_json::Value;
+use sidelane_process::fetch;
 use sidelane_proto::model::{ConnectionClass, Lane};
 use sidelane_proto::wire::routing::v1 as wire;
 use sidelane_tests::applied::{hedged, idempotent, retry, unary};
@@ -20,7 +22,7 @@ use sidelane_tests::moody::{self, Mesh, Way};
 use sidelane_tests::upstream::raw::{RawRequest, RawUpstream};
 use sidelane_tests::wire::v1::{ChatRequest, CollectRequest, ExpandRequest, UnaryRequest};
 use sidelane_tests::{Cluster, Upstream, cluster, link, services, tunnel, unruled};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tonic::Code;
 
 const APP: &str = "00f067aa0ba902b7";
@@ -127,6 +129,9 @@ async fn of_attempts_beside_each_other_the_one_that_answers_is_named_and_the_oth
         freely(rule, 100);
     })
     .await;
+    let admin = mesh.cluster.node("caller").admin();
+    let url = format!("http://{admin}/tap?limit=2&direction=outbound&path={ECHO_UNARY}");
+    let mut tap = fetch::lines(&url, LIMIT).await.unwrap().unwrap();
     // Whoever is asked first, the other one is asked too, and `a` answers: the one that was asked last
     // does not.
     for number in 1..=2 {
@@ -145,6 +150,15 @@ async fn of_attempts_beside_each_other_the_one_that_answers_is_named_and_the_oth
             (&None, "2")
         );
     }
+    // A tap names the same one.
+    let mut told = Vec::new();
+    while let Some(line) = timeout(LIMIT, tap.next()).await.unwrap().unwrap() {
+        let line: Value = serde_json::from_str(&line).unwrap_or_default();
+        if line["kind"] == "call" {
+            told.push((line["peer"].clone(), line["attempts"].clone()));
+        }
+    }
+    assert_eq!(told, vec![("a".into(), 2.into()); 2]);
 }
 
 #[tokio::test]
