@@ -357,6 +357,10 @@ fn answered<Resp>(
     match answer {
         Ok(mut response) => {
             guard.ended(Outcome::Answered(0));
+            // What a wire would carry in trailers is not there where a handler is called.
+            if let Some(followed) = guard.followed() {
+                followed.answered(response.metadata().as_ref());
+            }
             let mut traffic = guard.traffic();
             traffic.response.messages = 1;
             guard.carried(traffic);
@@ -366,6 +370,9 @@ fn answered<Resp>(
         Err(mut status) => {
             let code = u16::try_from(i32::from(status.code())).unwrap_or(u16::MAX);
             guard.ended(Outcome::Answered(code));
+            if let Some(followed) = guard.followed() {
+                followed.trailed(status.metadata().as_ref());
+            }
             strip(status.metadata_mut());
             Err(status)
         }

@@ -42,7 +42,7 @@ impl Show {
     /// A line that a sidecar said.
     pub(super) fn line(&mut self, line: &Value) -> Result<(), Failure> {
         if self.format == Format::Json {
-            return output::text(&format!("{line}\n"));
+            return output::text(&format!("{}\n", escaped(&line.to_string())));
         }
         let text = |key: &str| printable(line[key].as_str().unwrap_or_default());
         match line["kind"].as_str() {
@@ -62,10 +62,16 @@ impl Show {
             Some("dropped") => {
                 let calls = line["calls"].as_u64().unwrap_or_default();
                 self.dropped += calls;
-                output::error(&format!(
-                    "{}: {calls} more calls came too fast to be told",
-                    text("node")
-                ));
+                let why = match line["why"].as_str() {
+                    Some("too many open calls") => "began beside too many others to be followed",
+                    _ => "came too fast to be told",
+                };
+                output::error(&format!("{}: {calls} more calls {why}", text("node")));
+                Ok(())
+            }
+            // That it has told as many as it was to is seen.
+            Some("ended") if line["why"] == "time" => {
+                output::error(&format!("{}: the time of this tap is over", text("node")));
                 Ok(())
             }
             Some("gone") => {
@@ -146,11 +152,38 @@ fn row(cells: &[String; 8], last: &str) -> String {
 
 /// What others have said, without anything that a terminal would obey.
 fn printable(text: &str) -> String {
-    let each = text.chars().map(|it| match it.is_control() {
+    let each = text.chars().map(|it| match is_obeyed(it) {
         true => char::REPLACEMENT_CHARACTER,
         false => it,
     });
     each.collect()
+}
+
+/// JSON, in which the same is written as escapes, which mean the same to who reads it.
+fn escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for it in json.chars() {
+        match is_obeyed(it) {
+            true => {
+                let mut units = [0; 2];
+                for unit in it.encode_utf16(&mut units) {
+                    escaped.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+            false => escaped.push(it),
+        }
+    }
+    escaped
+}
+
+/// Would a terminal do something else than show it? Controls, C1's among them, and what turns the
+/// direction of text around, or hides between other letters.
+fn is_obeyed(it: char) -> bool {
+    it.is_control()
+        || matches!(it,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]
@@ -199,6 +232,23 @@ mod tests {
             ]
         );
         assert_eq!(call(&failed(), false).lines().count(), 2);
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_gets_there() {
+        let text = "a\u{202e}b\u{9b}2Jc\u{7f}d\u{2066}e\u{e0041}f\u{200b}ä→g";
+        assert_eq!(
+            printable(text),
+            "a\u{fffd}b\u{fffd}2Jc\u{fffd}d\u{fffd}e\u{fffd}f\u{fffd}ä→g"
+        );
+        let line = json!({ "kind": "call", "message": text });
+        let shown = escaped(&line.to_string());
+        assert!(
+            shown.contains(r"a\u202eb\u009b2Jc\u007fd\u2066e\udb40\udc41f\u200bä→g"),
+            "{shown}"
+        );
+        assert!(!shown.chars().any(is_obeyed), "{shown}");
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), line);
     }
 
     #[test]
