@@ -73,8 +73,10 @@ impl<'a> Read<'a> {
                 TRACEPARENT => {
                     read.parents += 1;
                     read.unrecorded = value == UNRECORDED;
-                    // The space around a header is none of its value, also where HTTP/2 let it pass.
-                    read.parent = Context::parse(carried::trim(value.as_bytes()));
+                    if !read.unrecorded {
+                        // The space around a header is none of its value, also where HTTP/2 let it pass.
+                        read.parent = Context::parse(carried::trim(value.as_bytes()));
+                    }
                 }
                 TRACESTATE => read.states.push(value),
                 BAGGAGE => read.baggage.push(value),
