@@ -331,9 +331,9 @@ fn apps_of_the_shop_run_alone_and_visit_each_other_through_the_mesh() {
     };
     until("each service is visited", || {
         let seen = top();
-        ["GetOrder", "Reserve", "Replicate"]
+        ["shop.v1.Orders", "shop.v1.Inventory", "shop.v1.OrderLog"]
             .iter()
-            .all(|method| seen.contains(method))
+            .all(|service| seen.contains(service))
     });
     let id = rustix::process::Pid::from_child(&storefront.0);
     rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
