@@ -153,7 +153,7 @@ async fn the_environment_has_no_say_in_where_spans_go_and_what_goes_with_them() 
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "1"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
-        ("OTEL_SERVICE_NAME", "other"),
+        ("OTEL_SERVICE_NAME", "own"),
         ("OTEL_RESOURCE_ATTRIBUTES", "x.own=1"),
         ("OTEL_TRACES_SAMPLER", "always_off"),
         ("OTEL_SDK_DISABLED", "true"),
@@ -164,7 +164,7 @@ async fn the_environment_has_no_say_in_where_spans_go_and_what_goes_with_them() 
     until_answered(node).await;
     let spans = collector.until(|spans| !spans.is_empty()).await;
     let span = &spans[0];
-    assert_eq!(span.resource["service.name"], "sidelane-sidecar");
+    assert_eq!(span.resource["service.name"], "other", "not its node");
     assert!(!span.resource.contains_key("x.own"), "{span:#?}");
     let headers = collector.headers();
     assert!(!headers.contains_key("x-own"), "{headers:?}");
