@@ -378,20 +378,19 @@ impl<'a> Delivery<'a> {
         *request.uri_mut() = with_authority(&self.head.uri);
         *request.version_mut() = http::Version::HTTP_2;
         let mut headers = self.head.headers.clone();
-        if let Some(deadline) = self.deadline {
-            let left = deadline.saturating_duration_since(now);
+        if let Some(left) = self.deadline.map(|it| it.saturating_duration_since(now)) {
             headers.insert(TIMEOUT_HEADER, write_timeout(left));
         }
         if self.previous > 0 {
             headers.insert(PREVIOUS_ATTEMPTS_HEADER, HeaderValue::from(self.previous));
         }
-        if let To::Local(_) = seat.link().key.to {
+        let key = &seat.link().key;
+        if let To::Local(_) = key.to {
             self.source.tell(&mut headers);
-            let lane = HeaderValue::from_static(seat.link().key.lane.name());
-            headers.insert(LANE_HEADER, lane);
+            headers.insert(LANE_HEADER, HeaderValue::from_static(key.lane.name()));
         }
-        let to_peer = matches!(seat.link().key.to, To::Peer { .. });
-        self.guard.span().onward(&mut headers, to_peer);
+        let span = self.guard.span();
+        span.onward(&mut headers, matches!(key.to, To::Peer { .. }));
         *request.headers_mut() = headers;
         request
     }

@@ -154,7 +154,7 @@ fn push(page: &mut Page, view: &View) {
     page.one(
         "connections_refused_total",
         "counter",
-        "Connections closed at once, because there were too many.",
+        "Connections closed because there were too many: at once, or before they had proved anything.",
         connections.refused(),
     );
     page.one(
