@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -21,6 +21,8 @@ use crate::process::{Output, Process};
 pub const VARIABLE: &str = "SIDELANE_TEST_PROMETHEUS";
 /// Longer than anything that is waited for takes.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Prometheus moves the moments of samples by so many milliseconds at most, to make them even, into the past.
+const BEFORE_ITS_TIME: i64 = 2;
 /// Between two looks.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -30,6 +32,15 @@ pub struct Prometheus {
     process: Process,
     address: SocketAddr,
     _folder: TempDir,
+}
+
+/// A page that was read.
+#[derive(Debug, Clone, Copy)]
+pub struct Scrape {
+    /// When that began, in milliseconds since 1970: the moment of its samples.
+    pub at: i64,
+    /// How long it took. What the page tells is from in between.
+    pub took: Duration,
 }
 
 /// One series of an answer: its labels and its value.
@@ -76,25 +87,92 @@ impl Prometheus {
 
     /// What it answers to a query now; `None` while it is not there.
     pub async fn query(&self, query: &str) -> Option<Vec<Series>> {
+        let found = self.ask(query, None).await?;
+        found.iter().map(series).collect()
+    }
+
+    /// What it answers to a query as of this moment, in milliseconds since 1970.
+    ///
+    /// # Panics
+    /// If it is not there, or does not understand.
+    pub async fn query_at(&self, query: &str, moment: i64) -> Vec<Series> {
+        let found = self.ask(query, Some(moment)).await;
+        let found = found.and_then(|found| found.iter().map(series).collect());
+        found.unwrap_or_else(|| panic!("{query}: {}", self.process.end_of_log()))
+    }
+
+    /// The one value that it answers to a query as of this moment; nothing counts as zero.
+    ///
+    /// # Panics
+    /// If it is not there, or answers with several.
+    pub async fn value_at(&self, query: &str, moment: i64) -> f64 {
+        let found = self.query_at(query, moment).await;
+        assert!(found.len() < 2, "{query}: {found:?}");
+        found.first().map_or(0.0, |(_, value)| *value)
+    }
+
+    /// When it has read the page of this node in the last ten minutes, each time with success.
+    ///
+    /// # Panics
+    /// If it is not there, or has never tried.
+    pub async fn scrapes(&self, node: &str) -> Vec<Scrape> {
+        let up = self.samples(&format!("up{{node=\"{node}\"}}")).await;
+        let took = format!("scrape_duration_seconds{{node=\"{node}\"}}");
+        let took: BTreeMap<_, _> = self.samples(&took).await.into_iter().collect();
+        // Of one that has just ended, the two answers may be from before and after.
+        let scrape = |(at, up): (i64, f64)| {
+            let took = Duration::try_from_secs_f64(*took.get(&at)?).ok()?;
+            (up > 0.0).then_some(Scrape { at, took })
+        };
+        up.into_iter().filter_map(scrape).collect()
+    }
+
+    /// The next time that it reads the page of this node, from now on, with success.
+    ///
+    /// # Panics
+    /// If it does not within a minute.
+    pub async fn next_scrape(&self, node: &str) -> Scrape {
+        let now = unix_ms() + BEFORE_ITS_TIME;
+        let began = Instant::now();
+        loop {
+            let scrapes = self.scrapes(node).await;
+            if let Some(scrape) = scrapes.iter().find(|scrape| scrape.at > now) {
+                return *scrape;
+            }
+            let last = scrapes.last();
+            assert!(
+                began.elapsed() < LIMIT,
+                "{node} is not read again: {last:?}"
+            );
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// Moments and values of the one series that this selects.
+    async fn samples(&self, selector: &str) -> Vec<(i64, f64)> {
+        let query = format!("{selector}[10m]");
+        let found = self.ask(&query, None).await;
+        let samples = found.as_ref().and_then(|found| match &**found {
+            [one] => one["values"].as_array()?.iter().map(sample).collect(),
+            _ => None,
+        });
+        samples.unwrap_or_else(|| panic!("{query}: {found:?} {}", self.process.end_of_log()))
+    }
+
+    async fn ask(&self, query: &str, moment: Option<i64>) -> Option<Vec<Value>> {
         let mut path = "/api/v1/query?query=".to_owned();
         for byte in query.bytes() {
             path += &format!("%{byte:02X}");
         }
+        if let Some(ms) = moment {
+            path += &format!("&time={}.{:03}", ms / 1_000, ms % 1_000);
+        }
         let answer = get(self.address, &path).await.ok()?;
-        let answer: Value = serde_json::from_str(&answer.body).ok()?;
-        let found = answer["data"]["result"].as_array()?;
-        found.iter().map(series).collect()
-    }
-
-    /// The one value that it answers to a query; nothing counts as zero.
-    ///
-    /// # Panics
-    /// If it is not there, or answers with several.
-    pub async fn value(&self, query: &str) -> f64 {
-        let found = self.query(query).await;
-        let found = found.unwrap_or_else(|| panic!("{query}: {}", self.process.end_of_log()));
-        assert!(found.len() < 2, "{query}: {found:?}");
-        found.first().map_or(0.0, |(_, value)| *value)
+        let mut answer: Value = serde_json::from_str(&answer.body).ok()?;
+        match answer["data"]["result"].take() {
+            Value::Array(found) => Some(found),
+            _ => None,
+        }
     }
 
     /// Waits for an answer that is wanted.
@@ -113,6 +191,17 @@ impl Prometheus {
             sleep(AGAIN).await;
         }
     }
+}
+
+/// Now, in milliseconds since 1970.
+///
+/// # Panics
+/// If the clock is before that.
+#[must_use]
+pub fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let ms = since.expect("a clock that was set").as_millis();
+    i64::try_from(ms).expect("a moment of our time")
 }
 
 /// Has `promtool` check a page in the text format.
@@ -144,6 +233,19 @@ fn series(found: &Value) -> Option<Series> {
     let labels = labels.map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
     let value = found["value"][1].as_str()?.parse().ok()?;
     Some((labels.collect::<Option<_>>()?, value))
+}
+
+fn sample(pair: &Value) -> Option<(i64, f64)> {
+    let [at, value] = pair.as_array()?.as_slice() else {
+        return None;
+    };
+    // Milliseconds are exact in a number of seconds as JSON has it, but for the last bits.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "far below what an i64 holds"
+    )]
+    let ms = (at.as_f64()? * 1_000.0).round() as i64;
+    Some((ms, value.as_str()?.parse().ok()?))
 }
 
 fn program(name: &str) -> PathBuf {
