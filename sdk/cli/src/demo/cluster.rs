@@ -215,14 +215,7 @@ impl Cluster {
 
         self.node_mut(name).end().await?;
 
-        let (control, folder) = (self.control_address, self.folder.path().to_owned());
-        let told = self.told.clone();
-        self.node_mut(name).start(control, &folder, &told)?;
-        let after = self
-            .until(&listed, START_LIMIT, |nodes| {
-                mesh::healthy(nodes, name, services).map(|node| node.generation)
-            })
-            .await?;
+        let after = self.start_again(name).await?;
         if after > before {
             return Ok(());
         }
@@ -232,6 +225,18 @@ impl Cluster {
             before,
             after,
         })
+    }
+
+    /// Starts a node that has ended, and returns its generation when control lists it as healthy.
+    pub(super) async fn start_again(&mut self, name: &str) -> Result<u64, ClusterError> {
+        let services = self.node(name).plan.services;
+        let (control, folder) = (self.control_address, self.folder.path().to_owned());
+        let told = self.told.clone();
+        self.node_mut(name).start(control, &folder, &told)?;
+        self.until(&format!("{name} is healthy"), START_LIMIT, |nodes| {
+            mesh::healthy(nodes, name, services).map(|node| node.generation)
+        })
+        .await
     }
 
     /// The load generator.

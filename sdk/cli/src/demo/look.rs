@@ -3,6 +3,9 @@
 use super::cluster::{Cluster, STOREFRONT};
 use super::message::Kind;
 
+/// A node that the storefront calls; each call is seen there a second time.
+const CALLED: &str = "orders-1";
+
 /// One line each.
 pub(super) fn lines(cluster: &mut Cluster) -> Vec<String> {
     // As the user called this program, so that the commands work where they are typed.
@@ -14,6 +17,7 @@ pub(super) fn lines(cluster: &mut Cluster) -> Vec<String> {
     let control = cluster.control_text();
     let storefront = cluster.node(STOREFRONT);
     let (admin, outbound) = (storefront.admin, storefront.outbound);
+    let orders = cluster.node(CALLED).admin;
     let unary = Kind::Unary.path();
     let bulk = Kind::Bulk.path();
     let mut lines = vec![
@@ -22,6 +26,12 @@ pub(super) fn lines(cluster: &mut Cluster) -> Vec<String> {
         format!("  {sidelane} services --control {control}"),
         format!("  {sidelane} explain {unary} --sidecar http://{admin}"),
         format!("  {sidelane} explain {bulk} --sidecar http://{admin}"),
+        format!("  {sidelane} check --control {control} --sidecar http://{admin},http://{orders}"),
+        format!("  {sidelane} top --sidecar http://{admin},http://{orders}"),
+        format!("  {sidelane} lanes --sidecar http://{admin}"),
+        format!(
+            "  {sidelane} tap --sidecar http://{admin},http://{orders} --above 1ms --limit 20 --for 10s"
+        ),
         format!("  curl http://{admin}/metrics"),
         format!("  curl http://{admin}/config"),
         format!("  curl http://{}/readyz", cluster.control_admin()),

@@ -82,8 +82,10 @@ impl<'a> Script<'a> {
         Ok(Facts::new(&report, &failed, killed, steps).with_trace(trace))
     }
 
-    /// Goes on with the load, and says how to look around.
+    /// Starts again what was killed, goes on with the load, and says how to look around.
     pub(super) async fn look_around(&mut self) -> Result<(), DemoError> {
+        self.cluster.start_again(KILLED).await?;
+        self.say(&format!("{KILLED} is started again"));
         let storefront = self.cluster.storefront()?;
         storefront.resume().await.map_err(ClusterError::from)?;
         for line in look::lines(&mut self.cluster) {
