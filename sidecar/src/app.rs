@@ -155,7 +155,8 @@ pub(crate) async fn run_in(mut host: Host, loaded: Loaded, built: Built) -> Resu
     let own = Own::new(identity.node.clone(), identity.generation).compiled_with(rules);
     let own = own
         .identified(present.id.clone())
-        .signed_by_control(present.origin.holder().is_some());
+        .signed_by_control(present.origin.holder().is_some())
+        .leaving_unmarked(tracing.leaves_unmarked());
     let repair = Repair::new(Arc::clone(&mesh));
     let onward = Arc::new(Onward::new(addresses(&listeners)?));
     let lost = Lost {

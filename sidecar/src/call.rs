@@ -56,6 +56,8 @@ pub struct Peer {
     pub lane: Lane,
     /// Whose certificate it has shown; `None` where the link is in the clear.
     pub identity: Option<SpiffeId>,
+    /// What comes without `traceparent` is not recorded: its sidecar has said so.
+    pub unmarked: bool,
 }
 
 /// Who calls from outside the mesh, by the external listener. All that is known is an address.

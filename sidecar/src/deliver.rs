@@ -384,13 +384,12 @@ impl<'a> Delivery<'a> {
         if self.previous > 0 {
             headers.insert(PREVIOUS_ATTEMPTS_HEADER, HeaderValue::from(self.previous));
         }
-        let key = &seat.link().key;
+        let (key, unmarked) = (&seat.link().key, seat.link().unmarked);
         if let To::Local(_) = key.to {
             self.source.tell(&mut headers);
             headers.insert(LANE_HEADER, HeaderValue::from_static(key.lane.name()));
         }
-        let span = self.guard.span();
-        span.onward(&mut headers, matches!(key.to, To::Peer { .. }));
+        self.guard.span().onward(&mut headers, unmarked);
         *request.headers_mut() = headers;
         request
     }

@@ -20,6 +20,8 @@ pub struct Own {
     pub identity: Option<SpiffeId>,
     /// Control signs, and so each certificate of the mesh names the node that it is of.
     pub control_signs: bool,
+    /// It keeps no id of calls that it does not record, and needs to send none to peers that know.
+    pub leaves_unmarked: bool,
     generation: Arc<AtomicU64>,
 }
 
@@ -32,6 +34,7 @@ impl Own {
             rules: RulesDigest::default(),
             identity: None,
             control_signs: false,
+            leaves_unmarked: false,
             generation: Arc::new(AtomicU64::new(generation.number())),
         }
     }
@@ -46,6 +49,15 @@ impl Own {
     #[must_use]
     pub fn identified(self, identity: Option<SpiffeId>) -> Self {
         Self { identity, ..self }
+    }
+
+    /// The same, where calls that it does not record may go to peers without an id, or may not.
+    #[must_use]
+    pub fn leaving_unmarked(self, leaves_unmarked: bool) -> Self {
+        Self {
+            leaves_unmarked,
+            ..self
+        }
     }
 
     /// The same, in a mesh whose certificates control signs, or somebody else.

@@ -29,7 +29,7 @@ use crate::refused::Whose;
 use crate::respond::Failure;
 use crate::stack::Stack;
 use crate::telemetry::tap::Who;
-use crate::telemetry::trace::{CallSpan, Facts, Kind};
+use crate::telemetry::trace::{By, CallSpan, Facts, Kind};
 use crate::way::Decided;
 
 /// One call that goes on.
@@ -137,7 +137,7 @@ impl Stack {
             true => CallSpan::default(),
             false => self
                 .tracing
-                .begin(&head.headers, (arrived, None), || Facts {
+                .begin(&head.headers, arrived, By::App, || Facts {
                     kind: Kind::Client,
                     uri: &head.uri,
                     // No rule of this mesh knows it.

@@ -14,7 +14,7 @@ use crate::respond::Failure;
 use crate::stack::{Stack, who};
 use crate::telemetry::Direction;
 use crate::telemetry::tap::Who;
-use crate::telemetry::trace::{Context, Facts, Kind};
+use crate::telemetry::trace::{By, Context, Facts, Kind};
 
 /// Whose call it is.
 #[derive(Clone, Copy)]
@@ -73,10 +73,15 @@ impl Stack {
                 .taps
                 .refused(direction, seen, who, refused, why);
         }
-        let (peer, linked) = match whose {
-            Whose::App => (None, None),
-            Whose::Peer(peer) => (Some(peer), None),
-            Whose::User(linked) => (None, linked),
+        let (peer, by) = match whose {
+            Whose::App => (None, By::App),
+            Whose::Peer(peer) => (
+                Some(peer),
+                By::Peer {
+                    unmarked: peer.unmarked,
+                },
+            ),
+            Whose::User(linked) => (None, By::User(linked)),
         };
         let facts = || Facts {
             kind,
@@ -89,6 +94,6 @@ impl Stack {
         };
         let why = (failure.code, failure.reason, failure.text.as_str());
         self.tracing
-            .refused(&head.headers, (arrived, linked), facts, why);
+            .refused(&head.headers, (arrived, by), facts, why);
     }
 }

@@ -42,7 +42,7 @@ use crate::repair::Repair;
 use crate::respond::{Failure, admission_failure};
 use crate::retries::{Further, Token, Withheld};
 use crate::telemetry::tap::Who;
-use crate::telemetry::trace::{CallSpan, Facts, Kind, Tracing};
+use crate::telemetry::trace::{By, CallSpan, Facts, Kind, Tracing};
 use crate::telemetry::{LaneCounters, Metrics};
 use crate::trust::Trust;
 use crate::way::{NoWay, local_key};
@@ -408,20 +408,20 @@ impl Stack {
         head: &Parts,
         guest: Option<Guest<'_>>,
     ) -> CallSpan {
-        let linked = guest.and_then(|guest| guest.trace);
-        let begun = (call.arrived, linked);
-        self.tracing.begin(&head.headers, begun, || Facts {
-            kind: match guest {
-                None => Kind::Client,
-                Some(_) => Kind::Server,
-            },
-            uri: &head.uri,
-            named: classified.method.is_some(),
-            way: Some((classified.class, classified.lane)),
-            rule: Some(&classified.target.rule),
-            node: None,
-            destination: None,
-        })
+        let (by, kind) = match guest {
+            None => (By::App, Kind::Client),
+            Some(guest) => (By::User(guest.trace), Kind::Server),
+        };
+        self.tracing
+            .begin(&head.headers, call.arrived, by, || Facts {
+                kind,
+                uri: &head.uri,
+                named: classified.method.is_some(),
+                way: Some((classified.class, classified.lane)),
+                rule: Some(&classified.target.rule),
+                node: None,
+                destination: None,
+            })
     }
 
     /// A call of a peer, for a service beside this sidecar.
@@ -460,9 +460,13 @@ impl Stack {
                     return self.turned_away(&mut respond, early, whose, error.into());
                 }
             };
-            let span = self
-                .tracing
-                .begin_of_peer(&head.headers, arrived, || Facts {
+            let span = self.tracing.begin(
+                &head.headers,
+                arrived,
+                By::Peer {
+                    unmarked: peer.unmarked,
+                },
+                || Facts {
                     kind: Kind::Server,
                     uri: &head.uri,
                     named: let_in.named,
@@ -470,7 +474,8 @@ impl Stack {
                     rule: let_in.rule.as_ref(),
                     node: Some(&peer.node),
                     destination: None,
-                });
+                },
+            );
             let note = self
                 .metrics
                 .access

@@ -13,7 +13,7 @@ use sidelane_sidecar::classify::{self, Policy};
 use sidelane_sidecar::mesh::{Mesh, View};
 use sidelane_sidecar::telemetry::Metrics;
 use sidelane_sidecar::telemetry::trace::{
-    Collector, Facts, Kind, Ratio, Reached, Resource, Sent, Tracing,
+    By, Collector, Facts, Kind, Ratio, Reached, Resource, Sent, Tracing,
 };
 
 const SERVICES: usize = 1_000;
@@ -148,7 +148,7 @@ async fn a_call_that_is_not_recorded_allocates_its_header_and_nothing_else() {
     let tracing = Tracing::to(&collector, Ratio::new(0.0).unwrap(), false);
     let begun = |headers: &HeaderMap| {
         let facts = || unreachable!("it is not recorded");
-        tracing.begin(headers, (Instant::now(), None), facts)
+        tracing.begin(headers, Instant::now(), By::App, facts)
     };
     let mut theirs = HeaderMap::with_capacity(16);
     for (name, value) in [
@@ -205,7 +205,7 @@ async fn a_call_that_goes_well_is_followed_in_case_it_fails_with_one_piece_of_me
     headers.insert("traceparent", HeaderValue::from_static(UNSAMPLED));
     headers.insert("tracestate", HeaderValue::from_static("a=1"));
     let followed = |headers: &mut HeaderMap| {
-        let span = tracing.begin(headers, (Instant::now(), None), || Facts {
+        let span = tracing.begin(headers, Instant::now(), By::App, || Facts {
             kind: Kind::Client,
             uri: &uri,
             named: true,

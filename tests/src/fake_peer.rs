@@ -120,6 +120,7 @@ pub fn welcome(hello: &HelloRequest) -> HelloResponse {
         lane: hello.lane.clone(),
         class: hello.class.clone(),
         rules_digest: Vec::new(),
+        unmarked_is_unrecorded: false,
     }
 }
 

@@ -91,6 +91,7 @@ pub async fn hello(node: &Node, class: ConnectionClass, lane: Lane) -> HelloRequ
         }),
         build: "test".to_owned(),
         rules_digest: Vec::new(),
+        unmarked_is_unrecorded: false,
     }
 }
 

@@ -141,6 +141,7 @@ async fn a_link_says_hello_once_and_first_and_its_calls_bring_no_word_of_the_mes
             protocol: *protocol,
             build: build.clone(),
             rules_digest: Rule::digest(ROUTES.rules()).to_vec(),
+            unmarked_is_unrecorded: false,
         };
         assert_eq!(*hello, expected);
         assert!(!build.is_empty() && protocol.is_some(), "{hello:?}");

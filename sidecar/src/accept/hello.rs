@@ -170,6 +170,7 @@ impl Greeting {
                 class,
                 lane,
                 identity: self.identity.clone(),
+                unmarked: hello.unmarked_is_unrecorded,
             },
             protocol,
         ))
@@ -201,6 +202,7 @@ impl Service for HelloService {
             lane_id: peer.lane.id().into(),
             lane: peer.lane.name().to_owned(),
             rules_digest: rules.to_wire(),
+            unmarked_is_unrecorded: peer.unmarked,
         };
         if greeting.peer.set(Arc::new(peer)).is_err() {
             return Err(Status::failed_precondition(
@@ -265,6 +267,7 @@ mod tests {
             ),
             build: "test".into(),
             rules_digest: Vec::new(),
+            unmarked_is_unrecorded: false,
         }
     }
 

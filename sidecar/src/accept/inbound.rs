@@ -205,7 +205,7 @@ impl<Calls: Handle> Inbound<Calls> {
         let opened = tokio::select! {
             biased;
             opened = self.open(&mut stream) => opened,
-            () = let_go(stranger.as_mut()) => Err(LinkError::LetGo),
+            () = ready(stranger.as_mut().map(Stranger::let_go)) => Err(LinkError::LetGo),
             // Who is not believed any more is not waited for, either.
             _ = ready(distrusted.as_mut()) => return,
         };
@@ -252,7 +252,7 @@ impl<Calls: Handle> Inbound<Calls> {
                     said = said => if said.is_err() {
                         return ServeError::NoHello(HELLO_LIMIT);
                     },
-                    () = let_go(stranger.as_mut()) => return ServeError::LetGo,
+                    () = ready(stranger.as_mut().map(Stranger::let_go)) => return ServeError::LetGo,
                 }
                 drop(stranger);
                 super::server::no_limit().await
@@ -386,14 +386,6 @@ impl<Calls: Handle> Inbound<Calls> {
         let v6 = socket.local_addr()?.is_ipv6();
         socket::mark(socket, v6, &settings(preamble.lane))?;
         Ok(preamble)
-    }
-}
-
-/// Waits until the place of a link that has proved nothing is somebody else's.
-async fn let_go(stranger: Option<&mut Stranger>) {
-    match stranger {
-        Some(stranger) => stranger.let_go().await,
-        None => std::future::pending().await,
     }
 }
 

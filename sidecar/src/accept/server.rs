@@ -269,7 +269,7 @@ where
                 }
                 return Err(error);
             }
-            () = left(terms.leaves.as_mut()), if terms.leaves.is_some() => {
+            () = ready(terms.leaves.as_mut()), if terms.leaves.is_some() => {
                 connection.graceful_shutdown();
                 (ending, terms.leaves) = (true, None);
             }
@@ -289,16 +289,10 @@ where
     }
 }
 
-async fn left(leaves: Option<&mut Leaves>) {
-    match leaves {
-        Some(leaves) => leaves.await,
-        None => std::future::pending().await,
-    }
-}
-
-pub(super) async fn ready(distrusted: Option<&mut Distrusted>) -> Refusal {
-    match distrusted {
-        Some(distrusted) => distrusted.await,
+/// Waits for something that may not be there, and then for ever.
+pub(super) async fn ready<Awaited: Future>(awaited: Option<Awaited>) -> Awaited::Output {
+    match awaited {
+        Some(awaited) => awaited.await,
         None => std::future::pending().await,
     }
 }

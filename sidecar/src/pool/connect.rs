@@ -316,15 +316,25 @@ fn builder(settings: &LaneSettings) -> h2::client::Builder {
     builder
 }
 
-/// Introduces this node and checks who answers. Returns how many calls may be open at once, and
-/// whether both have the same rules.
+/// What two ends of a link have agreed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Agreed {
+    /// Calls that may be open at once.
+    pub(super) limit: u32,
+    /// Do both have the same rules? `None` towards whoever is no peer.
+    pub(super) kinship: Option<Kinship>,
+    /// A call without `traceparent` is one that is not recorded.
+    pub(super) unmarked: bool,
+}
+
+/// Introduces this node and checks who answers.
 pub(super) async fn hello(
     own: &Own,
     key: &Key,
     (node, generation): (&NodeId, Generation),
     address: &Address,
     sender: SendRequest<Bytes>,
-) -> Result<(u32, Kinship), ConnectError> {
+) -> Result<Agreed, ConnectError> {
     let address = address.to_string();
     let request = HelloRequest {
         node_id: own.node.as_str().to_owned(),
@@ -338,6 +348,7 @@ pub(super) async fn hello(
         protocol: Some(PEER_PROTOCOL.into()),
         build: env!("CARGO_PKG_VERSION").to_owned(),
         rules_digest: own.rules.to_wire(),
+        unmarked_is_unrecorded: own.leaves_unmarked,
     };
     let mut client = PeerClient::new(Transport::new(sender));
     let answer = bounded(HELLO_LIMIT, client.hello(request))
@@ -353,7 +364,11 @@ pub(super) async fn hello(
         .into_inner();
     check(key, (node, generation), address, &answer)?;
     let kinship = own.rules.compare(node, &answer.rules_digest);
-    Ok((answer.max_concurrent_streams.max(1), kinship))
+    Ok(Agreed {
+        limit: answer.max_concurrent_streams.max(1),
+        kinship: Some(kinship),
+        unmarked: own.leaves_unmarked && answer.unmarked_is_unrecorded,
+    })
 }
 
 async fn bounded<Answer>(limit: Duration, answer: impl Future<Output = Answer>) -> Option<Answer> {

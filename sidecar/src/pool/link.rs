@@ -14,7 +14,7 @@ use http::Request;
 use sidelane_identity::Refusal;
 use sidelane_identity::verify::Leaf;
 
-use super::connect::Driver;
+use super::connect::{Agreed, Driver};
 use super::key::Key;
 use crate::http2;
 use crate::kin::Kinship;
@@ -35,6 +35,8 @@ pub struct Link {
     pub limit: u32,
     /// Was the peer compiled with the same rules? `None` towards local services.
     pub kinship: Option<Kinship>,
+    /// Does the peer take a call without `traceparent` as one that is not recorded?
+    pub unmarked: bool,
     /// Counts in its lane. `None` towards local services.
     pub counters: Option<Arc<LaneCounters>>,
     /// What the other end has proved; `None` in the clear.
@@ -86,7 +88,7 @@ impl Link {
         key: Key,
         sender: SendRequest<Bytes>,
         (local, remote): (Option<SocketAddr>, Option<SocketAddr>),
-        (limit, kinship): (u32, Option<Kinship>),
+        agreed: Agreed,
         (counters, line): (Option<Arc<LaneCounters>>, Arc<Line<Seat>>),
         proved: Option<Leaf>,
         (opened, expires): (Instant, Instant),
@@ -95,8 +97,9 @@ impl Link {
             key,
             local,
             remote,
-            limit,
-            kinship,
+            limit: agreed.limit,
+            kinship: agreed.kinship,
+            unmarked: agreed.unmarked,
             counters,
             proved,
             opened,

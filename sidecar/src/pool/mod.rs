@@ -26,13 +26,13 @@ use tokio::time::timeout_at;
 use tracing::{debug, info};
 
 use backoff::Backoff;
+use connect::Agreed;
 pub use connect::{ConnectError, PEER_PROTOCOL};
 pub use key::{Address, Key, To};
 pub use link::{CloseCause, Link, Seat, Sent};
 
 use crate::hash::QuickState;
 use crate::identity::Own;
-use crate::kin::Kinship;
 use crate::lane::settings;
 use crate::line::{InLine, Line};
 use crate::onward::Onward;
@@ -416,10 +416,11 @@ impl Pool {
                 greeted = greet(&own, &key, &address, &opened.sender) => greeted,
                 cause = &mut drive => Err(ConnectError::Ended { address: address.to_string(), cause }),
             };
-            let (limit, kinship) = match greeted {
-                Ok((limit, kinship)) => (limit.min(settings(key.lane).max_streams), kinship),
+            let mut agreed = match greeted {
+                Ok(agreed) => agreed,
                 Err(error) => return report(Err(error)),
             };
+            agreed.limit = agreed.limit.min(settings(key.lane).max_streams);
             let ends = (opened.local, opened.remote);
             let (begins, ends_by_age) = lifetime(max_age);
             let proved_until = trust.until(opened.proved.as_ref(), begins);
@@ -428,7 +429,7 @@ impl Pool {
                 key.clone(),
                 opened.sender,
                 ends,
-                (limit, kinship),
+                agreed,
                 (counters.clone(), line),
                 opened.proved,
                 lifetime,
@@ -563,21 +564,23 @@ impl Drop for Waiting {
     }
 }
 
-/// The Hello, towards peers. Returns how many calls may be open at once, and whether the peer has
-/// the same rules.
+/// The Hello, towards peers.
 async fn greet(
     own: &Own,
     key: &Key,
     address: &Address,
     sender: &SendRequest<Bytes>,
-) -> Result<(u32, Option<Kinship>), ConnectError> {
+) -> Result<Agreed, ConnectError> {
     match &key.to {
         To::Peer { node, generation } => {
             let meant = (node, *generation);
-            let greeted = connect::hello(own, key, meant, address, sender.clone()).await;
-            greeted.map(|(limit, kinship)| (limit, Some(kinship)))
+            connect::hello(own, key, meant, address, sender.clone()).await
         }
-        To::Local(_) | To::Destination(_) => Ok((settings(key.lane).max_streams, None)),
+        To::Local(_) | To::Destination(_) => Ok(Agreed {
+            limit: settings(key.lane).max_streams,
+            kinship: None,
+            unmarked: false,
+        }),
     }
 }
 

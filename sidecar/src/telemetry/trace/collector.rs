@@ -144,7 +144,7 @@ mod tests {
 
     use super::super::export::{EXPORT_LIMIT, FLUSH_LIMIT};
     use super::super::queue::{BATCH, QUEUE};
-    use super::super::{EVENTS, Facts, Kind, Ratio, Tracing};
+    use super::super::{By, EVENTS, Facts, Kind, Ratio, Tracing};
     use super::*;
     use crate::reason::Reason;
     use crate::telemetry::{Outcome, Traffic};
@@ -223,7 +223,7 @@ mod tests {
             node: None,
             destination: None,
         };
-        tracing.begin(&HeaderMap::new(), (Instant::now(), None), facts)
+        tracing.begin(&HeaderMap::new(), Instant::now(), By::App, facts)
     }
 
     fn make(tracing: &Tracing, spans: u64) {

@@ -6,11 +6,6 @@ use http::HeaderValue;
 /// The header that names a call's trace and the span that it comes from.
 pub(super) const TRACEPARENT: &str = "traceparent";
 
-/// What a sidecar says to the next one where a call's trace begins at it and is not recorded, and nobody
-/// here keeps its id: the next one makes one up for its app. It is no context by the document, so that whoever
-/// does not know of it takes it for none, and always the same, so that HPACK makes a byte of it.
-pub(super) const UNRECORDED: &str = "00-00000000000000000000000000000000-0000000000000000-00";
-
 /// The length of version 00: version, trace, span and flags, with a `-` between each two.
 const LENGTH: usize = 55;
 /// This version means that nobody understands what follows.

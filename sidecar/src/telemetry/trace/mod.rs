@@ -4,8 +4,8 @@
 //! recorded for how it ended needs a span that began before anybody knew.
 //!
 //! A call that is not recorded costs one walk over its headers, and a new id for the app where it brings
-//! none: what its caller's sidecar has decided takes a byte on the link, unless that sidecar keeps the id,
-//! in its access log or for calls that fail.
+//! none. On a link whose ends have agreed so it goes without a `traceparent`, which says as much, unless
+//! its caller's sidecar keeps the id, in its access log or for calls that fail.
 
 mod carried;
 mod collector;
@@ -40,7 +40,7 @@ pub use told::EVENTS;
 
 use queue::Queue;
 use read::Read;
-use span::Begun;
+use span::{Begun, Named};
 
 /// Begins the spans of calls.
 #[derive(Debug, Default)]
@@ -53,6 +53,20 @@ struct On {
     /// Are the ids of calls that are not recorded kept somewhere?
     keeps: bool,
     queue: Arc<Queue>,
+}
+
+/// Who sends a call.
+#[derive(Debug, Clone, Copy)]
+pub enum By {
+    /// Another sidecar.
+    Peer {
+        /// It has agreed to send without a `traceparent` what it does not record.
+        unmarked: bool,
+    },
+    /// An app.
+    App,
+    /// A user, who names another trace, which the call may not join.
+    User(Option<Context>),
 }
 
 impl Tracing {
@@ -83,40 +97,26 @@ impl Tracing {
         self
     }
 
-    /// Begins the span of a call that came at `arrived` with these headers. `linked` is another
-    /// trace's, which it may not join. `facts` are asked for only where it is recorded.
+    /// Does it keep no id of a call that it does not record? Then peers that know need none.
+    #[must_use]
+    pub fn leaves_unmarked(&self) -> bool {
+        self.0.as_ref().is_some_and(|on| !on.keeps)
+    }
+
+    /// Begins the span of a call that came at `arrived` with these headers. `facts` are asked for only
+    /// where it is recorded.
     #[inline]
     #[must_use]
     pub fn begin<'a>(
         &self,
         headers: &HeaderMap,
-        (arrived, linked): (Instant, Option<Context>),
-        facts: impl FnOnce() -> Facts<'a>,
-    ) -> CallSpan {
-        match &self.0 {
-            None => CallSpan::default(),
-            Some(on) => {
-                let mut read = Read::of(headers);
-                // Who is no sidecar cannot decide it so.
-                read.unrecorded = false;
-                on.begin(&read, (arrived, linked), facts)
-            }
-        }
-    }
-
-    /// Begins the span of a call that another sidecar sent on, which may have decided that it is not
-    /// recorded.
-    #[inline]
-    #[must_use]
-    pub fn begin_of_peer<'a>(
-        &self,
-        headers: &HeaderMap,
         arrived: Instant,
+        by: By,
         facts: impl FnOnce() -> Facts<'a>,
     ) -> CallSpan {
         match &self.0 {
             None => CallSpan::default(),
-            Some(on) => on.begin(&Read::of(headers), (arrived, None), facts),
+            Some(on) => on.begin(headers, arrived, by, facts),
         }
     }
 
@@ -124,11 +124,11 @@ impl Tracing {
     pub fn refused<'a>(
         &self,
         headers: &HeaderMap,
-        begun: (Instant, Option<Context>),
+        (arrived, by): (Instant, By),
         facts: impl FnOnce() -> Facts<'a>,
         (code, reason, text): (Code, Reason, &str),
     ) {
-        let mut span = self.begin(headers, begun, facts);
+        let mut span = self.begin(headers, arrived, by, facts);
         span.refused(code, reason, text);
         span.ended(Outcome::Failed(reason), Traffic::default());
     }
@@ -137,10 +137,17 @@ impl Tracing {
 impl On {
     fn begin<'a>(
         &self,
-        read: &Read<'_>,
-        (arrived, linked): (Instant, Option<Context>),
+        headers: &HeaderMap,
+        arrived: Instant,
+        by: By,
         facts: impl FnOnce() -> Facts<'a>,
     ) -> CallSpan {
+        let read = Read::of(headers);
+        let (decided, linked) = match by {
+            By::Peer { unmarked } => (unmarked && read.parents == 0, None),
+            By::App => (false, None),
+            By::User(linked) => (false, linked),
+        };
         let amended = read.amended();
         let context = match read.parent {
             // Nobody here has anything to say of it.
@@ -150,13 +157,18 @@ impl On {
             Some(parent) => parent.child(),
             None => {
                 let mut context = Context::new(false);
-                context.sampled = !read.unrecorded && self.share.takes(&context.trace);
+                context.sampled = !decided && self.share.takes(&context.trace);
                 context
             }
         };
         if !context.sampled && !self.errors {
-            let span = CallSpan::unrecorded(context, amended);
-            return if self.keeps { span } else { span.nameless() };
+            let named = match self.keeps {
+                true => Named::Always,
+                false => Named::WhereAsked {
+                    came: read.parents > 0,
+                },
+            };
+            return CallSpan::unrecorded(context, named, amended);
         }
         let begun = Begun {
             context,
@@ -173,7 +185,7 @@ impl On {
 mod tests {
     use http::{HeaderValue, Uri};
 
-    use super::context::{TRACEPARENT, UNRECORDED};
+    use super::context::TRACEPARENT;
     use super::*;
 
     fn tracing(share: f64, errors: bool) -> Tracing {
@@ -193,73 +205,113 @@ mod tests {
             .collect()
     }
 
-    fn begun(tracing: &Tracing, headers: &HeaderMap, of_peer: bool) -> CallSpan {
-        let uri = Uri::from_static("/a.B/C");
-        let facts = || Facts {
+    const APP: By = By::App;
+    const PEER: By = By::Peer { unmarked: false };
+    /// One that has agreed so.
+    const AGREED: By = By::Peer { unmarked: true };
+    /// It names no span.
+    const NOTHING: &str = "00-00000000000000000000000000000000-0000000000000000-00";
+
+    fn facts(uri: &Uri) -> Facts<'_> {
+        Facts {
             kind: Kind::Client,
-            uri: &uri,
+            uri,
             named: true,
             way: None,
             rule: None,
             node: None,
             destination: None,
-        };
-        let now = Instant::now();
-        match of_peer {
-            false => tracing.begin(headers, (now, None), facts),
-            true => tracing.begin_of_peer(headers, now, facts),
         }
     }
 
-    fn onward(span: &CallSpan, mut headers: HeaderMap, to_peer: bool) -> HeaderValue {
-        span.onward(&mut headers, to_peer);
-        headers.remove(TRACEPARENT).unwrap()
+    fn begun(tracing: &Tracing, headers: &HeaderMap, by: By) -> CallSpan {
+        let uri = Uri::from_static("/a.B/C");
+        tracing.begin(headers, Instant::now(), by, || facts(&uri))
+    }
+
+    fn is_sampled(tracing: &Tracing, headers: &HeaderMap, by: By) -> bool {
+        begun(tracing, headers, by).context().unwrap().sampled
+    }
+
+    fn onward(span: &CallSpan, mut headers: HeaderMap, unmarked: bool) -> Option<HeaderValue> {
+        span.onward(&mut headers, unmarked);
+        headers.remove(TRACEPARENT)
     }
 
     /// It says that it is not recorded, and in which trace.
-    fn is_named(value: &HeaderValue) -> bool {
-        Context::parse(value.as_bytes()).is_some_and(|context| !context.sampled)
+    fn is_named(value: Option<HeaderValue>) -> bool {
+        let context = value.and_then(|value| Context::parse(value.as_bytes()));
+        context.is_some_and(|context| !context.sampled)
     }
 
     #[test]
-    fn what_is_not_recorded_takes_no_id_on_a_link_and_one_beside_an_app() {
-        let span = begun(&tracing(0.0, false), &headers(None), false);
-        assert_eq!(onward(&span, headers(None), true), UNRECORDED);
-        assert!(is_named(&onward(&span, headers(None), false)));
-        // Its ids are kept.
-        for tracing in [tracing(0.0, false).keeping_ids(), tracing(0.0, true)] {
-            let span = begun(&tracing, &headers(None), false);
-            assert!(is_named(&onward(&span, headers(None), true)));
+    fn what_is_not_recorded_goes_without_an_id_only_where_that_is_agreed() {
+        for came in [None, Some(NOTHING)] {
+            let span = begun(&tracing(0.0, false), &headers(came), APP);
+            assert_eq!(onward(&span, headers(came), true), None);
+            assert!(is_named(onward(&span, headers(came), false)));
+            // Its ids are kept.
+            for tracing in [tracing(0.0, false).keeping_ids(), tracing(0.0, true)] {
+                let span = begun(&tracing, &headers(came), APP);
+                assert!(is_named(onward(&span, headers(came), true)));
+            }
         }
+    }
+
+    #[test]
+    fn only_who_keeps_no_id_agrees_to_send_none() {
+        assert!(tracing(0.5, false).leaves_unmarked());
+        assert!(!tracing(0.5, false).keeping_ids().leaves_unmarked());
+        assert!(!tracing(0.5, true).leaves_unmarked());
+        assert!(!Tracing::off().leaves_unmarked());
     }
 
     #[test]
     fn a_sidecar_follows_what_the_one_before_it_has_decided() {
-        let came = || headers(Some(UNRECORDED));
         for errors in [false, true] {
             let all = tracing(1.0, errors);
-            let span = begun(&all, &came(), true);
+            let span = begun(&all, &headers(None), AGREED);
             let context = span.context().unwrap();
             assert!(!context.sampled);
-            let goes = onward(&span, came(), false);
-            assert_eq!(goes, context.header());
-            // An app cannot decide it so: to it that is no context.
-            assert!(begun(&all, &came(), false).context().unwrap().sampled);
+            let goes = onward(&span, headers(None), false);
+            assert_eq!(goes, Some(context.header()));
+            // Who has not agreed says nothing by it, and an app cannot.
+            for by in [PEER, APP, By::User(None)] {
+                assert!(is_sampled(&all, &headers(None), by));
+            }
         }
-        // Nor where it is said twice.
-        let mut twice = came();
-        twice.append(TRACEPARENT, HeaderValue::from_static(UNRECORDED));
-        let span = begun(&tracing(1.0, false), &twice, true);
-        assert!(span.context().unwrap().sampled);
+        // What names no span, or two, is not what was agreed.
+        let all = tracing(1.0, false);
+        assert!(is_sampled(&all, &headers(Some(NOTHING)), AGREED));
+        let mut twice = headers(Some(NOTHING));
+        twice.append(TRACEPARENT, HeaderValue::from_static(NOTHING));
+        assert!(is_sampled(&all, &twice, AGREED));
+    }
+
+    #[test]
+    fn what_a_peer_does_not_record_is_not_recorded_where_it_is_refused_either() {
+        let all = tracing(1.0, false);
+        let uri = Uri::from_static("/a.B/C");
+        let recorded = |by: By| {
+            let why = (Code::Unimplemented, Reason::UnknownService, "no service");
+            let began = (Instant::now(), by);
+            all.refused(&headers(None), began, || facts(&uri), why);
+            let queue = &all.0.as_ref().unwrap().queue;
+            queue.take(true).map_or(0, |batch| batch.len())
+        };
+        assert_eq!(recorded(AGREED), 0);
+        for by in [PEER, APP, By::User(None)] {
+            assert_eq!(recorded(by), 1, "{by:?}");
+        }
     }
 
     #[test]
     fn what_others_do_not_record_goes_on_as_it_is_and_out_of_hpacks_table() {
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
-        for to_peer in [false, true] {
+        for (by, unmarked) in [(APP, true), (AGREED, false)] {
             let came = headers(Some(parent));
-            let span = begun(&tracing(1.0, false), &came, to_peer);
-            let goes = onward(&span, came, to_peer);
+            let span = begun(&tracing(1.0, false), &came, by);
+            let goes = onward(&span, came, unmarked).unwrap();
             assert!(goes == parent && goes.is_sensitive());
         }
     }

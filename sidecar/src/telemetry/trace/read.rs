@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::carried::{self, BAGGAGE, Fate, TRACESTATE};
-use super::context::{Context, TRACEPARENT, UNRECORDED};
+use super::context::{Context, TRACEPARENT};
 
 const TRACEPARENT_HEADER: HeaderName = HeaderName::from_static(TRACEPARENT);
 const TRACESTATE_HEADER: HeaderName = HeaderName::from_static(TRACESTATE);
@@ -17,9 +17,8 @@ const BAGGAGE_HEADER: HeaderName = HeaderName::from_static(BAGGAGE);
 pub(super) struct Read<'a> {
     /// The span that the call comes from.
     pub(super) parent: Option<Context>,
-    /// The sidecar before this one has decided that it is not recorded.
-    pub(super) unrecorded: bool,
-    parents: usize,
+    /// Headers that name one.
+    pub(super) parents: usize,
     states: Values<'a>,
     baggage: Values<'a>,
 }
@@ -72,11 +71,8 @@ impl<'a> Read<'a> {
             match name.as_str() {
                 TRACEPARENT => {
                     read.parents += 1;
-                    read.unrecorded = value == UNRECORDED;
-                    if !read.unrecorded {
-                        // The space around a header is none of its value, also where HTTP/2 let it pass.
-                        read.parent = Context::parse(carried::trim(value.as_bytes()));
-                    }
+                    // The space around a header is none of its value, also where HTTP/2 let it pass.
+                    read.parent = Context::parse(carried::trim(value.as_bytes()));
                 }
                 TRACESTATE => read.states.push(value),
                 BAGGAGE => read.baggage.push(value),
@@ -85,7 +81,7 @@ impl<'a> Read<'a> {
         }
         if read.parents > 1 {
             // Which of them is meant nobody can say.
-            (read.parent, read.unrecorded) = (None, false);
+            read.parent = None;
         }
         read
     }
@@ -141,9 +137,9 @@ pub(super) fn write(context: &Context, headers: &mut HeaderMap) {
     headers.insert(TRACEPARENT_HEADER, context.header());
 }
 
-/// Says that it is not recorded, and no more.
-pub(super) fn write_unrecorded(headers: &mut HeaderMap) {
-    headers.insert(TRACEPARENT_HEADER, HeaderValue::from_static(UNRECORDED));
+/// Leaves out what came, which names no span.
+pub(super) fn leave_out(headers: &mut HeaderMap) {
+    headers.remove(TRACEPARENT_HEADER);
 }
 
 /// What came goes on as it is, and stays out of HPACK's table as what is written here.

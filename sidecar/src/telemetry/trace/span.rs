@@ -22,12 +22,24 @@ use crate::telemetry::{Outcome, Traffic};
 #[derive(Debug, Default)]
 pub struct CallSpan {
     context: Option<Context>,
-    /// Does the call go on in the name of `context`, or of its caller's span?
-    own: bool,
-    /// Does nobody here keep its id?
-    nameless: bool,
+    named: Named,
     amended: Option<Box<Amended>>,
     recording: Option<Box<Recording>>,
+}
+
+/// How a call goes on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Named {
+    /// In the name of its caller's span.
+    #[default]
+    AsItCame,
+    /// In the name of its own.
+    Always,
+    /// The same, unless who takes it has agreed that what has no name is not recorded.
+    WhereAsked {
+        /// A `traceparent` that names nothing came with it.
+        came: bool,
+    },
 }
 
 /// On which side of the call the sidecar stands.
@@ -111,17 +123,20 @@ impl CallSpan {
     pub(super) fn passing(context: Context, amended: Option<Box<Amended>>) -> Self {
         Self {
             context: Some(context),
-            own: false,
-            nameless: false,
+            named: Named::AsItCame,
             amended,
             recording: None,
         }
     }
 
     /// Of a call whose trace begins here and is not recorded.
-    pub(super) fn unrecorded(context: Context, amended: Option<Box<Amended>>) -> Self {
+    pub(super) fn unrecorded(
+        context: Context,
+        named: Named,
+        amended: Option<Box<Amended>>,
+    ) -> Self {
         Self {
-            own: true,
+            named,
             ..Self::passing(context, amended)
         }
     }
@@ -154,7 +169,7 @@ impl CallSpan {
         };
         Self {
             recording: Some(Box::new(recording)),
-            ..Self::unrecorded(context, amended)
+            ..Self::unrecorded(context, Named::Always, amended)
         }
     }
 
@@ -165,20 +180,16 @@ impl CallSpan {
         self.context
     }
 
-    /// Nobody here keeps the id of its trace.
-    pub(super) const fn nameless(mut self) -> Self {
-        self.nameless = true;
-        self
-    }
-
-    /// Writes what goes on with the call, to another sidecar or to whoever else takes it.
+    /// Writes what goes on with the call, to whoever takes it. Has it agreed that a call `unmarked` by a
+    /// `traceparent` is not recorded?
     #[inline]
-    pub fn onward(&self, headers: &mut HeaderMap, to_peer: bool) {
-        match &self.context {
-            None => {}
-            Some(_) if !self.own => read::keep(headers),
-            Some(_) if self.nameless && to_peer => read::write_unrecorded(headers),
-            Some(context) => read::write(context, headers),
+    pub fn onward(&self, headers: &mut HeaderMap, unmarked: bool) {
+        match (&self.context, self.named) {
+            (None, _) => {}
+            (Some(_), Named::AsItCame) => read::keep(headers),
+            (Some(_), Named::WhereAsked { came: false }) if unmarked => {}
+            (Some(_), Named::WhereAsked { came: true }) if unmarked => read::leave_out(headers),
+            (Some(context), _) => read::write(context, headers),
         }
         if let Some(amended) = &self.amended {
             amended.write(headers);
