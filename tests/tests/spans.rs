@@ -13,6 +13,7 @@ use prost::Message;
 use serde_json::Value;
 use sidelane_process::fetch;
 use sidelane_proto::model::{ConnectionClass, Lane};
+use sidelane_proto::wire::peer::v1::HelloRequest;
 use sidelane_proto::wire::routing::v1 as wire;
 use sidelane_tests::applied::{hedged, idempotent, retry, unary};
 use sidelane_tests::ask::{ECHO_UNARY, ask_over, until_answered};
@@ -544,4 +545,39 @@ async fn a_sidecars_spans_are_found_by_the_name_that_it_is_given() {
     let spans = collector.trace(&trace(1), 1).await;
     assert_eq!(spans[0].resource["service.name"], "orders");
     assert_eq!(spans[0].resource["service.instance.id"], "orders-1");
+}
+
+#[tokio::test]
+async fn what_a_peer_has_agreed_to_leave_unmarked_is_not_recorded_here_either() {
+    let collector = Collector::start().await;
+    let upstream = Upstream::named("callee").start().await;
+    let mesh = cluster!().control().node("callee");
+    let mesh = mesh.with("--otlp", &collector.url());
+    let mesh = mesh.with("--sampling", "1");
+    let mesh = mesh.serving(services::ECHO, &upstream).start().await;
+    let callee = mesh.node("callee");
+    let (class, lane) = (ConnectionClass::Internal, Lane::GENERAL);
+    for agreed in [true, false] {
+        let link = link::open(callee, class, lane).await.unwrap();
+        let hello = HelloRequest {
+            unmarked_is_unrecorded: agreed,
+            ..link::hello(callee, class, lane).await
+        };
+        let answer = link::say_hello(&link, &hello).await.unwrap().unwrap();
+        assert_eq!(answer.unmarked_is_unrecorded, agreed);
+        for path in [ECHO_UNARY, "/never.v1.Heard/Get"] {
+            ask_over(&link, path, &[]).await;
+        }
+        // It says of what has a mark what the mark says.
+        let number = 1 + usize::from(agreed);
+        let parent = parent(number, "01");
+        ask_over(&link, ECHO_UNARY, &[("traceparent", &*parent)]).await;
+        collector.trace(&trace(number), 1).await;
+    }
+    ended(&mesh, &["callee"]).await;
+    let spans = collector.spans();
+    let unmarked = spans.iter().filter(|span| span.parent.is_empty());
+    let mut unmarked: Vec<_> = unmarked.map(|span| span.failure.is_some()).collect();
+    unmarked.sort_unstable();
+    assert_eq!(unmarked, [false, true], "{spans:#?}");
 }

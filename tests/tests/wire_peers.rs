@@ -9,7 +9,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use sidelane_proto::wire::peer::v1::HelloResponse;
 use sidelane_tests::ask::{ECHO_UNARY, ask};
+use sidelane_tests::cluster::ClusterBuilder;
 use sidelane_tests::fake_control::{FakeControl, Session, endpoint, full, state};
 use sidelane_tests::fake_peer::{FakePeer, welcome};
 use sidelane_tests::frames::PREFACE;
@@ -18,9 +20,18 @@ use sidelane_tests::{Cluster, RawUpstream, cluster, services};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::{Code, Status};
 
+/// A trace that somebody does not record.
+const THEIRS: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+/// It names none.
+const NOTHING: &str = "00-00000000000000000000000000000000-0000000000000000-00";
+
 /// A sidecar that knows the peer at this address as the one endpoint of Echo.
 async fn mesh(peer: SocketAddr) -> (Cluster, FakeControl, Session) {
-    let (control, mesh, mut session) = FakeControl::of(cluster!().node("caller")).await;
+    mesh_with(cluster!().node("caller"), peer).await
+}
+
+async fn mesh_with(mesh: ClusterBuilder, peer: SocketAddr) -> (Cluster, FakeControl, Session) {
+    let (control, mesh, mut session) = FakeControl::of(mesh).await;
     let echo = endpoint(services::ECHO, "peer", 7, peer);
     let news = full(1, vec![state(vec![echo])]);
     session.update(news).await.unwrap();
@@ -110,4 +121,73 @@ async fn a_peer_that_does_not_answer_its_hello_is_given_up() {
     let (why, lasted) = refused_after(peer.address()).await;
     assert_eq!(why, "did not answer within 3000 ms");
     assert!(lasted < Duration::from_secs(6), "{lasted:?}");
+}
+
+#[tokio::test]
+async fn only_a_peer_that_has_agreed_gets_calls_without_the_id_of_a_trace() {
+    // What its flags are, whether the peer agrees, whether it is offered anything, and whether calls that
+    // bring none come with an id.
+    let cases: [(&[(&str, &str)], bool, bool, bool); 5] = [
+        (&[("--sampling", "0")], true, true, false),
+        (&[("--sampling", "0")], false, true, true),
+        (&[("--sampling", "1")], true, true, true),
+        // Its own ids are kept beside the caller.
+        (
+            &[("--sampling", "0"), ("--sample-errors", "")],
+            true,
+            false,
+            true,
+        ),
+        (
+            &[("--sampling", "0"), ("--access-log", "all")],
+            true,
+            false,
+            true,
+        ),
+    ];
+    for (flags, agrees, offered, named) in cases {
+        let peer = FakePeer::answering(move |hello| {
+            let unmarked_is_unrecorded = agrees;
+            Ok(HelloResponse {
+                unmarked_is_unrecorded,
+                ..welcome(hello)
+            })
+        })
+        .await;
+        let mesh = cluster!().node("caller");
+        // A collector that is not there.
+        let mut mesh = mesh.with("--otlp", "http://127.0.0.1:1");
+        for (flag, value) in flags {
+            mesh = match *value {
+                "" => mesh.switched_on(flag),
+                value => mesh.with(flag, value),
+            };
+        }
+        let (mesh, _control, _session) = mesh_with(mesh, peer.address()).await;
+        for came in [None, Some(NOTHING), Some(THEIRS)] {
+            let headers: Vec<_> = came.map(|came| ("traceparent", came)).into_iter().collect();
+            let answer = ask(mesh.node("caller"), ECHO_UNARY, &headers).await;
+            assert_eq!(answer.grpc_status().unwrap().code(), Code::Ok);
+        }
+        let links = peer.links();
+        let [link] = &links[..] else {
+            panic!("{links:?}");
+        };
+        assert_eq!(link.hellos[0].unmarked_is_unrecorded, offered, "{flags:?}");
+        let ids = link
+            .calls
+            .iter()
+            .map(|(_, headers)| headers.get("traceparent"));
+        let [none, nothing, theirs] = ids.collect::<Vec<_>>()[..] else {
+            panic!("{:?}", link.calls);
+        };
+        let case = format!("{flags:?}, {agrees}");
+        assert_eq!(
+            (none.is_some(), nothing.is_some()),
+            (named, named),
+            "{case}"
+        );
+        assert!(nothing.is_none_or(|nothing| nothing != NOTHING), "{case}");
+        assert!(theirs.is_some(), "{case}");
+    }
 }
