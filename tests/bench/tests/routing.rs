@@ -13,6 +13,10 @@ use std::sync::{Mutex, PoisonError};
 const LOOK_UP_NS: f64 = 25.0;
 /// From a path to class, lane, method and target, in one thread, among 1,000 services.
 const CLASSIFICATIONS_PER_SECOND: f64 = 30e6;
+/// A machine that is not quiet is held to what it does at the moment, by the standard library's `HashMap`
+/// of the same paths, which takes about twice as long: a look-up, and a whole classification, to one of that.
+const LOOK_UP_TO_HASH_MAP: f64 = 0.9;
+const CLASSIFICATION_TO_HASH_MAP: f64 = 1.5;
 /// The index of 10,000 services with 10 methods each.
 const BUILD_MS: f64 = 100.0;
 /// A look-up, among 1,000 services with 10 methods each. It was 151 when this was written: three
@@ -71,16 +75,20 @@ fn wrong(figures: &[Value]) -> Result<Vec<String>> {
     let look_up = figure(1_000, "known_ns")?;
     let classifications = figure(1_000, "classifications_per_second")?;
     let build = figure(10_000, "build_ms")?;
+    let map = figure(1_000, "hash_map_ns")?;
     let mut wrong = Vec::new();
-    if look_up > LOOK_UP_NS {
+    if look_up > LOOK_UP_NS && look_up > LOOK_UP_TO_HASH_MAP * map {
         wrong.push(format!(
-            "a look-up takes {look_up:.1} ns, above {LOOK_UP_NS}"
+            "a look-up takes {look_up:.1} ns, above {LOOK_UP_NS}, and a HashMap's {map:.1}"
         ));
     }
-    if classifications < CLASSIFICATIONS_PER_SECOND {
-        let text =
-            format!("{classifications:.0} classifications/s, below {CLASSIFICATIONS_PER_SECOND}");
-        wrong.push(text);
+    if classifications < CLASSIFICATIONS_PER_SECOND
+        && 1e9 / classifications > CLASSIFICATION_TO_HASH_MAP * map
+    {
+        wrong.push(format!(
+            "{classifications:.0} classifications/s, below {CLASSIFICATIONS_PER_SECOND}, while a \
+             look-up in a HashMap takes {map:.1} ns"
+        ));
     }
     if build > BUILD_MS {
         wrong.push(format!("an index takes {build:.1} ms, above {BUILD_MS}"));
