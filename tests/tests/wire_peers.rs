@@ -125,25 +125,19 @@ async fn a_peer_that_does_not_answer_its_hello_is_given_up() {
 
 #[tokio::test]
 async fn only_a_peer_that_has_agreed_gets_calls_without_the_id_of_a_trace() {
-    // What its flags are, whether the peer agrees, whether it is offered anything, and whether calls that
-    // bring none come with an id.
-    let cases: [(&[(&str, &str)], bool, bool, bool); 5] = [
-        (&[("--sampling", "0")], true, true, false),
-        (&[("--sampling", "0")], false, true, true),
-        (&[("--sampling", "1")], true, true, true),
-        // Its own ids are kept beside the caller.
-        (
-            &[("--sampling", "0"), ("--sample-errors", "")],
-            true,
-            false,
-            true,
-        ),
-        (
-            &[("--sampling", "0"), ("--access-log", "all")],
-            true,
-            false,
-            true,
-        ),
+    const NONE: &[(&str, &str)] = &[("--sampling", "0")];
+    const ALL: &[(&str, &str)] = &[("--sampling", "1")];
+    // Its own ids are kept beside the caller.
+    const ERRORS: &[(&str, &str)] = &[("--sampling", "0"), ("--sample-errors", "")];
+    const LOGGED: &[(&str, &str)] = &[("--sampling", "0"), ("--access-log", "all")];
+    // Whether the peer agrees, whether it is offered anything, and whether calls that bring no id go on
+    // with one.
+    let cases = [
+        (NONE, true, true, false),
+        (NONE, false, true, true),
+        (ALL, true, true, true),
+        (ERRORS, true, false, true),
+        (LOGGED, true, false, true),
     ];
     for (flags, agrees, offered, named) in cases {
         let peer = FakePeer::answering(move |hello| {
