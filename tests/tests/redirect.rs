@@ -197,6 +197,29 @@ fn rules_are_installed_once_replaced_and_removed_without_a_trace() {
                 "IPv4: nothing was redirected\nIPv6: nothing was redirected\n"
             );
             assert_eq!(rules(), before);
+
+            let json = async |arguments: &[&str]| {
+                let said = redirected(&[arguments, &["-o", "json"]].concat()).await;
+                serde_json::from_str::<serde_json::Value>(&said).unwrap()
+            };
+            let told = json(&["--ports", "50051,50052", "--exempt-uid", "7"]).await;
+            assert_eq!(rules(), installed);
+            let expected = |name: &str, to: &str| {
+                serde_json::json!({
+                    "family": name, "redirected": [50051, 50052], "to": to,
+                    "exempt_mark": SOCKET_MARK, "exempt_uid": 7,
+                })
+            };
+            let both = [
+                expected("IPv4", "127.0.0.1:15001"),
+                expected("IPv6", "[::1]:15001"),
+            ];
+            assert_eq!(told["families"], serde_json::json!(both));
+            let told = json(&["--remove"]).await;
+            let removed = |name: &str| serde_json::json!({ "family": name, "removed": 2 });
+            let both = ["IPv4", "IPv6"].map(removed);
+            assert_eq!(told["families"], serde_json::json!(both));
+            assert_eq!(rules(), before);
         },
     );
 }

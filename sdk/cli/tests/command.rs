@@ -245,6 +245,28 @@ fn rules_are_shown_without_a_right_and_without_iptables() {
         String::from_utf8(output.stdout).unwrap(),
         rules("iptables-restore", "127.0.0.0/8") + &rules("ip6tables-restore", "::1/128")
     );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sidelane"));
+    let command = command.args(arguments).args(["-o", "json"]);
+    let output = command.env("PATH", "").output().unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let families = told["families"].as_array().unwrap();
+    assert_eq!(families.len(), 2, "{told:#}");
+    for (family, (name, program, loopback)) in families.iter().zip([
+        ("IPv4", "iptables-restore", "127.0.0.0/8"),
+        ("IPv6", "ip6tables-restore", "::1/128"),
+    ]) {
+        assert_eq!(family["family"], name);
+        let [argument] = family["arguments"].as_array().unwrap().as_slice() else {
+            panic!("{told:#}");
+        };
+        let (program_told, argument) = (&family["program"], argument.as_str().unwrap());
+        assert_eq!(program_told, program);
+        let text = family["rules"].as_str().unwrap();
+        assert_eq!(
+            format!("# {program} {argument}\n{text}"),
+            rules(program, loopback)
+        );
+    }
 }
 
 #[test]

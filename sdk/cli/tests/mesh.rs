@@ -9,7 +9,7 @@ use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -108,6 +108,24 @@ fn the_commands_tell_what_a_mesh_knows() {
         why.contains("/readyz was not ready within 2 s: it answered 503"),
         "{why}"
     );
+    let waited = run(&[
+        "wait",
+        "--timeout",
+        "200ms",
+        "--sidecar",
+        &sidecar,
+        "-o",
+        "json",
+    ]);
+    assert_eq!(waited.status.code(), Some(1));
+    let told: Value = serde_json::from_slice(&waited.stdout).unwrap();
+    let page = format!("{sidecar}/readyz");
+    assert_eq!(
+        (&told["ready"], &told["url"]),
+        (&false.into(), &(*page).into())
+    );
+    let reason = told["reason"].as_str().unwrap();
+    assert!(reason.starts_with("it answered 503"), "{reason}");
 
     let _control = Running::start(&[
         "control",
@@ -128,6 +146,20 @@ fn the_commands_tell_what_a_mesh_knows() {
         revision.starts_with("every connected sidecar has revision "),
         "{revision}"
     );
+
+    let told = json(&["wait", "--sidecar", &sidecar]);
+    assert_eq!(
+        (&told["ready"], &told["url"]),
+        (&true.into(), &(*page).into())
+    );
+    assert!(told["waited_ms"].as_u64().unwrap() < 30_000, "{told:#}");
+    let told = json(&["wait", "--revision", "0", "--control", &control]);
+    assert_eq!(
+        (&told["reached"], &told["laggards"]),
+        (&true.into(), &Vec::<Value>::new().into())
+    );
+    let newest = told["revision"].as_u64().unwrap();
+    assert!(newest > 0, "{told:#}");
 
     let nodes = json(&["nodes", "--control", &control]);
     let node = &nodes["nodes"][0];
@@ -177,12 +209,92 @@ fn the_commands_tell_what_a_mesh_knows() {
         &control,
         "--timeout",
         "100ms",
+        "-o",
+        "json",
     ]);
+    let told: Value = serde_json::from_slice(&behind.stdout).unwrap();
+    assert_eq!(
+        (&told["reached"], &told["revision"]),
+        (&false.into(), &999_999_999_999_u64.into())
+    );
+    assert!(told["newest"].as_u64().unwrap() >= newest, "{told:#}");
     assert_eq!(behind.status.code(), Some(1));
     let why = String::from_utf8(behind.stderr).unwrap();
     let said = "sidelane wait: control did not come to revision 999999999999 within 100 ms: its \
                 newest is ";
     assert!(why.starts_with(said), "{why}");
+}
+
+#[test]
+fn what_commands_of_trust_have_done_is_told_to_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_control, control) = control_in(folder.path());
+    let json = |arguments: &[&str]| json(&[arguments, &["--control", &control]].concat());
+
+    let made = json(&["token", "--node", "orders-1", "--ttl", "5m"]);
+    let token = &made["tokens"][0];
+    assert_eq!(made["tokens"].as_array().unwrap().len(), 1);
+    assert_eq!(token["node_id"], "orders-1");
+    let identity = token["identity"].as_str().unwrap();
+    assert!(
+        identity.starts_with("spiffe://") && identity.ends_with("/sa/orders-1"),
+        "{identity}"
+    );
+    let ends = UNIX_EPOCH + Duration::from_secs(token["expires_unix_s"].as_u64().unwrap());
+    let left = ends.duration_since(SystemTime::now()).unwrap();
+    assert!(
+        left < Duration::from_secs(302) && left > Duration::from_secs(200),
+        "{left:?}"
+    );
+    assert!(token["token"].as_str().unwrap().len() > 20 && token.get("file").is_none());
+    // What goes into files is told by where it is alone.
+    let into = folder.path().join("tokens");
+    let path = into.to_str().unwrap();
+    let made = json(&["token", "--node", "orders-2,orders-3", "--into", path]);
+    for (place, node) in ["orders-2", "orders-3"].iter().enumerate() {
+        let token = &made["tokens"][place];
+        assert_eq!(token["node_id"], **node);
+        let file = into.join(format!("{node}.token"));
+        assert_eq!(token["file"], file.to_str().unwrap());
+        assert!(file.metadata().unwrap().len() > 20 && token.get("token").is_none());
+    }
+
+    let revoked = json(&["revoke", "--node", "orders-1"]);
+    assert_eq!(
+        (&revoked["node_id"], &revoked["revoked"]),
+        (&"orders-1".into(), &true.into())
+    );
+    let back = json(&["revoke", "--node", "orders-1", "--undo"]);
+    assert_eq!(
+        (&back["node_id"], &back["revoked"]),
+        (&"orders-1".into(), &false.into())
+    );
+    let revision = |told: &Value| told["revision"].as_u64().unwrap();
+    assert!(revision(&back) > revision(&revoked));
+    let revoked = json(&["revoke", "--identity", identity]);
+    assert_eq!(revoked["identity"], identity);
+    let serial = "0a1b".repeat(8);
+    let revoked = json(&["revoke", "--serial", &serial]);
+    assert_eq!(revoked["serial"], *serial);
+
+    let before = json(&["root", "show"]);
+    let pem = |told: &Value| {
+        let roots = told["roots"].as_array().unwrap().iter();
+        roots
+            .map(|root| root["pem"].as_str().unwrap())
+            .collect::<String>()
+    };
+    assert_eq!(
+        pem(&before),
+        answer(&["root", "show", "--control", &control])
+    );
+    let rotated = json(&["root", "rotate"]);
+    assert_eq!(rotated["fingerprint"].as_str().unwrap().len(), 64);
+    assert!(revision(&rotated) > 0, "{rotated:#}");
+    let after = json(&["root", "show"]);
+    let roots = |told: &Value| told["roots"].as_array().unwrap().len();
+    assert_eq!((roots(&before), roots(&after)), (1, 2));
+    assert!(pem(&after).contains(&pem(&before)), "{after:#}");
 }
 
 #[test]

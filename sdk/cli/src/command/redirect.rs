@@ -9,12 +9,13 @@ mod tables;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use serde_json::{Value, json};
 use sidelane_process::settings::{Flag, Program};
 
-use super::arguments::{self, Usage};
+use super::arguments::{self, Format, OUTPUT, Usage};
 use super::{Failure, output};
 use options::{Caller, Job};
-use rules::{Family, State, change, wanted};
+use rules::{Family, Plan, State, change, wanted};
 pub(crate) use tables::TablesError;
 
 const PORTS: Flag = Flag::list(
@@ -57,7 +58,7 @@ pub(super) const USAGE: Usage = Usage {
         version: env!("CARGO_PKG_VERSION"),
         about: "Brings connections to declared ports to the sidecar",
         flags: &[
-            PORTS, TO, EXEMPT_UID, APP_UID, OWN_PORTS, IPV4_ONLY, REMOVE, DRY_RUN,
+            PORTS, TO, EXEMPT_UID, APP_UID, OWN_PORTS, IPV4_ONLY, REMOVE, DRY_RUN, OUTPUT,
         ],
     },
     operand: None,
@@ -68,40 +69,95 @@ pub(super) fn run(given: Vec<OsString>) -> Result<ExitCode, Failure> {
     let Some(arguments) = arguments::read(&USAGE, given)? else {
         return Ok(ExitCode::SUCCESS);
     };
-    match options::read(&arguments.settings, &Caller::of_process())? {
+    let format = arguments.format()?;
+    let job = options::read(&arguments.settings, &Caller::of_process())?;
+    let mut told = Vec::new();
+    // Of each family it is told at once what was done: the next one may fail.
+    let ended = done(&job, |done| {
+        match format {
+            Format::Table => output::text(&done.text())?,
+            Format::Json => told.push(done.json()),
+        }
+        Ok(())
+    });
+    if format == Format::Json && (ended.is_ok() || !told.is_empty()) {
+        output::json(&json!({ "families": told }))?;
+    }
+    ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// What was done for a family.
+enum Done<'a> {
+    /// Its rules were shown.
+    Shown(Family, String),
+    /// They were installed.
+    Installed(Family, &'a Plan),
+    /// So many ports are redirected no longer.
+    Removed(Family, usize),
+}
+
+fn done(job: &Job, mut tell: impl FnMut(Done<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
+    match job {
         Job::Print(plan) => {
             for &family in plan.families {
-                let text = change(&State::default(), &wanted(&plan, family));
-                let restore = family.program("restore");
-                output::text(&format!("# {restore} --noflush\n{text}"))?;
+                let text = change(&State::default(), &wanted(plan, family));
+                tell(Done::Shown(family, text))?;
             }
-            Ok(ExitCode::SUCCESS)
         }
         Job::Install(plan) => {
             let targets: Vec<_> = plan
                 .families
                 .iter()
-                .map(|&family| (family, wanted(&plan, family)))
+                .map(|&family| (family, wanted(plan, family)))
                 .collect();
             tables::install(&targets)?;
             for &family in plan.families {
-                output::text(&installed(&plan, family))?;
+                tell(Done::Installed(family, plan))?;
             }
             // What an earlier run installed for IPv6 would bring it to the sidecar still. Where IPv6
             // cannot be looked at, it is off.
             if !plan.families.contains(&Family::V6)
                 && let Ok(ports @ 1..) = tables::remove(Family::V6)
             {
-                output::line(&removed(Family::V6, ports))?;
+                tell(Done::Removed(Family::V6, ports))?;
             }
-            Ok(ExitCode::SUCCESS)
         }
         Job::Remove(families) => {
-            // Each family is told at once: the next one may fail.
-            for &family in families {
-                output::line(&removed(family, tables::remove(family)?))?;
+            for &family in *families {
+                tell(Done::Removed(family, tables::remove(family)?))?;
             }
-            Ok(ExitCode::SUCCESS)
+        }
+    }
+    Ok(())
+}
+
+impl Done<'_> {
+    fn text(&self) -> String {
+        match self {
+            Self::Shown(family, rules) => {
+                format!("# {} --noflush\n{rules}", family.program("restore"))
+            }
+            Self::Installed(family, plan) => installed(plan, *family),
+            Self::Removed(family, ports) => removed(*family, *ports) + "\n",
+        }
+    }
+
+    fn json(&self) -> Value {
+        match self {
+            Self::Shown(family, rules) => json!({
+                "family": family.name(),
+                "program": family.program("restore"),
+                "arguments": ["--noflush"],
+                "rules": rules,
+            }),
+            Self::Installed(family, plan) => json!({
+                "family": family.name(),
+                "redirected": plan.ports,
+                "to": family.sidecar(plan.to).to_string(),
+                "exempt_mark": rules::MARK,
+                "exempt_uid": plan.exempt_uid,
+            }),
+            Self::Removed(family, ports) => json!({ "family": family.name(), "removed": ports }),
         }
     }
 }
@@ -115,7 +171,7 @@ fn removed(family: Family, ports: usize) -> String {
     }
 }
 
-fn installed(plan: &rules::Plan, family: Family) -> String {
+fn installed(plan: &Plan, family: Family) -> String {
     let ports: Vec<String> = plan.ports.iter().map(u16::to_string).collect();
     let noun = if ports.len() == 1 { "port" } else { "ports" };
     let user = plan.exempt_uid.map(|uid| format!(" or user {uid}"));

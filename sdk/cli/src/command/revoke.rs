@@ -4,10 +4,11 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use serde_json::json;
 use sidelane_process::settings::{Flag, Program};
 use sidelane_proto::wire::admin::v1::{RevokeRequest, revoke_request::Subject};
 
-use super::arguments::{self, CONTROL, Usage, plain};
+use super::arguments::{self, CONTROL, Format, OUTPUT, Usage, plain};
 use super::{Failure, block_on, control, output};
 
 const NODE: Flag = Flag::single("node", "NAME", "All certificates of this node");
@@ -21,7 +22,7 @@ pub(super) const USAGE: Usage = Usage {
         name: "sidelane revoke",
         version: env!("CARGO_PKG_VERSION"),
         about: "Has a node, an identity or a certificate believed no longer",
-        flags: &[NODE, IDENTITY, SERIAL, UNDO, CONTROL],
+        flags: &[NODE, IDENTITY, SERIAL, UNDO, CONTROL, OUTPUT],
     },
     operand: None,
 };
@@ -31,6 +32,7 @@ pub(super) fn run(given: Vec<OsString>) -> Result<ExitCode, Failure> {
     let Some(arguments) = arguments::read(&USAGE, given)? else {
         return Ok(ExitCode::SUCCESS);
     };
+    let format = arguments.format()?;
     let settings = &arguments.settings;
     let node = settings.optional(&NODE, plain)?.map(Subject::NodeId);
     let identity = settings.optional(&IDENTITY, plain)?.map(Subject::Identity);
@@ -51,12 +53,21 @@ pub(super) fn run(given: Vec<OsString>) -> Result<ExitCode, Failure> {
         }
     };
     let undo = settings.switch(&UNDO)?;
+    let (kind, whom) = match &subject {
+        Subject::NodeId(node) => ("node_id", node.clone()),
+        Subject::Identity(identity) => ("identity", identity.clone()),
+        Subject::Serial(serial) => ("serial", serial.clone()),
+    };
     let addresses = control::addresses(settings)?;
     let revoked = block_on(async move {
         let mut control = control::connect(&addresses).await?;
         let subject = Some(subject);
         control.revoke(RevokeRequest { subject, undo }).await
     })??;
+    if format == Format::Json {
+        output::json(&json!({ kind: whom, "revoked": !undo, "revision": revoked.revision }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let done = if undo { "taken back" } else { "revoked" };
     output::text(&format!(
         "{done}; trust has revision {} now\n",

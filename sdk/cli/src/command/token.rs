@@ -1,17 +1,19 @@
 //! `sidelane token`: the right of one node to its first certificate. It is printed on stdout, alone,
 //! so that it can go into a file; whose it is and until when goes to stderr. With `--into` it goes into
-//! files of a folder by itself, where there is no shell, as in a container from nothing.
+//! files of a folder by itself, where there is no shell, as in a container from nothing. In the JSON form
+//! all that is known of a token is beside it.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use sidelane_process::runtime::RuntimeFolder;
 use sidelane_process::settings::{Flag, Program, value};
-use sidelane_proto::wire::admin::v1::IssueTokenRequest;
+use sidelane_proto::wire::admin::v1::{IssueTokenRequest, IssueTokenResponse};
 
-use super::arguments::{self, CONTROL, Usage, plain};
+use super::arguments::{self, CONTROL, Format, OUTPUT, Usage, plain};
 use super::{Failure, block_on, control, output};
 
 const NODE: Flag = Flag::list(
@@ -37,7 +39,7 @@ pub(super) const USAGE: Usage = Usage {
         name: "sidelane token",
         version: env!("CARGO_PKG_VERSION"),
         about: "Makes a one-time token with which a node joins",
-        flags: &[NODE, IDENTITY, TTL, INTO, CONTROL],
+        flags: &[NODE, IDENTITY, TTL, INTO, CONTROL, OUTPUT],
     },
     operand: None,
 };
@@ -47,6 +49,7 @@ pub(super) fn run(given: Vec<OsString>) -> Result<ExitCode, Failure> {
     let Some(arguments) = arguments::read(&USAGE, given)? else {
         return Ok(ExitCode::SUCCESS);
     };
+    let format = arguments.format()?;
     let settings = &arguments.settings;
     let ttl: Duration = settings.value(&TTL, value::duration)?;
     let identity = settings.optional(&IDENTITY, plain)?.unwrap_or_default();
@@ -66,7 +69,8 @@ pub(super) fn run(given: Vec<OsString>) -> Result<ExitCode, Failure> {
     }
     let into = into.map(RuntimeFolder::at);
     let addresses = control::addresses(settings)?;
-    block_on(async move {
+    let mut made = Vec::new();
+    let ended = block_on(async {
         let mut control = control::connect(&addresses).await?;
         for node in nodes {
             let request = IssueTokenRequest {
@@ -75,17 +79,45 @@ pub(super) fn run(given: Vec<OsString>) -> Result<ExitCode, Failure> {
                 ttl_seconds: ttl.as_secs(),
             };
             let issued = control.issue_token(request).await?;
-            output::error(&format!(
-                "sidelane token: node {node} becomes {}; good once, for {} s",
-                issued.identity,
-                ttl.as_secs()
-            ));
+            if format == Format::Table {
+                output::error(&format!(
+                    "sidelane token: node {node} becomes {}; good once, for {} s",
+                    issued.identity,
+                    ttl.as_secs()
+                ));
+            }
             let line = format!("{}\n", issued.token);
-            match &into {
-                None => output::text(&line)?,
-                Some(folder) => folder.write(&format!("{node}.token"), line.as_bytes())?,
+            let file = match &into {
+                None => None,
+                Some(folder) => {
+                    let name = format!("{node}.token");
+                    folder.write(&name, line.as_bytes())?;
+                    Some(folder.path(&name))
+                }
+            };
+            if format == Format::Json {
+                made.push(told(&node, &issued, file.as_deref()));
+            } else if file.is_none() {
+                output::text(&line)?;
             }
         }
-        Ok(ExitCode::SUCCESS)
-    })?
+        Ok::<_, Failure>(())
+    });
+    // Those that were made before another could not be are of use.
+    if format == Format::Json && !made.is_empty() {
+        output::json(&json!({ "tokens": made }))?;
+    }
+    ended?.map(|()| ExitCode::SUCCESS)
+}
+
+/// A token for programs. What is in a file is not shown, too.
+fn told(node: &str, issued: &IssueTokenResponse, file: Option<&Path>) -> Value {
+    let mut told = json!({
+        "node_id": node, "identity": issued.identity, "expires_unix_s": issued.expires,
+    });
+    match file {
+        Some(file) => told["file"] = file.display().to_string().into(),
+        None => told["token"] = issued.token.as_str().into(),
+    }
+    told
 }

@@ -7,12 +7,13 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use sidelane_process::fetch::FetchError;
 use sidelane_process::settings::{Flag, Origin, Program, Settings, value};
 use sidelane_proto::wire::admin::v1::{Laggard, WaitRevisionResponse};
 use tokio::time::{Instant, sleep};
 
-use super::arguments::{self, CONTROL, SIDECAR, Usage};
+use super::arguments::{self, CONTROL, Format, OUTPUT, SIDECAR, Usage};
 use super::sidecar::{self, SidecarError};
 use super::{Failure, block_on, control, output};
 
@@ -40,7 +41,7 @@ pub(super) const USAGE: Usage = Usage {
         name: "sidelane wait",
         version: env!("CARGO_PKG_VERSION"),
         about: "Waits until a sidecar is ready, or until all have a revision",
-        flags: &[SIDECAR, FOR, REVISION, CONTROL, TIMEOUT],
+        flags: &[SIDECAR, FOR, REVISION, CONTROL, TIMEOUT, OUTPUT],
     },
     operand: None,
 };
@@ -96,14 +97,86 @@ pub(super) fn run(given: Vec<OsString>) -> Result<ExitCode, Failure> {
     let Some(arguments) = arguments::read(&USAGE, given)? else {
         return Ok(ExitCode::SUCCESS);
     };
+    let format = arguments.format()?;
     let settings = &arguments.settings;
     let limit = settings.value(&TIMEOUT, value::duration)?;
     let revision = settings.optional(&REVISION, str::parse::<u64>)?;
     no_conflict(settings, revision.is_some())?;
-    if let Some(revision) = revision {
-        return for_revision(settings, revision, limit);
+    let waited = match revision {
+        Some(revision) => for_revision(settings, revision, limit),
+        None => for_sidecar(settings, limit),
+    };
+    match (format, waited) {
+        (Format::Table, waited) => output::line(&waited?.text()),
+        (Format::Json, Ok(waited)) => output::json(&waited.json()).map(|()| ExitCode::SUCCESS),
+        // Programs are told, too, what is missing. Where nothing is known, there is only the error.
+        (Format::Json, Err(Failure::Wait(error))) => {
+            output::json(&error.json())?;
+            Err(error.into())
+        }
+        (Format::Json, Err(failure)) => Err(failure),
     }
-    for_sidecar(settings, limit)
+}
+
+/// What was waited for has come to be.
+enum Waited {
+    /// The page of a sidecar, after this time.
+    Ready(String, Duration),
+    /// Every connected sidecar has this revision.
+    Everywhere(u64),
+}
+
+impl Waited {
+    fn text(&self) -> String {
+        match self {
+            Self::Ready(url, took) => format!("{url} is ready after {}", seconds(*took)),
+            Self::Everywhere(revision) => {
+                format!("every connected sidecar has revision {revision}")
+            }
+        }
+    }
+
+    fn json(&self) -> Value {
+        match self {
+            Self::Ready(url, took) => {
+                let waited = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                json!({ "ready": true, "url": url, "waited_ms": waited })
+            }
+            Self::Everywhere(revision) => {
+                json!({ "reached": true, "revision": revision, "laggards": [] })
+            }
+        }
+    }
+}
+
+impl WaitError {
+    fn json(&self) -> Value {
+        match self {
+            Self::NotReady { url, reason, .. } => {
+                json!({ "ready": false, "url": url, "reason": reason })
+            }
+            Self::NotThere {
+                revision, newest, ..
+            } => {
+                json!({
+                    "reached": false, "revision": revision, "newest": newest, "laggards": [],
+                })
+            }
+            Self::Behind {
+                revision, laggards, ..
+            } => {
+                let laggards = laggards.iter().map(|laggard| {
+                    json!({
+                        "node_id": laggard.node_id,
+                        "acknowledged": laggard.acknowledged,
+                        "refused": laggard.refused,
+                    })
+                });
+                let laggards: Vec<_> = laggards.collect();
+                json!({ "reached": false, "revision": revision, "laggards": laggards })
+            }
+        }
+    }
 }
 
 /// A wait is for one thing: flags of the other one would be ignored, which nobody can mean.
@@ -125,7 +198,7 @@ fn no_conflict(settings: &Settings, revision: bool) -> Result<(), Failure> {
     })
 }
 
-fn for_sidecar(settings: &Settings, limit: Duration) -> Result<ExitCode, Failure> {
+fn for_sidecar(settings: &Settings, limit: Duration) -> Result<Waited, Failure> {
     let choices = [
         ("outbound", Ready::Outbound),
         ("inbound", Ready::Inbound),
@@ -139,7 +212,7 @@ fn for_sidecar(settings: &Settings, limit: Duration) -> Result<ExitCode, Failure
         Ready::All => "/readyz",
     };
     let took = block_on(until_ready(&sidecar, page, limit))??;
-    output::line(&format!("{sidecar}{page} is ready after {}", seconds(took)))
+    Ok(Waited::Ready(format!("{sidecar}{page}"), took))
 }
 
 async fn until_ready(sidecar: &str, page: &str, limit: Duration) -> Result<Duration, Failure> {
@@ -167,7 +240,7 @@ async fn until_ready(sidecar: &str, page: &str, limit: Duration) -> Result<Durat
     }
 }
 
-fn for_revision(settings: &Settings, revision: u64, limit: Duration) -> Result<ExitCode, Failure> {
+fn for_revision(settings: &Settings, revision: u64, limit: Duration) -> Result<Waited, Failure> {
     let addresses = control::addresses(settings)?;
     let answer: WaitRevisionResponse = block_on(async move {
         let mut control = control::connect(&addresses).await?;
@@ -190,7 +263,7 @@ fn for_revision(settings: &Settings, revision: u64, limit: Duration) -> Result<E
         ..
     } = answer;
     if reached {
-        return output::line(&format!("every connected sidecar has revision {revision}"));
+        return Ok(Waited::Everywhere(revision));
     }
     Err(WaitError::Behind {
         revision,
@@ -251,6 +324,15 @@ mod tests {
             "revision 9 was not everywhere within 2 s:\n  orders-1 has 7\n  orders-2 has 8 and \
              refused what came later: upserts[0].lane: unknown"
         );
+        let told = error.json();
+        assert_eq!(
+            (&told["reached"], &told["revision"]),
+            (&json!(false), &json!(9))
+        );
+        let last = json!({
+            "node_id": "orders-2", "acknowledged": 8, "refused": "upserts[0].lane: unknown",
+        });
+        assert_eq!(told["laggards"][1], last);
     }
 
     #[test]
