@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use sidelane_process::settings::{nearest, value};
+use sidelane_proto::model::{ConnectionClass, Lane};
 use tonic::Code;
 
 use crate::reason::Reason;
@@ -146,8 +147,8 @@ impl Filter {
             "service" => self.services.push(Pattern::read(given)),
             "method" => self.methods.push(Pattern::read(given)),
             "path" => self.paths.push(Pattern::read(given)),
-            "connection" => self.connections.push(Pattern::read(given)),
-            "lane" => self.lanes.push(Pattern::read(given)),
+            "connection" => self.connections.push(class(given).map_err(bad)?),
+            "lane" => self.lanes.push(lane(given).map_err(bad)?),
             "peer" => self.peers.push(Pattern::read(given)),
             "direction" => {
                 let known = [Direction::Inbound, Direction::Outbound];
@@ -222,6 +223,37 @@ impl Pattern {
     }
 }
 
+/// A class by its name, as rules write it or as tables do. No call is ever of one that is not known, and
+/// a tap that waits for such calls looks as if nobody called.
+fn class(given: &str) -> Result<Pattern, String> {
+    match (Pattern::read(given), ConnectionClass::from_name(given)) {
+        (begins @ Pattern::Begins(_), _) => Ok(begins),
+        (Pattern::Whole(_), Some(class)) => Ok(Pattern::Whole(class.name().to_owned())),
+        (Pattern::Whole(_), None) => {
+            let known = ConnectionClass::known();
+            Err(unknown(given, "class", known.iter().map(|it| it.name())))
+        }
+    }
+}
+
+/// The same for a lane.
+fn lane(given: &str) -> Result<Pattern, String> {
+    match Pattern::read(given) {
+        Pattern::Whole(name) if Lane::from_name(&name).is_none() => {
+            let known = Lane::known();
+            Err(unknown(given, "lane", known.iter().map(|it| it.name())))
+        }
+        pattern => Ok(pattern),
+    }
+}
+
+fn unknown<'a>(given: &str, what: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let known: Vec<_> = known.collect();
+    let nearest = nearest(given, known.iter().copied()).unwrap_or_default();
+    let known = known.join(", ");
+    format!("no such {what} is known here; the nearest one is `{nearest}` (known are {known})")
+}
+
 impl Wanted {
     fn read(given: &str) -> Result<Self, String> {
         let upper = given.to_ascii_uppercase();
@@ -280,8 +312,12 @@ mod tests {
                 &["/shop.v1.Orders/Get", "/shop.v1.Orders/*"],
                 &["shop.v1.Orders/Get", "/shop"],
             ),
-            ("connection", &["Internal"], &["External"]),
-            ("lane", &["general"], &["gossip"]),
+            (
+                "connection",
+                &["Internal", "INTERNAL", "internal", "Int*"],
+                &["External", "external"],
+            ),
+            ("lane", &["general", "gen*"], &["gossip", "gos*"]),
             ("direction", &["outbound"], &["inbound"]),
             (
                 "peer",
@@ -335,6 +371,15 @@ mod tests {
             error("direction", "up"),
             "direction=up: it is inbound or outbound"
         );
+        // Other tests may make more of them known.
+        assert!(error("lane", "genral").starts_with(
+            "lane=genral: no such lane is known here; the nearest one is `general` (known are general, \
+             gossip, bifrost_data, ingress_data"
+        ));
+        assert!(error("connection", "intern").starts_with(
+            "connection=intern: no such class is known here; the nearest one is `Internal` (known are \
+             Internal, External"
+        ));
         assert!(error("status", "bad").starts_with("status=bad: it is `error`, a gRPC status"));
         assert!(error("above", "soon").starts_with("above=soon: "));
         let many = |number| Filter::read(std::iter::repeat_n(("service", "a"), number));
