@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -71,6 +72,38 @@ fn free() -> SocketAddr {
         .unwrap()
         .local_addr()
         .unwrap()
+}
+
+/// Who cannot show control's join file looks at sidecars alone, and is told that this is so: it says
+/// nothing bad of a mesh that works.
+#[track_caller]
+fn control_answers_to_its_user_alone(control: &str, sidecar: &str, elsewhere: &Path) {
+    let check = |sidecar: &str, more: &[&str]| {
+        let mut command = sidelane(&["check", "--control", control, "--sidecar", sidecar]);
+        let command = command.args(more).env("XDG_RUNTIME_DIR", elsewhere);
+        command.output().unwrap()
+    };
+    let looked = check(sidecar, &[]);
+    let said = String::from_utf8_lossy(&looked.stdout);
+    assert_eq!(looked.status.code(), Some(0), "{said}");
+    assert!(
+        said.starts_with(
+            "warning: control: it was not looked at, and is there, as its sidecars say"
+        ),
+        "{said}"
+    );
+    assert!(said.contains("run this where control runs"), "{said}");
+    let told: Value = serde_json::from_slice(&check(sidecar, &["-o", "json"]).stdout).unwrap();
+    let finding = &told["findings"][0];
+    assert_eq!(finding["kind"], "control_not_asked", "{told:#}");
+    assert_eq!(finding["weight"], "warning");
+    // Where no sidecar says that it is there, that is what is wrong.
+    let nobody = check(&free().to_string(), &["-o", "json"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    let told: Value = serde_json::from_slice(&nobody.stdout).unwrap();
+    let kinds = told["findings"].as_array().unwrap().iter();
+    let kinds: Vec<_> = kinds.map(|it| it["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["control_unreachable", "sidecar_unreachable"]);
 }
 
 #[test]
@@ -160,6 +193,8 @@ fn the_commands_tell_what_a_mesh_knows() {
     );
     let newest = told["revision"].as_u64().unwrap();
     assert!(newest > 0, "{told:#}");
+
+    control_answers_to_its_user_alone(&control, &sidecar, folder.path());
 
     let nodes = json(&["nodes", "--control", &control]);
     let node = &nodes["nodes"][0];

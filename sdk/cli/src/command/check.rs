@@ -215,6 +215,9 @@ fn diagnosed(arguments: &Arguments) -> Result<ExitCode, Failure> {
         {
             return Err(error.into());
         }
+        Err(error) if error.may_not_know_us() && looked.sidecars.iter().any(is_with_control) => {
+            (None, vec![mesh::not_asked(&error.to_string())])
+        }
         Err(error) => (None, vec![mesh::unreachable(&error.to_string())]),
     };
     findings.extend(looked.sidecars.iter().flat_map(sidecars::findings));
@@ -253,6 +256,13 @@ fn diagnosed(arguments: &Arguments) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     Err(CheckError::Broken(problems).into())
+}
+
+/// Its control is there, as it says.
+fn is_with_control(sidecar: &look::Sidecar) -> bool {
+    let pages = sidecar.answered.as_ref().ok();
+    let said = pages.and_then(|pages| pages.config["control"].as_str());
+    said.is_some_and(sidecars::is_connected)
 }
 
 fn problems(count: usize) -> String {

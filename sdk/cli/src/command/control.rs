@@ -63,6 +63,8 @@ pub(crate) enum ControlError {
         message: String,
         /// What to try.
         advice: String,
+        /// Nobody had said who asks, and such an answer may be of that.
+        unknown: bool,
     },
     /// No answer.
     #[error("control at {address} did not answer {what} within {} s", limit.as_secs())]
@@ -74,6 +76,13 @@ pub(crate) enum ControlError {
         /// The time that it had.
         limit: Duration,
     },
+}
+
+impl ControlError {
+    /// Somebody is there, who may answer to its own user alone.
+    pub(crate) const fn may_not_know_us(&self) -> bool {
+        matches!(self, Self::Refused { unknown: true, .. })
+    }
 }
 
 /// A control plane that answers.
@@ -385,6 +394,7 @@ async fn answered<T>(
                 | Code::PermissionDenied => hint,
                 _ => "",
             };
+            let unknown = !hint.is_empty() && advice == hint;
             let advice = advice.to_owned();
             Err(ControlError::Refused {
                 address,
@@ -392,6 +402,7 @@ async fn answered<T>(
                 code: status.code(),
                 message: status.message().to_owned(),
                 advice,
+                unknown,
             })
         }
         Err(_) => Err(ControlError::Silent {

@@ -18,6 +18,14 @@ pub(super) fn unreachable(why: &str) -> Finding {
     Finding::problem("control_unreachable", "control", what, advice)
 }
 
+/// It is there, as a sidecar says, and does not answer us: where it is strict, its own user alone.
+pub(super) fn not_asked(why: &str) -> Finding {
+    let what = format!("it was not looked at, and is there, as its sidecars say ({why})");
+    let advice =
+        "to have nodes and services looked at, too, run this where control runs, as its user";
+    Finding::problem("control_not_asked", "control", what, advice).only_warns()
+}
+
 /// Nodes that refuse each other.
 pub(super) fn disagree(found: &Disagreement) -> Finding {
     let what = format!(

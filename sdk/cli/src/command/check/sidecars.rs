@@ -42,7 +42,7 @@ fn of_control(node: &str, pages: &Pages) -> Option<Finding> {
         let advice = "see the reason; a token for it is made by `sidelane token --node NAME`";
         return Some(Finding::problem("control_refused", node, said, advice));
     }
-    if said.starts_with("connected") {
+    if is_connected(said) {
         return None;
     }
     let advice = "start control, or say where it is with --control HOST:PORT";
@@ -50,6 +50,11 @@ fn of_control(node: &str, pages: &Pages) -> Option<Finding> {
     // With a picture of the mesh it works on.
     let works = pages.config["version"].is_string();
     Some(if works { finding.only_warns() } else { finding })
+}
+
+/// By what a sidecar says of control, it has one.
+pub(super) fn is_connected(said: &str) -> bool {
+    said.starts_with("connected")
 }
 
 fn of_certificate(node: &str, pages: &Pages) -> Option<Finding> {
