@@ -25,6 +25,8 @@ func TestWhatIsWrongIsFound(t *testing.T) {
 		{"kubernetes/shop/orders.yaml", "serviceAccountName: orders", "serviceAccountName: default", kubernetes, "kubernetes/shop", "no account of its own"},
 		{"kubernetes/shop/orders.yaml", "type: RuntimeDefault", "type: Unconfined", kubernetes, "kubernetes/shop", "seccomp"},
 		{"compose/docker-compose.yaml", "network_mode: service:orders-1", "network_mode: service:orders-2", composed, "compose/docker-compose.yaml", "not in the network of orders-1"},
+		{"compose/docker-compose.yaml", "command: [pause]", "command: [demo]", composed, "compose/docker-compose.yaml", "more than hold the network"},
+		{"compose/docker-compose.yaml", "  log-1-sidecar:", "  log-2-sidecar:", composed, "compose/docker-compose.yaml", "log-1: it has no sidecar"},
 		{"compose/docker-compose.yaml", "  read_only: true", "  read_only: false", composed, "compose/docker-compose.yaml", "more than it needs"},
 		{"compose/docker-compose.yaml", "    restart: \"no\"", "    restarts: \"no\"", composed, "compose/docker-compose.yaml", "restarts"},
 		{"compose/docker-compose.yaml", "./prometheus.yaml:", "./prometheus.yml:", composed, "compose/docker-compose.yaml", "prometheus.yml"},

@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/cli"
+	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -44,17 +46,33 @@ func composed(file string) (string, error) {
 		if len(service.Ports) > 0 {
 			wrong = append(wrong, fmt.Errorf("%s: it can be reached from outside", name))
 		}
-		if app, beside := strings.CutSuffix(name, "-sidecar"); beside {
-			if service.NetworkMode != "service:"+app {
-				wrong = append(wrong, fmt.Errorf("%s: it is not in the network of %s", name, app))
-			}
-		} else if name != "control" && name != "enrol" {
-			if _, there := project.Services[name+"-sidecar"]; !there {
-				wrong = append(wrong, fmt.Errorf("%s: it has no sidecar", name))
-			}
+		if name != "control" && name != "enrol" {
+			wrong = append(wrong, ofNode(project, name, service)...)
 		}
 	}
 	return fmt.Sprintf("%d services", len(project.Services)), errors.Join(wrong...)
+}
+
+// ofNode says what is wrong with a node's network, or with its app or sidecar, which are in it.
+func ofNode(project *types.Project, name string, service types.ServiceConfig) (wrong []error) {
+	for _, part := range []string{"-app", "-sidecar"} {
+		if node, within := strings.CutSuffix(name, part); within {
+			if service.NetworkMode != "service:"+node {
+				wrong = append(wrong, fmt.Errorf("%s: it is not in the network of %s", name, node))
+			}
+			return wrong
+		}
+	}
+	// What ends takes the network along, and leaves those that are in it without one.
+	if !slices.Equal(service.Command, []string{"pause"}) {
+		wrong = append(wrong, fmt.Errorf("%s: it does more than hold the network", name))
+	}
+	for _, part := range []string{"-app", "-sidecar"} {
+		if _, there := project.Services[name+part]; !there {
+			wrong = append(wrong, fmt.Errorf("%s: it has no %s", name, part[1:]))
+		}
+	}
+	return wrong
 }
 
 // alerts reads the rules as Prometheus does, templates and all.

@@ -76,7 +76,7 @@ fn help_names_every_command() {
     assert_eq!((code, errors.as_str()), (0, ""));
     for command in [
         "control", "sidecar", "nodes", "services", "routes", "lanes", "top", "tap", "apply",
-        "rules", "check", "explain", "wait", "redirect", "demo", "version", "help",
+        "rules", "check", "explain", "wait", "redirect", "pause", "demo", "version", "help",
     ] {
         let line = text
             .lines()
@@ -94,7 +94,7 @@ fn help_names_every_command() {
 fn help_of_a_command_is_its_own_help() {
     for command in [
         "nodes", "services", "routes", "lanes", "top", "tap", "version", "apply", "rules", "check",
-        "explain", "wait", "redirect", "demo",
+        "explain", "wait", "redirect", "pause", "demo",
     ] {
         let (code, text, _) = outcome(&["help", command]);
         assert_eq!(code, 0);

@@ -302,3 +302,31 @@ fn a_process_that_dies_ends_the_demo_with_its_log() {
     assert!(exists(&folder.join("inventory-1-sidecar.log")));
     fs::remove_dir_all(folder).unwrap();
 }
+
+#[test]
+fn a_pause_ends_when_it_is_told_to_and_not_before() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut pause = Command::new(env!("CARGO_BIN_EXE_sidelane"))
+            .arg("pause")
+            .spawn()
+            .unwrap();
+        let id = i32::try_from(pause.id()).unwrap();
+        let deadline = Instant::now() + LOOK_LIMIT;
+        while !takes(id, signal) {
+            assert_eq!(pause.try_wait().unwrap(), None);
+            assert!(Instant::now() < deadline);
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(pause.try_wait().unwrap(), None);
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+        assert!(pause.wait().unwrap().success());
+    }
+}
+
+/// Has the process a handler for this signal (`SigCgt` of `proc_pid_status(5)`)?
+fn takes(id: i32, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask >> (signal.as_raw() - 1) & 1 == 1)
+}

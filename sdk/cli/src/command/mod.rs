@@ -10,6 +10,7 @@ mod figures;
 mod lanes;
 mod nodes;
 pub(crate) mod output;
+mod pause;
 mod redirect;
 mod revoke;
 mod root;
@@ -53,7 +54,7 @@ const WRONG_USAGE: u8 = 2;
 const VERSION: &str = concat!("sidelane ", env!("CARGO_PKG_VERSION"));
 
 /// Every command that people see, with what it does.
-const COMMANDS: [(&str, &str); 20] = [
+const COMMANDS: [(&str, &str); 21] = [
     ("control", "Runs the control plane"),
     ("sidecar", "Runs a sidecar beside a service"),
     ("nodes", nodes::USAGE.program.about),
@@ -71,6 +72,7 @@ const COMMANDS: [(&str, &str); 20] = [
     ("revoke", revoke::USAGE.program.about),
     ("root", root::USAGE.program.about),
     ("redirect", redirect::USAGE.program.about),
+    ("pause", pause::USAGE.program.about),
     ("demo", demo::ABOUT),
     ("version", version::USAGE.program.about),
     ("help", "Prints this text, or that of one command"),
@@ -209,6 +211,7 @@ pub(crate) fn run(mut args: Vec<OsString>, routes: RouteTable) -> ExitCode {
         "revoke" => revoke::run(args),
         "root" => root::run(args),
         "redirect" => redirect::run(args),
+        "pause" => pause::run(args),
         "demo" => demo::run(args),
         "version" => version::run(args),
         "--version" | "-V" => output::line(VERSION),
