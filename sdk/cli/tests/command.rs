@@ -115,6 +115,20 @@ fn the_version_is_one_line() {
 }
 
 #[test]
+fn the_version_is_told_whoever_does_not_answer() {
+    let nobody = nobody().to_string();
+    let (code, text, errors) = outcome(&["version", "--control", &nobody]);
+    assert_eq!(code, 1);
+    assert_eq!(text, format!("sidelane {}\n", env!("CARGO_PKG_VERSION")));
+    assert!(errors.contains("no control plane answers"), "{errors}");
+    let (code, text, _) = outcome(&["version", "--sidecar", &nobody, "-o", "json"]);
+    assert_eq!(code, 1);
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(told["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(told["sidecars"], serde_json::json!([]));
+}
+
+#[test]
 fn an_unknown_command_names_the_nearest() {
     refused(
         &["serivces"],

@@ -40,22 +40,24 @@ struct Running {
     sidecars: Vec<(String, String, String)>,
 }
 
-/// Runs the command. Nobody is asked who was not named: a version is known without a mesh.
+/// Runs the command. Nobody is asked who was not named, and who does not answer keeps nothing back: a
+/// version is known without a mesh.
 pub(super) fn run(given: Vec<OsString>) -> Result<ExitCode, Failure> {
     let Some(arguments) = arguments::read(&USAGE, given)? else {
         return Ok(ExitCode::SUCCESS);
     };
     let format = arguments.format()?;
-    let running = block_on(asked(&arguments.settings))??;
+    let mut running = Running::default();
+    let asked = block_on(ask(&arguments.settings, &mut running))?;
     match format {
         Format::Json => output::json(&json(&running))?,
         Format::Table => output::text(&text(&running))?,
     }
-    Ok(ExitCode::SUCCESS)
+    asked.map(|()| ExitCode::SUCCESS)
 }
 
-async fn asked(settings: &Settings) -> Result<Running, Failure> {
-    let mut running = Running::default();
+/// Asks them in turn, up to the first that does not answer.
+async fn ask(settings: &Settings, running: &mut Running) -> Result<(), Failure> {
     let named = settings.items(&CONTROL).iter();
     if named.clone().any(|item| *item.origin() != Origin::Default) {
         let mut control = control::connect(&control::addresses(settings)?).await?;
@@ -69,7 +71,7 @@ async fn asked(settings: &Settings) -> Result<Running, Failure> {
         let said = |key: &str| or_unknown(config[key].as_str().unwrap_or_default());
         running.sidecars.push((base, said("node"), said("build")));
     }
-    Ok(running)
+    Ok(())
 }
 
 fn or_unknown(said: &str) -> String {
