@@ -351,7 +351,11 @@ impl Config {
                 self.external,
                 "call its external services, as any node",
             ),
-            single(&ADMIN, Some(self.admin), "drain this node"),
+            single(
+                &ADMIN,
+                Some(self.admin),
+                "see its figures, settings and calls, and change nothing",
+            ),
         ];
         let own = settings.items(&LISTEN).iter().zip(&self.listen);
         let own = own.map(|(item, (_, address))| Listener {

@@ -717,7 +717,11 @@ fn listeners_beyond_loopback_are_told() {
                 "10.0.0.7:15443",
                 "call its external services, as any node"
             ),
-            told("admin", "[::]:15000", "drain this node"),
+            told(
+                "admin",
+                "[::]:15000",
+                "see its figures, settings and calls, and change nothing"
+            ),
         ]
     );
 }
