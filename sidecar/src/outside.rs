@@ -111,7 +111,7 @@ impl Stack {
                     pushback: Some(COME_AGAIN),
                     ..Failure::refused(Reason::Overloaded, "")
                 };
-                let whose = Whose::User(trace::strip(&mut head.headers));
+                let whose = Whose::User(user, trace::strip(&mut head.headers));
                 return self.turned_away(respond, (head, arrived), whose, failure);
             }
         };
@@ -128,7 +128,7 @@ impl Stack {
         );
         let failure = Failure::refused(Reason::Overloaded, "");
         // It may have been taken out already, and with it which trace it was.
-        let whose = Whose::User(trace::strip(&mut head.headers));
+        let whose = Whose::User(user, trace::strip(&mut head.headers));
         self.turned_away(respond, (head, arrived), whose, failure);
     }
 
@@ -144,7 +144,7 @@ impl Stack {
         // What users may not say is taken out, here and by the next step.
         let trace = trace::strip(&mut head.headers);
         let decided = self.decide_of(Caller::User(user), head, arrived);
-        let whose = Whose::User(trace);
+        let whose = Whose::User(user, trace);
         let (mut call, decided) = match decided {
             Ok(decided) => decided,
             Err(error) => {

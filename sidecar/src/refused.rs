@@ -8,7 +8,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use http::request::Parts;
 
-use crate::call::Peer;
+use crate::call::{Peer, User};
 use crate::ending::send_failure;
 use crate::respond::Failure;
 use crate::stack::{Stack, who};
@@ -23,9 +23,9 @@ pub(crate) enum Whose<'a> {
     App,
     /// A peer's.
     Peer(&'a Peer),
-    /// A user's, who says that it belongs to this trace. What users say of traces has been taken out of
+    /// This user's, who says that it belongs to this trace. What users say of traces has been taken out of
     /// its headers.
-    User(Option<Context>),
+    User(User, Option<Context>),
 }
 
 impl Stack {
@@ -40,7 +40,7 @@ impl Stack {
         self.written_off((head, arrived), whose, &failure);
         let failure = match whose {
             // Counted as what it is, and told as what it may be.
-            Whose::User(_) => failure.for_user(head.uri.path()),
+            Whose::User(..) => failure.for_user(head.uri.path()),
             Whose::App | Whose::Peer(_) => failure,
         };
         // A caller that is gone needs no answer.
@@ -57,22 +57,20 @@ impl Stack {
         let (direction, kind) = match whose {
             Whose::App => (Direction::Outbound, Kind::Client),
             // Users' calls are counted with those that leave by this sidecar.
-            Whose::User(_) => (Direction::Outbound, Kind::Server),
+            Whose::User(..) => (Direction::Outbound, Kind::Server),
             Whose::Peer(_) => (Direction::Inbound, Kind::Server),
         };
         self.metrics.refused(direction, failure.reason);
         let who = match whose {
-            Whose::App => Some(Who::App),
-            Whose::Peer(peer) => Some(who(peer)),
-            Whose::User(_) => None,
+            Whose::App => Who::App,
+            Whose::Peer(peer) => who(peer),
+            Whose::User(user, _) => Who::User(user),
         };
-        if let Some(who) = who {
-            let seen = (head.uri.path(), &head.headers);
-            let (refused, why) = ((arrived, failure.reason), (failure.code, &*failure.text));
-            self.metrics
-                .taps
-                .refused(direction, seen, who, refused, why);
-        }
+        let seen = (head.uri.path(), &head.headers);
+        let (refused, why) = ((arrived, failure.reason), (failure.code, &*failure.text));
+        self.metrics
+            .taps
+            .refused(direction, seen, who, refused, why);
         let (peer, by) = match whose {
             Whose::App => (None, By::App),
             Whose::Peer(peer) => (
@@ -81,7 +79,7 @@ impl Stack {
                     unmarked: peer.unmarked,
                 },
             ),
-            Whose::User(linked) => (None, By::User(linked)),
+            Whose::User(_, linked) => (None, By::User(linked)),
         };
         let facts = || Facts {
             kind,

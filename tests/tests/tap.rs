@@ -274,7 +274,7 @@ async fn open(node: &Node, query: &str) -> Lines {
 async fn next(lines: &mut Lines) -> Option<Value> {
     loop {
         let line = timeout(LIMIT, lines.next()).await.unwrap().unwrap()?;
-        if !line.is_empty() {
+        if !line.trim().is_empty() {
             return Some(serde_json::from_str(&line).unwrap());
         }
     }

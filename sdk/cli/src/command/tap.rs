@@ -216,7 +216,8 @@ async fn read(sidecar: String, mut lines: Lines, said: mpsc::Sender<Said>) {
             Ok(Ok(None)) => break "it is ending, or cut the connection".to_owned(),
             Ok(Ok(Some(line))) => line,
         };
-        if line.is_empty() {
+        // It has nothing to say, and is there.
+        if line.trim().is_empty() {
             continue;
         }
         let Ok(line) = serde_json::from_str::<Value>(&line) else {

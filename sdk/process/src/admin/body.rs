@@ -3,14 +3,17 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
+use socket2::{SockRef, Socket};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -20,10 +23,13 @@ use super::page::NextPiece;
 /// else it has carried, so that who sends them can say that they end.
 pub const STREAM_AGE: Duration = Duration::from_secs(62 * 60);
 /// How long a reader of one may take nothing of what is there for it. Then its connection is cut, so
-/// that who never reads does not keep its place for an hour. It is seen by pieces that find no room:
-/// where there is little to say, the kernel's buffers take it for a reader that is away, and the place is
-/// kept until they are full.
+/// that who never reads does not keep its place for an hour. It is seen by pieces that find no room, once
+/// the kernel's buffers are full: ours has [`SEND_BUFFER`], and who has nothing to say is to fill them
+/// now and then.
 pub const STALL_LIMIT: Duration = Duration::from_secs(30);
+/// What the kernel holds for the reader of an answer of pieces, at most, in bytes (it takes as much again for
+/// itself). By default it were megabytes.
+pub const SEND_BUFFER: usize = 32 * 1024;
 
 /// The body of an answer.
 pub(super) enum AnswerBody {
@@ -43,7 +49,11 @@ type Given = Arc<Mutex<Option<Instant>>>;
 
 /// What a connection knows of the answer of pieces that goes on over it, if there is one.
 #[derive(Debug, Default)]
-pub(super) struct Going(Mutex<Option<(oneshot::Sender<()>, Given)>>);
+pub(super) struct Going {
+    going: Mutex<Option<(oneshot::Sender<()>, Given)>>,
+    /// What it goes over, to be held to the bounds of such answers.
+    socket: Option<Socket>,
+}
 
 impl From<Bytes> for AnswerBody {
     fn from(bytes: Bytes) -> Self {
@@ -52,17 +62,30 @@ impl From<Bytes> for AnswerBody {
 }
 
 impl Going {
-    /// Begins one.
-    pub(super) fn begin(&self, pieces: NextPiece) -> AnswerBody {
+    /// Answers go over this connection.
+    pub(super) fn over(stream: &TcpStream) -> Self {
+        Self {
+            going: Mutex::default(),
+            socket: SockRef::from(stream).try_clone().ok(),
+        }
+    }
+
+    /// Begins one, whose reader may take nothing for so long.
+    pub(super) fn begin(&self, pieces: NextPiece, stall: Duration) -> AnswerBody {
+        if let Some(socket) = &self.socket
+            && let Err(error) = bounded(socket, stall)
+        {
+            tracing::debug!(%error, "a reader that is away may keep its place for long");
+        }
         let (ends, end) = oneshot::channel();
         let given = Given::default();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((ends, Arc::clone(&given)));
+        *self.going() = Some((ends, Arc::clone(&given)));
         AnswerBody::Pieces(Pieces { pieces, end, given })
     }
 
     /// Has its reader left something lying for so long? `None` where there is no such answer.
     pub(super) fn stalled(&self, limit: Duration) -> Option<bool> {
-        let going = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let going = self.going();
         let (_, given) = going.as_ref().filter(|(ends, _)| !ends.is_closed())?;
         let given = given.lock().unwrap_or_else(PoisonError::into_inner);
         Some(given.is_some_and(|at| at.elapsed() >= limit))
@@ -70,12 +93,24 @@ impl Going {
 
     /// It ends after what was given out already.
     pub(super) fn end(&self) {
-        let going = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let going = self.going().take();
         if let Some((ends, _)) = going {
             // It may have ended by itself.
             let _ = ends.send(());
         }
     }
+
+    fn going(&self) -> MutexGuard<'_, Option<(oneshot::Sender<()>, Given)>> {
+        self.going.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Of a machine that is gone, the kernel learns by what it does not acknowledge.
+fn bounded(socket: &Socket, stall: Duration) -> io::Result<()> {
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(stall))?;
+    Ok(())
 }
 
 impl Body for AnswerBody {
@@ -120,5 +155,31 @@ impl Pieces {
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         *given = matches!(next, Poll::Ready(Some(_))).then(Instant::now);
         next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_goes_on_goes_over_a_bounded_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let reader = TcpStream::connect(listener.local_addr().unwrap());
+        let (reader, accepted) = tokio::join!(reader, listener.accept());
+        let (_reader, stream) = (reader.unwrap(), accepted.unwrap().0);
+        let going = Going::over(&stream);
+        let socket = SockRef::from(&stream);
+        assert!(socket.send_buffer_size().unwrap() > 2 * SEND_BUFFER);
+        going.begin(Box::new(|_| Poll::Pending), Duration::from_secs(7));
+        // The kernel says what it takes for itself, too.
+        assert_eq!(socket.send_buffer_size().unwrap(), 2 * SEND_BUFFER);
+        #[cfg(target_os = "linux")]
+        assert_eq!(
+            socket.tcp_user_timeout().unwrap(),
+            Some(Duration::from_secs(7))
+        );
     }
 }

@@ -18,7 +18,7 @@ mod page;
 mod query;
 mod server;
 
-pub use body::{STALL_LIMIT, STREAM_AGE};
+pub use body::{SEND_BUFFER, STALL_LIMIT, STREAM_AGE};
 pub use http::{Method, StatusCode};
 pub use page::{AdminRequest, AdminResponse, AdminStream, Pages};
 pub use server::{

@@ -123,7 +123,7 @@ pub(super) async fn connection(
     mut stopped: watch::Receiver<bool>,
 ) {
     let near = is_near(peer, stream.local_addr().ok());
-    let going = Going::default();
+    let going = Going::over(&stream);
     let service = service_fn(|request| {
         let (pages, going) = (Arc::clone(&pages), &going);
         async move {
@@ -226,7 +226,11 @@ async fn answer(
             Answered::Stream(AdminStream {
                 content_type,
                 pieces,
-            }) => headed(StatusCode::OK, content_type, going.begin(pieces)),
+            }) => headed(
+                StatusCode::OK,
+                content_type,
+                going.begin(pieces, times.stall),
+            ),
         },
         Err(refusal) => {
             // Part of the request may still be on its way, and must not be taken for the next one.
