@@ -139,6 +139,11 @@ impl Collector {
         lock(&self.shared.spans).clone()
     }
 
+    /// Forgets what it took so far.
+    pub fn forget(&self) {
+        lock(&self.shared.spans).clear();
+    }
+
     /// Waits until there are spans as wanted, and returns them all.
     ///
     /// # Panics

@@ -35,6 +35,7 @@ pub mod certificates;
 pub mod client;
 pub mod cluster;
 pub mod collector;
+pub mod compare;
 pub mod exclusive;
 pub mod executions;
 pub mod fake_control;
