@@ -34,7 +34,7 @@ impl Context {
     #[must_use]
     pub fn new(sampled: bool) -> Self {
         Self {
-            trace: fastrand::u128(1..).to_be_bytes(),
+            trace: new_trace(),
             span: new_span(),
             sampled,
         }
@@ -79,9 +79,14 @@ impl Context {
     #[must_use]
     pub fn header(&self) -> HeaderValue {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        write_hex(&mut text[3..35], &self.trace);
-        write_hex(&mut text[36..52], &self.span);
-        write_hex(&mut text[53..], &[u8::from(self.sampled)]);
+        let (high, low) = self.trace.split_at(8);
+        for (place, half) in [(3, high), (19, low), (36, &self.span[..])] {
+            let number = half
+                .iter()
+                .fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
+            write_hex(&mut text[place..place + 16], number);
+        }
+        text[54] = DIGITS[usize::from(self.sampled)];
         // Digits and dashes are always a header value.
         let value = HeaderValue::from_bytes(&text);
         let mut value = value.unwrap_or(HeaderValue::from_static(""));
@@ -92,8 +97,23 @@ impl Context {
     }
 }
 
+fn new_trace() -> TraceId {
+    loop {
+        // A range without zero would cost a division.
+        let trace = fastrand::u128(..);
+        if trace != 0 {
+            return trace.to_be_bytes();
+        }
+    }
+}
+
 fn new_span() -> SpanId {
-    fastrand::u64(1..).to_be_bytes()
+    loop {
+        let span = fastrand::u64(..);
+        if span != 0 {
+            return span.to_be_bytes();
+        }
+    }
 }
 
 /// Reads lower-case hexadecimal digits; upper-case ones are refused, as the document demands.
@@ -120,11 +140,23 @@ const VALUES: [u8; 256] = {
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-fn write_hex(text: &mut [u8], bytes: &[u8]) {
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
-    }
+/// Writes eight bytes as sixteen digits, all at once: each half of a byte in a byte of its own, and a
+/// digit made of each.
+fn write_hex(text: &mut [u8], number: u64) {
+    const LOW: u128 = 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f;
+    let spread = |number: u128, by: u32, mask: u128| (number | (number << by)) & mask;
+    let halves = spread(
+        u128::from(number),
+        32,
+        0x0000_0000_ffff_ffff_0000_0000_ffff_ffff,
+    );
+    let halves = spread(halves, 16, 0x0000_ffff_0000_ffff_0000_ffff_0000_ffff);
+    let halves = spread(halves, 8, 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff);
+    let halves = spread(halves, 4, LOW);
+    // Of those above nine a carry into the fifth bit tells, and they go on at `a`.
+    let letters = ((halves + 6 * (LOW / 15)) >> 4) & (LOW / 15);
+    let digits = halves + u128::from(b'0') * (LOW / 15) + letters * u128::from(b'a' - b'0' - 10);
+    text.copy_from_slice(&digits.to_be_bytes());
 }
 
 #[cfg(test)]
