@@ -2,13 +2,16 @@
 //! compiled, its type should cost what a constant costs that somebody wrote by hand.
 
 use std::hint::black_box;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use sidelane::define_service_routing;
 use sidelane::routing::{
     ConnectionClass, General, Internal, Lane, MethodRule, PathIndex, ServiceRouting,
 };
+use sidelane_proto::model::ServiceName;
+use sidelane_sidecar::telemetry::{Carried, Direction, Metrics, Outcome, Side, Traffic};
 
 use crate::table;
 
@@ -39,6 +42,8 @@ pub(crate) enum Way {
     Match,
     /// The look-up in a table of 1,000 services, by a path that is in it.
     LookUp,
+    /// No way to a rule: what is counted of a call, and how long it took, as a sidecar does it.
+    Counted,
 }
 
 /// What a caller wants to know of a service.
@@ -67,7 +72,40 @@ pub(crate) fn repeat(way: Way, times: u64) {
                 paths.next().map(|path| index.find(black_box(path)))
             });
         }
+        Way::Counted => counted(times),
     }
+}
+
+/// Counts so many calls of one method.
+fn counted(times: u64) {
+    let metrics = Arc::new(Metrics::default());
+    let rule = Arc::new(Orders::RULE.clone());
+    #[allow(clippy::expect_used, reason = "a constant, which the test below reads")]
+    let name = ServiceName::new(Orders::NAME).expect("a name of a service");
+    let counters = metrics.service(&name, Direction::Outbound, &rule);
+    let peer = metrics.peer("orders-1", rule.class, rule.lane);
+    let lane = metrics.lane(rule.class, rule.lane, Side::Dialled);
+    let carried = Carried {
+        bytes: 133,
+        messages: 1,
+    };
+    let traffic = Traffic {
+        request: carried,
+        response: carried,
+    };
+    // A sidecar takes that for other reasons, too.
+    let arrived = Instant::now();
+    again(times, || {
+        peer.came();
+        let on_link = lane.call();
+        lane.sent(black_box(256));
+        lane.received(black_box(192));
+        let guard = metrics.call(counters.of(black_box(Some(0))), black_box(arrived));
+        guard.carried(black_box(traffic));
+        guard.attempted();
+        guard.ended(black_box(Outcome::Answered(0)));
+        drop(on_link);
+    });
 }
 
 fn again<T>(times: u64, mut what: impl FnMut() -> T) {
@@ -123,6 +161,7 @@ mod tests {
         assert_eq!(typed::<Orders>(), by_hand());
         assert_eq!(by_match(PATH), Some(by_hand()));
         assert_eq!(by_match("/shop.v1.Orders/Get"), None);
+        repeat(Way::Counted, 2);
         let methods = <Orders as ServiceRouting>::METHODS;
         let index = PathIndex::new([(Orders::NAME, methods)]);
         let found = index.find(PATH).unwrap();
