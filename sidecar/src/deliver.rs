@@ -384,12 +384,14 @@ impl<'a> Delivery<'a> {
         if self.previous > 0 {
             headers.insert(PREVIOUS_ATTEMPTS_HEADER, HeaderValue::from(self.previous));
         }
-        let (key, unmarked) = (&seat.link().key, seat.link().unmarked);
+        let link = seat.link();
+        let key = &link.key;
         if let To::Local(_) = key.to {
             self.source.tell(&mut headers);
             headers.insert(LANE_HEADER, HeaderValue::from_static(key.lane.name()));
         }
-        self.guard.span().onward(&mut headers, unmarked);
+        let span = self.guard.span();
+        span.onward(&mut headers, link.unmarked, || link.is_first_marked());
         *request.headers_mut() = headers;
         request
     }

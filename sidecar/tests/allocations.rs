@@ -167,13 +167,13 @@ async fn a_call_that_is_not_recorded_allocates_its_header_and_nothing_else() {
     // The first number is the thread's own generator's.
     drop(begun(&own));
     let before = theirs.clone();
-    let counted = measure(|| begun(&theirs).onward(&mut theirs, true));
+    let counted = measure(|| begun(&theirs).onward(&mut theirs, true, || false));
     nothing("others have decided", &counted);
     assert_eq!(theirs, before);
-    let counted = measure(|| begun(&own).onward(&mut own, true));
+    let counted = measure(|| begun(&own).onward(&mut own, true, || false));
     nothing("the next sidecar makes up its id", &counted);
     own.remove("traceparent");
-    let counted = measure(|| begun(&own).onward(&mut own, false));
+    let counted = measure(|| begun(&own).onward(&mut own, false, || false));
     assert_eq!(counted.count_total, 1, "{counted:?}");
     assert!(own["traceparent"].to_str().unwrap().ends_with("-00"));
 }
@@ -221,7 +221,7 @@ async fn a_call_that_goes_well_is_followed_in_case_it_fails_with_one_piece_of_me
             },
             hedge: false,
         });
-        span.onward(headers, true);
+        span.onward(headers, true, || false);
         span
     };
     // The first number is the thread's own generator's.

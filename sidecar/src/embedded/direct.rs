@@ -249,7 +249,7 @@ async fn here<Req, Resp>(
         },
         hedge: false,
     });
-    guard.span().onward(&mut head.headers, false);
+    guard.span().onward(&mut head.headers, false, || false);
     let told = [
         (SOURCE_NODE_HEADER, stack.own.node.as_str()),
         (LANE_HEADER, classified.lane.name()),

@@ -52,6 +52,8 @@ pub struct Link {
     /// Those who wait for a seat on this link, or on another one of its key.
     line: Arc<Line<Seat>>,
     calls: AtomicU64,
+    /// A call with a `traceparent` went there.
+    marked: AtomicBool,
     last_used: Mutex<Instant>,
     closed: AtomicBool,
 }
@@ -108,6 +110,7 @@ impl Link {
             in_flight: AtomicU32::new(0),
             line,
             calls: AtomicU64::new(0),
+            marked: AtomicBool::new(false),
             last_used: Mutex::new(opened),
             closed: AtomicBool::new(false),
         }
@@ -123,6 +126,11 @@ impl Link {
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Is this call the first that goes there with a `traceparent`? True once.
+    pub fn is_first_marked(&self) -> bool {
+        !self.marked.load(Ordering::Relaxed) && !self.marked.swap(true, Ordering::Relaxed)
     }
 
     /// Can another call be sent on it?

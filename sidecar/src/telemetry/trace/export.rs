@@ -5,17 +5,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use bytes::{Buf, BufMut, Bytes};
+use http::uri::PathAndQuery;
 use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTracePartialSuccess, ExportTraceServiceRequest,
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
+use prost::encoding::{DecodeContext, WireType};
+use prost::{DecodeError, Message};
 use sidelane_process::seldom::Seldom;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
+use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
 use tonic_types::StatusExt as _;
 use tracing::warn;
 
@@ -33,10 +38,42 @@ pub const RETRIES: u32 = 3;
 /// The pause before that, doubled each time.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
+/// What takes spans (opentelemetry-proto, trace_service.proto).
+const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+/// Spans as they are sent. Put into bytes once, however often they are sent.
+#[derive(Debug, Clone, Default)]
+struct Encoded(Bytes);
+
+impl Message for Encoded {
+    fn encode_raw(&self, buffer: &mut impl BufMut) {
+        buffer.put_slice(&self.0);
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Nobody answers with one.
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire: WireType,
+        buffer: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        prost::encoding::skip_field(wire, tag, buffer, context)
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
 /// The one who sends.
 pub(super) struct Export {
     endpoint: Endpoint,
-    client: TraceServiceClient<Channel>,
+    client: Grpc<Channel>,
     resource: ResourceAttributesWithSchema,
     url: String,
     queue: Arc<Queue>,
@@ -100,6 +137,7 @@ impl Export {
     async fn send(&mut self, mut batch: Batch) {
         let resource_spans = group_spans_by_resource_and_scope(batch.spans(), &self.resource);
         let request = ExportTraceServiceRequest { resource_spans };
+        let request = Encoded(request.encode_to_vec().into());
         let (spans, deadline) = (batch.len(), Instant::now() + EXPORT_LIMIT);
         let sent = timeout(EXPORT_LIMIT, self.export(request, deadline)).await;
         let told = match sent {
@@ -128,14 +166,14 @@ impl Export {
     /// take, where it has anything to say.
     async fn export(
         &mut self,
-        request: ExportTraceServiceRequest,
+        request: Encoded,
         deadline: Instant,
     ) -> Result<Option<ExportTracePartialSuccess>, Status> {
         let mut attempt = 0;
         loop {
-            let status = match self.client.export(request.clone()).await {
+            let status = match self.ask(request.clone()).await {
                 Ok(answer) => {
-                    let partial = answer.into_inner().partial_success;
+                    let partial = answer.partial_success;
                     let said = |it: &ExportTracePartialSuccess| {
                         it.rejected_spans > 0 || !it.error_message.is_empty()
                     };
@@ -153,10 +191,18 @@ impl Export {
             attempt += 1;
         }
     }
+
+    async fn ask(&mut self, request: Encoded) -> Result<ExportTraceServiceResponse, Status> {
+        let away = |error| Status::unavailable(format!("{error}"));
+        self.client.ready().await.map_err(away)?;
+        let (path, codec) = (PathAndQuery::from_static(EXPORT), ProstCodec::default());
+        let answer = self.client.unary(Request::new(request), path, codec).await;
+        answer.map(tonic::Response::into_inner)
+    }
 }
 
-fn dialled(endpoint: &Endpoint) -> TraceServiceClient<Channel> {
-    TraceServiceClient::new(endpoint.connect_lazy())
+fn dialled(endpoint: &Endpoint) -> Grpc<Channel> {
+    Grpc::new(endpoint.connect_lazy())
 }
 
 /// When it is sent once more, where the protocol has it that it may be taken then.

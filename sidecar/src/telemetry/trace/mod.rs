@@ -234,7 +234,7 @@ mod tests {
     }
 
     fn onward(span: &CallSpan, mut headers: HeaderMap, unmarked: bool) -> Option<HeaderValue> {
-        span.onward(&mut headers, unmarked);
+        span.onward(&mut headers, unmarked, || false);
         headers.remove(TRACEPARENT)
     }
 
@@ -306,13 +306,25 @@ mod tests {
     }
 
     #[test]
-    fn what_others_do_not_record_goes_on_as_it_is_and_out_of_hpacks_table() {
+    fn what_others_do_not_record_goes_on_as_it_is() {
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
         for (by, unmarked) in [(APP, true), (AGREED, false)] {
             let came = headers(Some(parent));
             let span = begun(&tracing(1.0, false), &came, by);
-            let goes = onward(&span, came, unmarked).unwrap();
-            assert!(goes == parent && goes.is_sensitive());
+            assert_eq!(onward(&span, came, unmarked).unwrap(), parent);
+        }
+    }
+
+    #[test]
+    fn only_the_first_on_a_connection_gets_into_hpacks_table() {
+        let unsampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        for came in [None, Some(unsampled)] {
+            let span = begun(&tracing(1.0, false), &headers(came), APP);
+            for first in [true, false] {
+                let mut goes = headers(came);
+                span.onward(&mut goes, false, || first);
+                assert_eq!(goes[TRACEPARENT].is_sensitive(), !first, "{came:?}");
+            }
         }
     }
 }

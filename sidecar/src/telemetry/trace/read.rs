@@ -133,8 +133,10 @@ impl Amended {
     }
 }
 
-pub(super) fn write(context: &Context, headers: &mut HeaderMap) {
-    headers.insert(TRACEPARENT_HEADER, context.header());
+pub(super) fn write(context: &Context, headers: &mut HeaderMap, first: bool) {
+    let mut value = context.header();
+    value.set_sensitive(!first);
+    headers.insert(TRACEPARENT_HEADER, value);
 }
 
 /// Leaves out what came, which names no span.
@@ -143,9 +145,9 @@ pub(super) fn leave_out(headers: &mut HeaderMap) {
 }
 
 /// What came goes on as it is, and stays out of HPACK's table as what is written here.
-pub(super) fn keep(headers: &mut HeaderMap) {
+pub(super) fn keep(headers: &mut HeaderMap, first: bool) {
     if let Some(value) = headers.get_mut(TRACEPARENT_HEADER) {
-        value.set_sensitive(true);
+        value.set_sensitive(!first);
     }
 }
 

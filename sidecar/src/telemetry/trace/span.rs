@@ -181,15 +181,19 @@ impl CallSpan {
     }
 
     /// Writes what goes on with the call, to whoever takes it. Has it agreed that a call `unmarked` by a
-    /// `traceparent` is not recorded?
+    /// `traceparent` is not recorded? And is this the `first` one on its connection?
+    ///
+    /// No two calls have the same. In HPACK's table it would push out what calls have in common, and would
+    /// be compared with those of all calls before it, so it stays out of there as what is sensitive does;
+    /// but for the first, whose name the others point at instead of spelling it out.
     #[inline]
-    pub fn onward(&self, headers: &mut HeaderMap, unmarked: bool) {
+    pub fn onward(&self, headers: &mut HeaderMap, unmarked: bool, first: impl FnOnce() -> bool) {
         match (&self.context, self.named) {
             (None, _) => {}
-            (Some(_), Named::AsItCame) => read::keep(headers),
+            (Some(_), Named::AsItCame) => read::keep(headers, first()),
             (Some(_), Named::WhereAsked { came: false }) if unmarked => {}
             (Some(_), Named::WhereAsked { came: true }) if unmarked => read::leave_out(headers),
-            (Some(context), _) => read::write(context, headers),
+            (Some(context), _) => read::write(context, headers, first()),
         }
         if let Some(amended) = &self.amended {
             amended.write(headers);
