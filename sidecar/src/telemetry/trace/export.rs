@@ -38,7 +38,7 @@ pub const RETRIES: u32 = 3;
 /// The pause before that, doubled each time.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// What takes spans (opentelemetry-proto, trace_service.proto).
+/// What takes spans (opentelemetry-proto, `trace_service.proto`).
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 /// Spans as they are sent. Put into bytes once, however often they are sent.
