@@ -107,7 +107,7 @@ async fn held(node: &Node) -> f64 {
 #[tokio::test]
 async fn a_call_ends_at_the_longest_time_whatever_it_asks_for() {
     let upstream = streams().await;
-    let mesh = mesh(&upstream, &[("--external-deadline", "2s")]).await;
+    let mesh = mesh(&upstream, &[("--external-deadline", "4s")]).await;
     let node = mesh.node("edge");
     let one = user(1, node).await;
     let asks: [&[(&str, &str)]; 2] = [&[], &[("grpc-timeout", "9H")]];
@@ -117,11 +117,9 @@ async fn a_call_ends_at_the_longest_time_whatever_it_asks_for() {
         let answer = timeout(2 * SLACK, call.answer()).await.unwrap().unwrap();
         let status = answer.grpc_status().unwrap();
         assert_eq!(status.code(), Code::DeadlineExceeded, "{headers:?}");
-        assert!(started.elapsed() >= Duration::from_secs(2), "{headers:?}");
-        assert!(
-            answer.messages().unwrap().len() > 1,
-            "it went on until then"
-        );
+        assert!(started.elapsed() >= Duration::from_secs(4), "{headers:?}");
+        let messages = answer.messages().unwrap().len();
+        assert!(messages > 1, "it went on until then: {messages}");
         // The callee knows it, too.
         let limit = answer.headers["x-test-limit"].to_str().unwrap();
         let (digits, unit) = limit.split_at(limit.len() - 1);
@@ -132,7 +130,7 @@ async fn a_call_ends_at_the_longest_time_whatever_it_asks_for() {
             "u" => number,
             _ => panic!("{limit}"),
         };
-        assert!(microseconds <= 2_000_000, "{limit}");
+        assert!(microseconds <= 4_000_000, "{limit}");
     }
     // Who asks for less gets less; the app beside the sidecar has no such bound.
     let started = Instant::now();
