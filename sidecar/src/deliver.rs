@@ -384,8 +384,7 @@ impl<'a> Delivery<'a> {
         if self.previous > 0 {
             headers.insert(PREVIOUS_ATTEMPTS_HEADER, HeaderValue::from(self.previous));
         }
-        let link = seat.link();
-        let key = &link.key;
+        let (link, key) = (seat.link(), &seat.link().key);
         if let To::Local(_) = key.to {
             self.source.tell(&mut headers);
             headers.insert(LANE_HEADER, HeaderValue::from_static(key.lane.name()));
