@@ -56,10 +56,13 @@ async fn streams() -> RawUpstream {
             if path == PAUSE && number == MOVES {
                 break;
             }
-            sleep(BETWEEN).await;
-            answer.message(b"more");
+            tokio::select! {
+                biased;
+                () = answer.caller_leaves() => return,
+                () = sleep(BETWEEN) => answer.message(b"more"),
+            }
         }
-        pending::<()>().await;
+        answer.caller_leaves().await;
     })
     .await
 }

@@ -316,6 +316,13 @@ impl RawBody {
         let _ = hang_up.try_send(Box::new(self));
     }
 
+    /// Waits until nobody reads the answer any more: the caller reset the stream, or the connection
+    /// ended. An answer that goes on for ever stops there; a panic would print where it came from, and
+    /// that takes this server's thread seconds.
+    pub async fn caller_leaves(&mut self) {
+        let _ = std::future::poll_fn(|context| self.stream.poll_reset(context)).await;
+    }
+
     /// Waits until the caller resets the stream, and says with which reason.
     ///
     /// # Panics
