@@ -11,7 +11,7 @@ use http::request::Parts;
 use crate::call::{Peer, User};
 use crate::ending::send_failure;
 use crate::respond::Failure;
-use crate::stack::{Stack, who};
+use crate::stack::{Stack, by, who};
 use crate::telemetry::Direction;
 use crate::telemetry::tap::Who;
 use crate::telemetry::trace::{By, Context, Facts, Kind};
@@ -73,12 +73,7 @@ impl Stack {
             .refused(direction, seen, who, refused, why);
         let (peer, by) = match whose {
             Whose::App => (None, By::App),
-            Whose::Peer(peer) => (
-                Some(peer),
-                By::Peer {
-                    unmarked: peer.unmarked,
-                },
-            ),
+            Whose::Peer(peer) => (Some(peer), by(peer)),
             Whose::User(_, linked) => (None, By::User(linked)),
         };
         let facts = || Facts {

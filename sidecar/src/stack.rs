@@ -460,13 +460,9 @@ impl Stack {
                     return self.turned_away(&mut respond, early, whose, error.into());
                 }
             };
-            let span = self.tracing.begin(
-                &head.headers,
-                arrived,
-                By::Peer {
-                    unmarked: peer.unmarked,
-                },
-                || Facts {
+            let span = self
+                .tracing
+                .begin(&head.headers, arrived, by(&peer), || Facts {
                     kind: Kind::Server,
                     uri: &head.uri,
                     named: let_in.named,
@@ -474,8 +470,7 @@ impl Stack {
                     rule: let_in.rule.as_ref(),
                     node: Some(&peer.node),
                     destination: None,
-                },
-            );
+                });
             let note = self
                 .metrics
                 .access
@@ -561,6 +556,13 @@ pub(crate) fn who(peer: &Peer) -> Who<'_> {
         peer.node.as_str(),
         peer.identity.as_ref().map(SpiffeId::as_str),
     )
+}
+
+/// Who calls, as its span knows it.
+pub(crate) const fn by(peer: &Peer) -> By {
+    By::Peer {
+        unmarked: peer.unmarked,
+    }
 }
 
 /// May the callee have seen the call? Yes, if an attempt came so far.

@@ -79,12 +79,9 @@ impl Context {
     #[must_use]
     pub fn header(&self) -> HeaderValue {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        let (high, low) = self.trace.split_at(8);
-        for (place, half) in [(3, high), (19, low), (36, &self.span[..])] {
-            let number = half
-                .iter()
-                .fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
-            write_hex(&mut text[place..place + 16], number);
+        let (halves, _) = self.trace.as_chunks();
+        for (place, half) in [(3, halves[0]), (19, halves[1]), (36, self.span)] {
+            write_hex(&mut text[place..place + 16], u64::from_be_bytes(half));
         }
         text[54] = DIGITS[usize::from(self.sampled)];
         // Digits and dashes are always a header value.
@@ -139,7 +136,9 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// Writes eight bytes as sixteen digits, all at once: each half of a byte in a byte of its own, and a
 /// digit made of each.
 fn write_hex(text: &mut [u8], number: u64) {
-    const LOW: u128 = 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f;
+    /// One in each byte, and the lower half of each.
+    const ONES: u128 = u128::from_ne_bytes([1; 16]);
+    const LOW: u128 = 15 * ONES;
     let spread = |number: u128, by: u32, mask: u128| (number | (number << by)) & mask;
     let halves = spread(
         u128::from(number),
@@ -150,8 +149,8 @@ fn write_hex(text: &mut [u8], number: u64) {
     let halves = spread(halves, 8, 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff);
     let halves = spread(halves, 4, LOW);
     // Of those above nine a carry into the fifth bit tells, and they go on at `a`.
-    let letters = ((halves + 6 * (LOW / 15)) >> 4) & (LOW / 15);
-    let digits = halves + u128::from(b'0') * (LOW / 15) + letters * u128::from(b'a' - b'0' - 10);
+    let letters = ((halves + 6 * ONES) >> 4) & ONES;
+    let digits = halves + u128::from(b'0') * ONES + letters * u128::from(b'a' - b'0' - 10);
     text.copy_from_slice(&digits.to_be_bytes());
 }
 

@@ -144,10 +144,11 @@ pub(super) fn leave_out(headers: &mut HeaderMap) {
     headers.remove(TRACEPARENT_HEADER);
 }
 
-/// What came goes on as it is, and stays out of HPACK's table as what is written here.
+/// What came goes on as it is, and stays out of HPACK's table as what is written here. Where its sender
+/// kept it out already, it stays out (RFC 7541, section 7.1.3).
 pub(super) fn keep(headers: &mut HeaderMap, first: bool) {
-    if let Some(value) = headers.get_mut(TRACEPARENT_HEADER) {
-        value.set_sensitive(!first);
+    if !first && let Some(value) = headers.get_mut(TRACEPARENT_HEADER) {
+        value.set_sensitive(true);
     }
 }
 
@@ -217,6 +218,23 @@ mod tests {
         let (parent, onward) = onward(&all);
         assert!(parent.is_some());
         assert_eq!(onward, headers(&all));
+    }
+
+    #[test]
+    fn what_its_sender_kept_out_of_tables_stays_out() {
+        for (sensitive, first, kept_out) in [
+            (false, true, false),
+            (false, false, true),
+            (true, true, true),
+            (true, false, true),
+        ] {
+            let mut came = HeaderValue::from_static(PARENT);
+            came.set_sensitive(sensitive);
+            let mut headers = HeaderMap::from_iter([(TRACEPARENT_HEADER, came)]);
+            keep(&mut headers, first);
+            assert_eq!(headers["traceparent"], PARENT);
+            assert_eq!(headers["traceparent"].is_sensitive(), kept_out);
+        }
     }
 
     #[test]

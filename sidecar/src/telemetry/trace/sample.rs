@@ -29,11 +29,8 @@ impl Ratio {
     /// Is this trace recorded?
     #[must_use]
     pub fn takes(self, trace: &TraceId) -> bool {
-        let (_, last) = trace.split_at(8);
-        let last = last
-            .iter()
-            .fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
-        last >> 1 < self.0
+        let (halves, _) = trace.as_chunks();
+        u64::from_be_bytes(halves[1]) >> 1 < self.0
     }
 }
 
