@@ -188,15 +188,21 @@ async fn an_endpoint_that_fails_fast_attracts_no_calls() {
 
 #[tokio::test]
 async fn newcomers_warm_up_and_then_have_their_share() {
-    newcomers(wire::LoadBalancing::RoundRobin).await;
+    newcomers(wire::LoadBalancing::RoundRobin, PLAN).await;
 }
 
 #[tokio::test]
 async fn they_do_where_calls_go_by_latency() {
-    newcomers(wire::LoadBalancing::PeakEwma).await;
+    // Beside calls of a few milliseconds one that the machine kept waiting is a peak, and its server gets
+    // hardly any until that is forgotten.
+    let plan = Plan {
+        longest_ms: 80,
+        ..PLAN
+    };
+    newcomers(wire::LoadBalancing::PeakEwma, plan).await;
 }
 
-async fn newcomers(strategy: wire::LoadBalancing) {
+async fn newcomers(strategy: wire::LoadBalancing, plan: Plan) {
     let early = [
         Upstream::named("a").start().await,
         Upstream::named("b").start().await,
@@ -221,7 +227,7 @@ async fn newcomers(strategy: wire::LoadBalancing) {
     })
     .await;
 
-    let mut load = Load::start(mesh.node("caller").outbound(), PLAN).await;
+    let mut load = Load::start(mesh.node("caller").outbound(), plan).await;
     load.run_for(SECOND).await;
     let mut servers = Vec::new();
     for (name, address) in ["c", "d"].iter().zip(later) {
@@ -255,7 +261,7 @@ async fn newcomers(strategy: wire::LoadBalancing) {
     // Turns are shared exactly, calls that go by latency nearly: servers take a little more or less.
     let (least, most) = match strategy {
         wire::LoadBalancing::RoundRobin => (0.21, 0.29),
-        _ => (0.05, 0.6),
+        _ => (0.15, 0.35),
     };
     for node in ["a", "b", "c", "d"] {
         let own = part(node, warm, report.stopped());
