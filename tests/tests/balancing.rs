@@ -26,6 +26,11 @@ const PLAN: Plan = Plan {
     rate: 300,
     longest_ms: 4,
 };
+/// So long that several are open at once.
+const OVERLAPPING: Plan = Plan {
+    longest_ms: 80,
+    ..PLAN
+};
 const PATH: &str = "/sidelane.test.v1.Echo/Unary";
 
 /// Flags of a node, with their values.
@@ -195,11 +200,7 @@ async fn newcomers_warm_up_and_then_have_their_share() {
 async fn they_do_where_calls_go_by_latency() {
     // Beside calls of a few milliseconds one that the machine kept waiting is a peak, and its server gets
     // hardly any until that is forgotten.
-    let plan = Plan {
-        longest_ms: 80,
-        ..PLAN
-    };
-    newcomers(wire::LoadBalancing::PeakEwma, plan).await;
+    newcomers(wire::LoadBalancing::PeakEwma, OVERLAPPING).await;
 }
 
 async fn newcomers(strategy: wire::LoadBalancing, plan: Plan) {
@@ -285,10 +286,6 @@ async fn weights_are_seen_in_the_ledgers() {
     let mesh = mesh(&servers, &[]).await;
     eligible(&mesh, 2).await;
     // Where hardly any calls overlap, the one that is idle is less busy, however light it is.
-    let overlapping = Plan {
-        longest_ms: 80,
-        ..PLAN
-    };
     for (strategy, tolerance) in [
         (wire::LoadBalancing::RoundRobin, 0.02),
         (wire::LoadBalancing::LeastConnections, 0.25),
@@ -297,7 +294,7 @@ async fn weights_are_seen_in_the_ledgers() {
         by(&mesh, strategy).await;
         let arrived = || [&light, &heavy].map(|it| it.ledger().count("", Moment::Arrived));
         let before = arrived();
-        let report = load_of(&mesh, overlapping, 4).await;
+        let report = load_of(&mesh, OVERLAPPING, 4).await;
         report.nothing_failed();
         let after = arrived();
         let [own, others] = [after[0] - before[0], after[1] - before[1]];

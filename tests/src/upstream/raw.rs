@@ -317,8 +317,8 @@ impl RawBody {
     }
 
     /// Waits until nobody reads the answer any more: the caller reset the stream, or the connection
-    /// ended. An answer that goes on for ever stops there; a panic would print where it came from, and
-    /// that takes this server's thread seconds.
+    /// ended. An answer that goes on for ever stops there; a panic would print where it came from, which
+    /// holds this server's only thread meanwhile.
     pub async fn caller_leaves(&mut self) {
         let _ = std::future::poll_fn(|context| self.stream.poll_reset(context)).await;
     }
